@@ -1,1 +1,71 @@
-fn main(){}
+//! Live tests: each of them on a real HAProxy of each version that is found.
+//!
+//! A test is a function that takes the [`Haproxy`] to start; its name is `2.6::module::test`. See tests/README.md.
+
+// All of this is test code, but only `#[test]` functions are known as such to clippy.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use support::{Haproxy, Test, logs};
+
+mod moving;
+mod support;
+
+/// Every module of tests by its name.
+fn modules() -> Vec<(&'static str, Vec<Test>)> {
+    vec![("moving", moving::tests())]
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // The tests mostly wait for HAProxy and hardly compute.
+    arguments.test_threads = arguments.test_threads.or(Some(8));
+    let versions = match Haproxy::discover() {
+        Ok(versions) => versions,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    // Daemons and the workers of a master that was killed become children of this process, which ends them.
+    nix::sys::prctl::set_child_subreaper(true).expect("to adopt the daemons that the tests start");
+    let trials = versions.iter().flat_map(trials_on).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trials_on(haproxy: &Haproxy) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for (module, tests) in modules() {
+        for (name, test) in tests {
+            let haproxy = haproxy.clone();
+            trials.push(Trial::test(format!("{}::{module}::{name}", haproxy.name), move || run(&haproxy, test)));
+        }
+    }
+    trials
+}
+
+/// Runs one test; when it fails, what its instances logged goes with the failure.
+fn run(haproxy: &Haproxy, test: support::TestFn) -> Result<(), Failed> {
+    logs::take();
+    let failure = match catch_unwind(AssertUnwindSafe(|| test(haproxy))) {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+            (Some(text), _) => text.clone(),
+            (None, Some(text)) => (*text).to_owned(),
+            (None, None) => "the test panicked".to_owned(),
+        },
+    };
+    Err(format!("{failure}\n{}", logs::take()).into())
+}

@@ -1,0 +1,57 @@
+//! What the live tests are made of: HAProxy instances, the servers behind them, and the program under test.
+//!
+//! Whatever goes wrong in here panics: a stage that cannot be set up is a failed test.
+
+// A tool box: not every test run takes every tool out of it.
+#![allow(dead_code, unused_imports)]
+
+use std::error::Error;
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub(crate) use backend::{Agent, Answer, Dns, Health, HttpBackend, Response, TcpEcho, get, get_with};
+pub(crate) use folder::Folder;
+pub(crate) use haproxy::{Haproxy, Instance, Mode, Row, Rows, Session, Setup, ask};
+pub(crate) use port::Port;
+pub(crate) use program::{Program, Run, Running};
+pub(crate) use recorder::{Recorder, changing};
+pub(crate) use scripted::{Scripted, Step};
+pub(crate) use stage::Stage;
+
+pub(crate) mod backend;
+pub(crate) mod folder;
+pub(crate) mod haproxy;
+pub(crate) mod logs;
+pub(crate) mod port;
+pub(crate) mod program;
+pub(crate) mod recorder;
+pub(crate) mod scripted;
+pub(crate) mod stage;
+
+/// What a test gives back; it may as well panic.
+pub(crate) type TestResult = Result<(), Box<dyn Error>>;
+
+/// A test, to be run on one version.
+pub(crate) type TestFn = fn(&Haproxy) -> TestResult;
+
+/// A test with its name in its module.
+pub(crate) type Test = (&'static str, TestFn);
+
+/// The longest that anything here waits for something that HAProxy does by itself.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Polls `probe` until it gives a value.
+///
+/// # Panics
+///
+/// After `limit`, with `what` was waited for.
+pub(crate) fn eventually<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(value) = probe() {
+            return value;
+        }
+        assert!(Instant::now() < end, "waited {limit:?} in vain for {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,140 @@
+//! A tap on a stats socket: what the program really sends, as seen at the socket.
+
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use super::Instance;
+
+/// A Unix socket that passes everything on to a real stats socket and keeps what clients send.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    pub(crate) socket: PathBuf,
+    connections: Arc<Mutex<Vec<Vec<u8>>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Recorder {
+    /// Taps an instance; the recorder's socket is `seen/<name>.sock` in the instance's folder.
+    pub(crate) fn on(instance: &Instance) -> Self {
+        let folder = instance.folder.join("seen");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        Self::start(&folder.join(format!("{}.sock", instance.name())), &instance.socket)
+    }
+
+    pub(crate) fn start(socket: &Path, target: &Path) -> Self {
+        let _ = std::fs::remove_file(socket);
+        let listener = UnixListener::bind(socket).expect("a socket to listen on");
+        let connections: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, seen, target) = (stop.clone(), connections.clone(), target.to_owned());
+        let thread = thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                if stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                // As HAProxy not being there: the client is cut off without a word.
+                let Ok(server) = UnixStream::connect(&target) else { continue };
+                let index = {
+                    let mut seen = lock(&seen);
+                    seen.push(Vec::new());
+                    seen.len() - 1
+                };
+                let (Ok(client_end), Ok(server_end)) = (client.try_clone(), server.try_clone()) else { continue };
+                let seen = seen.clone();
+                thread::spawn(move || {
+                    pass(client_end, server_end, |bytes| lock(&seen)[index].extend_from_slice(bytes));
+                });
+                thread::spawn(move || pass(server, client, |_| ()));
+            }
+        });
+        Self { socket: socket.to_owned(), connections, stop, thread: Some(thread) }
+    }
+
+    /// Socket as a text, for requests.
+    pub(crate) fn address(&self) -> String {
+        self.socket.display().to_string()
+    }
+
+    /// Lines of each connection in the order in which they were sent; an unfinished last line counts.
+    pub(crate) fn connections(&self) -> Vec<Vec<String>> {
+        let connections = lock(&self.connections);
+        connections.iter().map(|bytes| String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect()).collect()
+    }
+
+    /// Lines of all connections, one connection after the other.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.connections().concat()
+    }
+
+    /// Commands that change something, of all connections.
+    pub(crate) fn changing_commands(&self) -> Vec<String> {
+        self.lines()
+            .iter()
+            .flat_map(|line| line.split(';'))
+            .filter(|command| changing(command))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Forgets what was seen so far. Connections that are still open must not be in use.
+    pub(crate) fn clear(&self) {
+        for bytes in lock(&self.connections).iter_mut() {
+            bytes.clear();
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        let _ = UnixStream::connect(&self.socket);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Tells whether a command changes anything but its own connection.
+pub(crate) fn changing(command: &str) -> bool {
+    let mut words = command.split_whitespace().peekable();
+    // The master CLI's prefix.
+    words.next_if(|word| word.starts_with('@'));
+    let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    match first {
+        "" | "show" | "get" | "help" | "prompt" | "quit" | "user" | "operator" | "echo" => false,
+        "set" => !matches!(second, "severity-output" | "timeout" | "anon"),
+        // All else is taken for a change: whoever sends it must want to.
+        _ => true,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Passes bytes on to their end, and the end as well.
+fn pass(mut from: UnixStream, mut to: UnixStream, mut see: impl FnMut(&[u8])) {
+    let mut buffer = vec![0; 65_536];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(count) if count > 0 => {
+                see(&buffer[..count]);
+                if to.write_all(&buffer[..count]).is_err() {
+                    // Who does not listen any more is not talked to: the sender shall notice.
+                    let _ = from.shutdown(Shutdown::Both);
+                    return;
+                }
+            }
+            Ok(_) | Err(_) => {
+                let _ = to.shutdown(Shutdown::Write);
+                return;
+            }
+        }
+    }
+}
