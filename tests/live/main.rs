@@ -19,8 +19,14 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 use support::{Haproxy, Test, logs};
 
+mod capture;
 mod moving;
 mod support;
+
+/// What is run with `--ignored` only, by its name.
+fn tools() -> Vec<(&'static str, Vec<Test>)> {
+    vec![("capture", capture::tests())]
+}
 
 /// Every module of tests by its name.
 fn modules() -> Vec<(&'static str, Vec<Test>)> {
@@ -45,14 +51,15 @@ fn main() -> ExitCode {
 }
 
 fn trials_on(haproxy: &Haproxy) -> Vec<Trial> {
-    let mut trials = Vec::new();
-    for (module, tests) in modules() {
-        for (name, test) in tests {
+    let trials = |modules: Vec<(&'static str, Vec<Test>)>, ignored| {
+        let tests = modules.into_iter().flat_map(|(module, tests)| tests.into_iter().map(move |test| (module, test)));
+        tests.map(move |(module, (name, test))| {
+            let name = format!("{}::{module}::{name}", haproxy.name);
             let haproxy = haproxy.clone();
-            trials.push(Trial::test(format!("{}::{module}::{name}", haproxy.name), move || run(&haproxy, test)));
-        }
-    }
-    trials
+            Trial::test(name, move || run(&haproxy, test)).with_ignored_flag(ignored)
+        })
+    };
+    trials(modules(), false).chain(trials(tools(), true)).collect()
 }
 
 /// Runs one test; when it fails, what its instances logged goes with the failure.

@@ -345,12 +345,23 @@ impl Agent {
             if stream.write_all(line.as_bytes()).is_ok() {
                 count.fetch_add(1, Ordering::SeqCst);
             }
+            // What `agent-send` has sent is read, as closing would reset the connection otherwise.
+            let _ = stream.shutdown(Shutdown::Write);
+            let _ = io::copy(&mut stream, &mut io::sink());
         });
         Self { words, asked, service }
     }
 
     pub(crate) fn port(&self) -> u16 {
         self.service.port.number()
+    }
+
+    /// Words for a server line that make HAProxy ask this agent, each `inter` (as in `100ms`).
+    ///
+    /// Something is sent to it: 2.2 delays the end of the TCP handshake by 200 ms otherwise, and a shorter
+    /// `agent-inter` then always runs out.
+    pub(crate) fn options(&self, inter: &str) -> String {
+        format!("agent-check agent-addr 127.0.0.1 agent-port {} agent-send \"hi\\n\" agent-inter {inter}", self.port())
     }
 
     /// Says other words from now on.
@@ -509,4 +520,19 @@ pub(crate) fn get_with(address: SocketAddr, path: &str, headers: &[(&str, &str)]
     let headers =
         lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_lowercase(), value.into()));
     Ok(Response { status, headers: headers.collect(), body: body.trim_end().to_owned() })
+}
+
+/// Submits the form of HAProxy's stats page for one server, as in `stop` and `disable`, which set flags of their own.
+pub(crate) fn stats_page(address: SocketAddr, uri: &str, backend: &str, server: &str, action: &str) {
+    let body = format!("s={server}&action={action}&b={backend}");
+    let request = format!(
+        "POST {uri} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(address).expect("the stats page");
+    stream.write_all(request.as_bytes()).expect("to send the form");
+    let mut reply = String::new();
+    let _ = stream.read_to_string(&mut reply);
+    assert!(reply.contains("st=DONE"), "the stats page answered {reply:?}");
 }

@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::{Folder, PATIENCE, eventually, logs};
+use super::{Folder, PATIENCE, eventually, eventually_seen, logs};
 
 /// A version of HAProxy to test on.
 #[derive(Debug, Clone)]
@@ -338,8 +338,9 @@ impl Instance {
 
     /// Waits until a server has this mask and operational state.
     pub(crate) fn await_state(&self, backend: &str, server: &str, state: (u32, u32)) {
-        eventually(PATIENCE, &format!("{backend}/{server} in {state:?}"), || {
-            (self.state(backend, server) == state).then_some(())
+        eventually_seen(PATIENCE, &format!("{backend}/{server} in {state:?}"), || {
+            let seen = self.state(backend, server);
+            if seen == state { Ok(()) } else { Err(seen) }
         });
     }
 

@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports)]
 
 use std::error::Error;
+use std::fmt::Debug;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -46,12 +47,21 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// After `limit`, with `what` was waited for.
 pub(crate) fn eventually<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    eventually_seen(limit, what, || probe().ok_or(()))
+}
+
+/// Polls `probe` until it gives a value; its error is what it has seen instead.
+///
+/// # Panics
+///
+/// After `limit`, with `what` was waited for and what was seen last.
+pub(crate) fn eventually_seen<T, S: Debug>(limit: Duration, what: &str, mut probe: impl FnMut() -> Result<T, S>) -> T {
     let end = Instant::now() + limit;
     loop {
-        if let Some(value) = probe() {
-            return value;
+        match probe() {
+            Ok(value) => return value,
+            Err(seen) => assert!(Instant::now() < end, "waited {limit:?} in vain for {what}; last seen: {seen:?}"),
         }
-        assert!(Instant::now() < end, "waited {limit:?} in vain for {what}");
         thread::sleep(Duration::from_millis(10));
     }
 }
