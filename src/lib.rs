@@ -1,1 +1,5 @@
-//! placeholder
+//! Takes HAProxy backend servers out of service and puts them back.
+#![warn(missing_docs)]
+
+pub mod error;
+pub mod name;
