@@ -76,7 +76,9 @@ impl Token {
         match self {
             Self::Byte(wanted) => *wanted == byte,
             Self::AnyByte | Self::AnyRun => true,
-            Self::Class { negated, ranges } => ranges.iter().any(|&(low, high)| low <= byte && byte <= high) != *negated,
+            Self::Class { negated, ranges } => {
+                ranges.iter().any(|&(low, high)| low <= byte && byte <= high) != *negated
+            }
         }
     }
 }
@@ -429,7 +431,9 @@ mod tests {
         for good in ["web1", "a:b.c-d_E", "1", "0"] {
             assert_eq!(Pattern::parse(good).unwrap().literal(), Some(good));
         }
-        for bad in ["", "a b", "a;b", "a\nb", "#1", "a\\b", "é", "a\0", "<<", "a,b", "a'b", "web[", "web[]", "web[!]", "$(x)"] {
+        for bad in
+            ["", "a b", "a;b", "a\nb", "#1", "a\\b", "é", "a\0", "<<", "a,b", "a'b", "web[", "web[]", "web[!]", "$(x)"]
+        {
             assert!(Pattern::parse(bad).is_err(), "{bad:?}");
         }
         assert!(Pattern::parse(&"x".repeat(NAME_MAX)).is_ok());
@@ -513,8 +517,18 @@ mod tests {
             assert!(Address::is_meant(text), "{text}");
         }
         for bad in [
-            "", "unix@relative", "udp@1.2.3.4:5", "fd@3", "ipv4@::1:99", "ipv6@1.2.3.4:9", "example.com:80", "1.2.3.4:0",
-            "1.2.3.4:99999", "1.2.3.4", "abns@", "/a\nb",
+            "",
+            "unix@relative",
+            "udp@1.2.3.4:5",
+            "fd@3",
+            "ipv4@::1:99",
+            "ipv6@1.2.3.4:9",
+            "example.com:80",
+            "1.2.3.4:0",
+            "1.2.3.4:99999",
+            "1.2.3.4",
+            "abns@",
+            "/a\nb",
         ] {
             assert!(Address::parse(bad).is_err(), "{bad:?}");
         }

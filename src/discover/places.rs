@@ -1,0 +1,68 @@
+//! The places where the packages of the distributions put stats sockets.
+//!
+//! They are searched where a configuration cannot be read, or where `/proc` shows no HAProxy or hides some. Nothing
+//! then says who HAProxy is, so the account that is called haproxy is taken for it: the packages of Debian and Red Hat
+//! give `/run/haproxy` and `/var/lib/haproxy` to that account.
+
+use super::trust::Owners;
+use nix::unistd::{Group, User};
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+/// The account that the packages make.
+const ACCOUNT: &str = "haproxy";
+
+/// The most entries of a folder that are looked at.
+const ENTRIES_MAX: usize = 4096;
+
+/// Trusts root, the caller, and the account that the packages make.
+pub(super) fn owners(caller: u32) -> Owners {
+    let user = User::from_name(ACCOUNT).ok().flatten();
+    let group = Group::from_name(ACCOUNT).ok().flatten();
+    Owners::new(caller).with(user.map(|user| user.uid.as_raw()), group.map(|group| group.gid.as_raw()))
+}
+
+/// Lists the sockets in `/run/haproxy/*.sock`, `/run/haproxy-*/*.sock`, `/run/haproxy.sock`, `/var/lib/haproxy*/stats`.
+pub(super) fn sockets(root: &Path) -> Vec<PathBuf> {
+    let (run, lib) = (root.join("run"), root.join("var/lib"));
+    let mut found = vec![run.join("haproxy.sock")];
+    for folder in entries(&run, |name| name == "haproxy" || name.starts_with("haproxy-")) {
+        found.extend(entries(&folder, |name| name.ends_with(".sock") && !name.starts_with('.')));
+    }
+    found.extend(entries(&lib, |name| name.starts_with("haproxy")).into_iter().map(|folder| folder.join("stats")));
+    found.retain(|path| fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket()));
+    found
+}
+
+/// Lists what is in a folder under such a name, sorted.
+fn entries(folder: &Path, is_wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(ENTRIES_MAX);
+    let wanted = entries.filter(|entry| entry.file_name().to_str().is_some_and(&is_wanted));
+    let mut paths: Vec<PathBuf> = wanted.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn sockets_in_the_usual_places_are_found() {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["run/haproxy", "run/haproxy-ldap", "run/nginx", "var/lib/haproxy", "var/lib/haproxy-x"] {
+            fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        let names = ["run/haproxy.sock", "run/haproxy/a.sock", "run/haproxy-ldap/b.sock", "var/lib/haproxy/stats"];
+        for name in names.into_iter().chain(["run/nginx/c.sock", "run/haproxy/stats", "run/haproxy/.d.sock"]) {
+            drop(UnixListener::bind(root.path().join(name)).unwrap());
+        }
+        fs::write(root.path().join("run/haproxy/plain.sock"), "").unwrap();
+        fs::create_dir(root.path().join("var/lib/haproxy-x/stats")).unwrap();
+        let expected: Vec<_> = names.iter().map(|name| root.path().join(name)).collect();
+        assert_eq!(sockets(root.path()), expected);
+        assert!(sockets(&root.path().join("none")).is_empty());
+    }
+}

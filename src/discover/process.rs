@@ -1,0 +1,279 @@
+//! The HAProxy processes of this host, as `/proc` shows them, and what their command lines say.
+//!
+//! The command line is read as `haproxy_init_args()` of HAProxy's `src/haproxy.c` reads it (2.2 to 3.5 agree): an
+//! option is known by its first letter or two, whatever follows them, and its operand is always the next word.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// The name of the command, as the kernel has it.
+const COMMAND: &[u8] = b"haproxy";
+
+/// The longest file of `/proc` that is read, in bytes; a command line ends at 2 MiB.
+const PROC_FILE_MAX: u64 = 4 << 20;
+
+/// One HAProxy process that is no worker of another.
+#[derive(Debug)]
+pub(super) struct Process {
+    /// The process id.
+    pub(super) pid: u32,
+    /// The process id of the parent.
+    pub(super) parent: u32,
+    /// The real user id: a program that somebody else's set-user-id bit has raised counts as its starter's.
+    pub(super) uid: u32,
+    /// When it was started, in clock ticks since the host was.
+    pub(super) start: u64,
+    /// What its command line says.
+    pub(super) arguments: Arguments,
+}
+
+/// What a command line of HAProxy says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Arguments {
+    /// The configuration files and folders (`-f`, and all that follows `--`).
+    pub(super) configs: Vec<PathBuf>,
+    /// The folder that it changes to before it reads them (`-C`).
+    pub(super) change_dir: Option<PathBuf>,
+    /// The master CLI's addresses with their options (`-S`).
+    pub(super) master_sockets: Vec<Vec<u8>>,
+    /// The name of the local peer (`-L`).
+    pub(super) local_peer: Option<Vec<u8>>,
+    /// The processes that it was started to replace (`-sf`, `-st`).
+    pub(super) old_pids: Vec<u32>,
+}
+
+impl Arguments {
+    /// Reads the words of a command line; none if this is no HAProxy that serves, such as `haproxy -c`.
+    fn parse(cmdline: &[u8]) -> Option<Self> {
+        let mut read = Self::default();
+        let mut words = cmdline.strip_suffix(&[0]).unwrap_or(cmdline).split(|byte| *byte == 0).skip(1).peekable();
+        while let Some(word) = words.next() {
+            match word.strip_prefix(b"-")? {
+                // They show something and end: -v -vv -vq…, -c, -cc, and the dumps -dC… and -dK….
+                [b'v' | b'c', ..] | [b'd', b'C' | b'K', ..] => return None,
+                b"dt" => drop(words.next_if(|next| !next.starts_with(b"-"))),
+                [b'd' | b'V' | b'D' | b'W' | b'q' | b'4', ..] => {}
+                [b'x', ..] => drop(words.next()?),
+                [b'S', ..] => read.master_sockets.push(words.next()?.to_vec()),
+                [b's', b'f' | b't', ..] => {
+                    while let Some(pid) = words.next_if(|next| !next.starts_with(b"-")) {
+                        read.old_pids.extend(number::<u32>(pid));
+                    }
+                }
+                b"-" => read.configs.extend(words.by_ref().map(path)),
+                [b'C', ..] => read.change_dir = Some(path(words.next()?)),
+                [b'f', ..] => read.configs.push(path(words.next()?)),
+                [b'L', ..] => read.local_peer = Some(words.next()?.to_vec()),
+                [b'n' | b'm' | b'N' | b'p', ..] => drop(words.next()?),
+                _ => return None,
+            }
+        }
+        // HAProxy puts each -S before the last one.
+        read.master_sockets.reverse();
+        if read.configs.is_empty() { None } else { Some(read) }
+    }
+}
+
+/// What was found in `/proc`.
+#[derive(Debug)]
+pub(super) struct Survey {
+    /// The processes, the newest first.
+    pub(super) processes: Vec<Process>,
+    /// Whether `/proc` hides processes of other users from this one (its mount option `hidepid`).
+    pub(super) hidden: bool,
+}
+
+/// Finds the HAProxy processes that are neither workers of another nor on their way out.
+///
+/// A master's worker has the same command line as its master. A process that a younger one was started to replace
+/// (`-sf`) no longer listens, so it would be reported as unreachable for as long as its last session takes.
+pub(super) fn survey(proc: &Path) -> Survey {
+    let mut hidden = fs::symlink_metadata(proc.join("1")).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    let mut found = Vec::new();
+    for pid in pids(proc) {
+        let folder = proc.join(pid.to_string());
+        match read(&folder.join("comm")) {
+            Ok(comm) if comm.trim_ascii_end() == COMMAND => found.extend(process(&folder, pid)),
+            Ok(_) => {}
+            Err(error) => hidden |= error.kind() == ErrorKind::PermissionDenied,
+        }
+    }
+    let is_kept = |one: &Process| !found.iter().any(|other| is_worker_of(one, other) || is_replaced_by(one, other));
+    let kept: Vec<bool> = found.iter().map(is_kept).collect();
+    let mut processes: Vec<Process> =
+        found.into_iter().zip(kept).filter(|(_, kept)| *kept).map(|(one, _)| one).collect();
+    processes.sort_by_key(|one| std::cmp::Reverse((one.start, one.pid)));
+    Survey { processes, hidden }
+}
+
+/// Tells whether the process is still there; one that has ended and waits for its parent has no command line.
+pub(super) fn is_there(proc: &Path, pid: u32) -> bool {
+    read(&proc.join(pid.to_string()).join("cmdline")).is_ok_and(|cmdline| !cmdline.is_empty())
+}
+
+/// Reads one file of `/proc`, whole but bounded.
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    File::open(path)?.take(PROC_FILE_MAX).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// Lists the process ids.
+fn pids(proc: &Path) -> impl Iterator<Item = u32> {
+    let names = fs::read_dir(proc).into_iter().flatten().flatten();
+    names.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Reads one process; none if it ends meanwhile, or is something else that is called haproxy, such as a shell script.
+fn process(folder: &Path, pid: u32) -> Option<Process> {
+    let arguments = Arguments::parse(&read(&folder.join("cmdline")).ok()?)?;
+    let status = read(&folder.join("status")).ok()?;
+    // The name in parentheses may hold anything, parentheses too; what follows the last one is numbers (proc(5)).
+    let stat = read(&folder.join("stat")).ok()?;
+    let after_name = stat.rsplit(|byte| *byte == b')').next()?;
+    let start = number(after_name.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).nth(19)?)?;
+    Some(Process { pid, parent: field(&status, b"PPid:")?, uid: field(&status, b"Uid:")?, start, arguments })
+}
+
+/// Reads the first number of a line of `/proc/PID/status`.
+fn field(status: &[u8], name: &[u8]) -> Option<u32> {
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name))?;
+    number(line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty())?)
+}
+
+/// Tells whether the other process is the master of this one.
+fn is_worker_of(one: &Process, other: &Process) -> bool {
+    one.parent == other.pid && one.pid != other.pid && (other.uid == 0 || other.uid == one.uid)
+}
+
+/// Tells whether the other process was started to replace this one; a process id that was used again does not count.
+fn is_replaced_by(one: &Process, other: &Process) -> bool {
+    other.arguments.old_pids.contains(&one.pid) && other.start > one.start && (other.uid == 0 || other.uid == one.uid)
+}
+
+fn number<N: std::str::FromStr>(word: &[u8]) -> Option<N> {
+    std::str::from_utf8(word).ok()?.trim().parse().ok()
+}
+
+fn path(word: &[u8]) -> PathBuf {
+    PathBuf::from(std::ffi::OsString::from_vec(word.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(line: &str) -> Option<Arguments> {
+        Arguments::parse(format!("/usr/sbin/haproxy {line} ").replace(' ', "\0").as_bytes())
+    }
+
+    fn configs(line: &str) -> Vec<String> {
+        parse(line).map(|read| read.configs.iter().map(|path| path.display().to_string()).collect()).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_command_line_is_read_as_haproxy_reads_it() {
+        let table: [(&str, &[&str]); 16] = [
+            ("-f a.cfg", &["a.cfg"]),
+            ("-f a.cfg -f b.cfg -D", &["a.cfg", "b.cfg"]),
+            (
+                "-Ws -f /etc/haproxy/haproxy.cfg -p /run/haproxy.pid -S /run/haproxy-master.sock",
+                &["/etc/haproxy/haproxy.cfg"],
+            ),
+            ("-sf 12 13 -x sockpair@3 -Ws -f a.cfg", &["a.cfg"]),
+            ("-Ws -st 1 2 3 -f a.cfg", &["a.cfg"]),
+            ("-f a.cfg -- b.cfg -c -x", &["a.cfg", "b.cfg", "-c", "-x"]),
+            // What is glued to -f is not its file: HAProxy takes the next word.
+            ("-fa.cfg b.cfg", &["b.cfg"]),
+            ("-f -D", &["-D"]),
+            ("-dt h1:+all -f a.cfg", &["a.cfg"]),
+            ("-dt -f a.cfg", &["a.cfg"]),
+            ("-dMfail -dr -V -q -4 -W -db -n 5 -N 6 -m 7 -L peer -f a.cfg", &["a.cfg"]),
+            ("-c -f a.cfg", &[]),
+            ("-vv -f a.cfg", &[]),
+            ("-f", &[]),
+            ("a.cfg", &[]),
+            ("-z 1 -f a.cfg", &[]),
+        ];
+        for (line, expected) in table {
+            assert_eq!(configs(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn operands_are_kept_where_they_matter() {
+        let read = parse("-W -S /a,level,user -S /b -C /srv -L me -sf 5 6 -f x").unwrap();
+        assert_eq!(read.master_sockets, [b"/b".to_vec(), b"/a,level,user".to_vec()]);
+        assert_eq!(read.change_dir, Some(PathBuf::from("/srv")));
+        assert_eq!(read.local_peer, Some(b"me".to_vec()));
+        assert_eq!(read.old_pids, [5, 6]);
+    }
+
+    struct Fake {
+        proc: tempfile::TempDir,
+    }
+
+    impl Fake {
+        fn new() -> Self {
+            let proc = tempfile::tempdir().unwrap();
+            fs::create_dir(proc.path().join("1")).unwrap();
+            fs::write(proc.path().join("1/comm"), "init\n").unwrap();
+            Self { proc }
+        }
+
+        fn add(&self, pid: u32, parent: u32, start: u64, comm: &str, line: &str) {
+            let folder = self.proc.path().join(pid.to_string());
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("comm"), format!("{comm}\n")).unwrap();
+            fs::write(folder.join("cmdline"), format!("{line} ").replace(' ', "\0")).unwrap();
+            fs::write(folder.join("status"), format!("Name:\t{comm}\nPPid:\t{parent}\nUid:\t7\t8\t8\t8\n")).unwrap();
+            let fields = (4..22).map(|_| "0").collect::<Vec<_>>().join(" ");
+            fs::write(folder.join("stat"), format!("{pid} (a) b) S {fields} {start} 9 9\n")).unwrap();
+        }
+
+        fn pids(&self) -> Vec<u32> {
+            survey(self.proc.path()).processes.iter().map(|one| one.pid).collect()
+        }
+    }
+
+    #[test]
+    fn workers_replaced_processes_and_namesakes_are_left_out() {
+        let fake = Fake::new();
+        fake.add(10, 1, 5, "haproxy", "haproxy -W -f a.cfg");
+        fake.add(11, 10, 6, "haproxy", "haproxy -sf 9 -W -f a.cfg");
+        fake.add(20, 1, 7, "nginx", "nginx -f a.cfg");
+        fake.add(30, 1, 8, "haproxy", "/bin/sh /etc/init.d/haproxy start");
+        fake.add(31, 30, 9, "haproxy", "haproxy -f under-a-script.cfg");
+        fake.add(40, 1, 10, "haproxy", "haproxy -D -f b.cfg");
+        fake.add(41, 1, 11, "haproxy", "haproxy -D -f b.cfg -sf 40");
+        fake.add(42, 1, 12, "haproxy", "haproxy -c -f c.cfg");
+        assert_eq!(fake.pids(), [41, 31, 10]);
+        let survey = survey(fake.proc.path());
+        assert!(!survey.hidden);
+        assert_eq!(survey.processes.first().map(|one| (one.uid, one.start)), Some((7, 11)));
+    }
+
+    #[test]
+    fn a_process_id_that_was_used_again_is_not_replaced() {
+        let fake = Fake::new();
+        fake.add(40, 1, 20, "haproxy", "haproxy -D -f a.cfg");
+        fake.add(41, 1, 11, "haproxy", "haproxy -D -f b.cfg -sf 40");
+        assert_eq!(fake.pids(), [40, 41]);
+    }
+
+    #[test]
+    fn hidden_processes_are_noticed() {
+        let proc = tempfile::tempdir().unwrap();
+        assert!(survey(proc.path()).hidden);
+    }
+
+    proptest! {
+        #[test]
+        fn no_command_line_panics(line in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Arguments::parse(&line);
+        }
+    }
+}
