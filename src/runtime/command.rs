@@ -1,0 +1,159 @@
+//! The only place that writes command text for HAProxy's runtime API (its manual: management.txt, section 9.3).
+//!
+//! Every command is one line of less than 8 kB: HAProxy 2.2 hangs for good on one of more than 15,360 bytes.
+
+use std::fmt;
+
+use crate::name::is_plain;
+use crate::request::WantedWeight;
+use crate::state::AdminState;
+
+/// A proxy or a server as a command names it: by its name, or by its number (`#7`) where the name would not do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reference {
+    /// By name; only characters that HAProxy's parser leaves alone.
+    Name(String),
+    /// By the number that this HAProxy process has given it.
+    Id(u32),
+}
+
+impl Reference {
+    /// Refers by name where that is unambiguous and safe to send, otherwise by number.
+    #[must_use]
+    pub fn new(name: &str, id: u32, unique: Uniqueness) -> Self {
+        match unique {
+            Uniqueness::Unique if is_plain(name) => Self::Name(name.to_owned()),
+            Uniqueness::Unique | Uniqueness::Shared => Self::Id(id),
+        }
+    }
+}
+
+/// Whether a name stands for one thing only in its HAProxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uniqueness {
+    /// Nothing else has the name.
+    Unique,
+    /// A `backend` and a `listen` of HAProxy 3.0 and older share the name; by name only the first is reached.
+    Shared,
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Id(id) => write!(f, "#{id}"),
+        }
+    }
+}
+
+/// A server as a command names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The backend that it is in.
+    pub backend: Reference,
+    /// The server itself.
+    pub server: Reference,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.backend, self.server)
+    }
+}
+
+/// A command that only reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Query {
+    /// The version, the process and when it started.
+    Info,
+    /// What the socket allows: `user`, `operator` or `admin`.
+    Level,
+    /// The state of the servers of all backends, or of one.
+    ServersState(Option<Reference>),
+    /// The statistics of one server, or of all servers of a proxy, or of all proxies, by their numbers.
+    Stat {
+        /// The proxy; all of them where it is missing.
+        proxy: Option<u32>,
+        /// The server; all of them where it is missing.
+        server: Option<u32>,
+    },
+}
+
+impl fmt::Display for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Info => f.write_str("show info"),
+            Self::Level => f.write_str("show cli level"),
+            Self::ServersState(None) => f.write_str("show servers state"),
+            Self::ServersState(Some(backend)) => write!(f, "show servers state {backend}"),
+            Self::Stat { proxy, server } => {
+                // 4 is the type mask for servers; -1 stands for all (management.txt, "show stat").
+                let number = |id: &Option<u32>| id.map_or_else(|| "-1".to_owned(), |id| id.to_string());
+                write!(f, "show stat {} 4 {}", number(proxy), number(server))
+            }
+        }
+    }
+}
+
+/// A command that changes something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The server that is changed.
+    pub target: Target,
+    /// What becomes of it.
+    pub action: Action,
+}
+
+/// What a command makes of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Sets the administrative state.
+    State(AdminState),
+    /// Sets the weight, absolute or as a share of the configured one.
+    Weight(WantedWeight),
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.action {
+            Action::State(state) => write!(f, "set server {} state {state}", self.target),
+            Action::Weight(weight) => write!(f, "set server {} weight {weight}", self.target),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_what_the_manual_says() {
+        let target = Target { backend: Reference::Name("app".into()), server: Reference::Name("web1".into()) };
+        let change = |action| Change { target: target.clone(), action }.to_string();
+        assert_eq!(change(Action::State(AdminState::Maint)), "set server app/web1 state maint");
+        assert_eq!(change(Action::Weight(WantedWeight::Percent(50))), "set server app/web1 weight 50%");
+        assert_eq!(Query::ServersState(None).to_string(), "show servers state");
+        assert_eq!(Query::Stat { proxy: Some(3), server: None }.to_string(), "show stat 3 4 -1");
+        assert_eq!(Query::Stat { proxy: None, server: None }.to_string(), "show stat -1 4 -1");
+    }
+
+    #[test]
+    fn what_is_not_safe_by_name_goes_by_number() {
+        for name in ["a b", "a;b", "#3", "a/b", "a\\b", ""] {
+            assert_eq!(Reference::new(name, 7, Uniqueness::Unique).to_string(), "#7", "{name:?}");
+        }
+        assert_eq!(Reference::new("app", 7, Uniqueness::Unique).to_string(), "app");
+        assert_eq!(Reference::new("app", 7, Uniqueness::Shared).to_string(), "#7");
+    }
+
+    #[test]
+    fn the_longest_line_is_bounded() {
+        let name = "x".repeat(2 * crate::name::NAME_MAX);
+        let reference = Reference::new(&name, 1, Uniqueness::Unique);
+        let change = Change {
+            target: Target { backend: reference.clone(), server: reference },
+            action: Action::State(AdminState::Ready),
+        };
+        assert!(change.to_string().len() < 8_000);
+    }
+}

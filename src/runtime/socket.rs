@@ -1,0 +1,472 @@
+//! The only place that opens sockets: a conversation with one HAProxy process, every wait of which has a bound.
+//!
+//! The conversation is the one form that all versions understand alike: `prompt`, then one command a line, each
+//! reply ended by the prompt, then `quit` (management.txt, section 9.3; `cli_io_handler()` in HAProxy's `src/cli.c`).
+//! On a master CLI socket, `@1` comes first and leads to the current worker.
+//!
+//! A dump that has begun is read to its end, whatever else is wrong: HAProxy 3.2.26 dies of a client that leaves in
+//! the middle of one. Only a process that has been silent for all of the time allowed is left.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, SockaddrIn6, UnixAddr, connect, recv, send, setsockopt,
+    socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use crate::error::{Error, ErrorKind, Result, excerpt};
+use crate::name::Address;
+
+/// The least silence after which a dump that has begun may be left.
+const DUMP_SILENCE: Duration = Duration::from_secs(5);
+
+/// The longest time and the largest size of a dump, which no HAProxy comes near: what goes beyond is no dump.
+const DUMP_TIME: Duration = Duration::from_secs(300);
+const DUMP_SIZE: usize = 1 << 30;
+
+/// The largest reply that is kept as text.
+const REPLY_SIZE: usize = 1 << 20;
+
+/// The longest line of a reply.
+const LINE_SIZE: usize = 64 << 10;
+
+/// How much is read at a time.
+const CHUNK: usize = 64 << 10;
+
+/// How much of a reply that is not understood an error shows.
+const SHOWN: usize = 200;
+
+/// How often, and how far apart, a refused connection is tried again: a reload without `-x` refuses for a moment.
+const REFUSED_TRIES: u32 = 3;
+const REFUSED_PAUSE: Duration = Duration::from_millis(20);
+
+/// The length of a name in the abstract namespace as HAProxy pads it: `sun_path` less the leading NUL.
+const ABSTRACT_LENGTH: usize = 107;
+
+const PROMPT: &[u8] = b"> ";
+const MASTER_PROMPT: &[u8] = b"master> ";
+
+/// What listens at the address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// The stats socket of the process itself.
+    Stats,
+    /// The master CLI, which passes commands on to its current worker.
+    Master,
+}
+
+/// A conversation with one HAProxy process.
+#[derive(Debug)]
+pub struct Connection {
+    fd: OwnedFd,
+    address: Address,
+    door: Door,
+    prompt: Vec<u8>,
+    timeout: Duration,
+    receive_limit: Option<Duration>,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Connection {
+    /// Connects and agrees on the prompt.
+    ///
+    /// # Errors
+    /// Tells apart what is not there, what may not be opened, what does not answer in time, and what is no HAProxy.
+    pub fn open(address: &Address, timeout: Duration) -> Result<Self> {
+        let mut connection = Self {
+            fd: connected(address, timeout)?,
+            address: address.clone(),
+            door: Door::Stats,
+            prompt: PROMPT.to_vec(),
+            timeout,
+            receive_limit: None,
+            buffer: vec![0; CHUNK],
+            start: 0,
+            end: 0,
+        };
+        connection.greet()?;
+        Ok(connection)
+    }
+
+    /// Returns where the conversation takes place.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Returns what listens at the address.
+    #[must_use]
+    pub fn door(&self) -> Door {
+        self.door
+    }
+
+    /// Asks one command and returns its reply without the prompt.
+    ///
+    /// # Errors
+    /// When the reply does not come in time, is too large, not text, or not complete.
+    pub fn ask(&mut self, command: &str) -> Result<String> {
+        self.send(format!("{command}\n").as_bytes(), command)?;
+        self.reply(command)
+    }
+
+    /// Sends several commands, one a line, and returns the reply to each that was answered.
+    ///
+    /// # Errors
+    /// With what stopped it, after the replies that came before; the commands that have no reply may still be carried
+    /// out.
+    pub fn exchange(&mut self, commands: &[String]) -> (Vec<String>, Result<()>) {
+        let mut lines = String::new();
+        for command in commands {
+            lines.push_str(command);
+            lines.push('\n');
+        }
+        let mut replies = Vec::with_capacity(commands.len());
+        let Some(first) = commands.first() else { return (replies, Ok(())) };
+        if let Err(error) = self.send(lines.as_bytes(), first) {
+            return (replies, Err(error));
+        }
+        for command in commands {
+            match self.reply(command) {
+                Ok(reply) => replies.push(reply),
+                Err(error) => return (replies, Err(error)),
+            }
+        }
+        (replies, Ok(()))
+    }
+
+    /// Asks for a dump and hands over its lines one by one.
+    ///
+    /// The dump is read to its end also when a line is refused; the first refusal is what is returned then.
+    ///
+    /// # Errors
+    /// When the dump does not come in time or not complete, or with what `on_line` returned.
+    pub fn dump(&mut self, command: &str, mut on_line: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        self.send(format!("{command}\n").as_bytes(), command)?;
+        let silence = self.timeout.max(DUMP_SILENCE);
+        let bounds = Bounds { first: self.timeout, silence, whole: DUMP_TIME, size: DUMP_SIZE };
+        let mut refusal = None;
+        self.lines(command, &bounds, |line| {
+            if refusal.is_none() {
+                refusal = on_line(line).err();
+            }
+        })?;
+        refusal.map_or(Ok(()), Err)
+    }
+
+    /// Ends the conversation in the way that leaves nothing behind in HAProxy: `quit`, then its end of file.
+    pub fn close(mut self) {
+        if self.send(b"quit\n", "quit").is_ok() {
+            let until = Instant::now() + self.timeout.min(Duration::from_secs(1));
+            while Instant::now() < until && self.fill(Duration::from_millis(200)).is_ok_and(|read| read > 0) {
+                self.start = self.end;
+            }
+        }
+    }
+
+    /// Sends `prompt` and sees by the answer what listens here.
+    fn greet(&mut self) -> Result<()> {
+        self.send(b"prompt\n", "prompt")?;
+        let until = Instant::now() + self.timeout;
+        while !self.unread().ends_with(PROMPT) {
+            let left = until.saturating_duration_since(Instant::now());
+            let read = if left.is_zero() { Err(Errno::EAGAIN) } else { self.fill(left) };
+            match read {
+                Ok(0) => {
+                    return Err(self.error(ErrorKind::NotHaproxy, "was closed without HAProxy's greeting"));
+                }
+                Ok(_) if self.unread().len() > SHOWN => return Err(self.stranger()),
+                Ok(_) => {}
+                Err(errno) => return Err(self.no_answer(errno, "prompt")),
+            }
+        }
+        if self.unread() == b"\n> " {
+            self.start = self.end;
+            return Ok(());
+        }
+        if self.unread().trim_ascii_start() != MASTER_PROMPT.trim_ascii_start() {
+            return Err(self.stranger());
+        }
+        self.start = self.end;
+        self.enter_worker(until)
+    }
+
+    /// Goes from the master CLI to its current worker, whose prompt is its process id.
+    fn enter_worker(&mut self, until: Instant) -> Result<()> {
+        self.door = Door::Master;
+        self.send(b"@1\n", "@1")?;
+        while !self.unread().ends_with(PROMPT) {
+            let left = until.saturating_duration_since(Instant::now());
+            let read = if left.is_zero() { Err(Errno::EAGAIN) } else { self.fill(left) };
+            match read {
+                Ok(0) => return Err(self.error(ErrorKind::Unreachable, "was closed by the master process")),
+                Ok(_) if self.unread().len() > REPLY_SIZE => return Err(self.stranger()),
+                Ok(_) => {}
+                Err(errno) => return Err(self.no_answer(errno, "@1")),
+            }
+        }
+        let prompt = self.unread().trim_ascii_start().to_vec();
+        let is_worker = prompt.strip_suffix(PROMPT).is_some_and(|pid| !pid.is_empty() && pid.iter().all(u8::is_ascii_digit));
+        if !is_worker {
+            let what = format!("has a master CLI without a current worker: '{}'", excerpt(self.unread(), SHOWN));
+            return Err(self.error(ErrorKind::Unreachable, &what));
+        }
+        self.prompt = prompt;
+        self.start = self.end;
+        Ok(())
+    }
+
+    /// Reads one reply as text.
+    fn reply(&mut self, command: &str) -> Result<String> {
+        let bounds = Bounds { first: self.timeout, silence: self.timeout, whole: self.timeout, size: REPLY_SIZE };
+        let mut text = Vec::new();
+        self.lines(command, &bounds, |line| {
+            text.extend_from_slice(line);
+            text.push(b'\n');
+        })?;
+        String::from_utf8(text).map_err(|error| {
+            let shown = excerpt(error.as_bytes(), SHOWN);
+            self.error(ErrorKind::BadReply, &format!("answered '{command}' with what is no text: '{shown}'"))
+        })
+    }
+
+    /// Reads the lines of one reply up to the prompt.
+    fn lines(&mut self, command: &str, bounds: &Bounds, mut on_line: impl FnMut(&[u8])) -> Result<()> {
+        let asked = Instant::now();
+        let mut size = 0usize;
+        let mut overlong = false;
+        loop {
+            let unread = self.buffer.get(self.start..self.end).unwrap_or_default();
+            if unread.starts_with(&self.prompt) {
+                self.start += self.prompt.len();
+                break;
+            }
+            if let Some(length) = unread.iter().position(|byte| *byte == b'\n') {
+                if let Some(line) = unread.get(..length) {
+                    on_line(line);
+                }
+                self.start += length + 1;
+                continue;
+            }
+            if unread.len() > LINE_SIZE {
+                overlong = true;
+                self.start = self.end;
+            }
+            let left = bounds.whole.saturating_sub(asked.elapsed());
+            let silence = if size == 0 { bounds.first } else { bounds.silence };
+            let read = if left.is_zero() { Err(Errno::EAGAIN) } else { self.fill(silence.min(left)) };
+            match read {
+                Ok(0) => {
+                    let what = format!(
+                        "was closed in the middle of the answer to '{command}', so that nothing of it can be relied on; \
+                         HAProxy ended or its 'stats timeout' is too short"
+                    );
+                    let kind = if size == 0 { ErrorKind::Unreachable } else { ErrorKind::BadReply };
+                    return Err(self.error(kind, &what));
+                }
+                Ok(read) => size = size.saturating_add(read),
+                Err(errno) => return Err(self.no_answer(errno, command)),
+            }
+            if size > bounds.size {
+                let what = format!("answered '{command}' with more than {} bytes", bounds.size);
+                return Err(self.error(ErrorKind::BadReply, &what));
+            }
+        }
+        if overlong {
+            let what = format!("answered '{command}' with a line of more than {LINE_SIZE} bytes");
+            return Err(self.error(ErrorKind::BadReply, &what));
+        }
+        Ok(())
+    }
+
+    fn unread(&self) -> &[u8] {
+        self.buffer.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// Reads what there is, waiting at most `limit` for the first byte of it.
+    fn fill(&mut self, limit: Duration) -> std::result::Result<usize, Errno> {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        if self.end == self.buffer.len() {
+            self.buffer.resize(self.end + CHUNK, 0);
+        }
+        if self.receive_limit != Some(limit) {
+            setsockopt(&self.fd, sockopt::ReceiveTimeout, &time_value(limit))?;
+            self.receive_limit = Some(limit);
+        }
+        let room = self.buffer.get_mut(self.end..).unwrap_or_default();
+        let read = loop {
+            match recv(self.fd.as_raw_fd(), room, MsgFlags::empty()) {
+                Err(Errno::EINTR) => {}
+                Err(Errno::ECONNRESET) => break 0,
+                result => break result?,
+            }
+        };
+        self.end += read;
+        Ok(read)
+    }
+
+    /// Sends all of the bytes; a broken connection is an error here, never a signal.
+    fn send(&mut self, mut bytes: &[u8], command: &str) -> Result<()> {
+        while !bytes.is_empty() {
+            match send(self.fd.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
+                Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(self.no_answer(errno, command)),
+            }
+        }
+        Ok(())
+    }
+
+    fn no_answer(&self, errno: Errno, command: &str) -> Error {
+        match errno {
+            Errno::EAGAIN => self.error(
+                ErrorKind::Timeout,
+                &format!(
+                    "did not answer '{command}' within {} s; HAProxy hangs, is stopped, or all its connections are \
+                     taken ('stats maxconn')",
+                    self.timeout.as_secs_f64()
+                ),
+            ),
+            Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN => {
+                self.error(ErrorKind::Unreachable, &format!("was closed before '{command}' was sent"))
+            }
+            _ => self.error(ErrorKind::Internal, &format!("failed at '{command}': {}", errno.desc())),
+        }
+    }
+
+    fn stranger(&self) -> Error {
+        let what = format!("is no HAProxy stats socket: it greets with '{}'", excerpt(self.unread(), SHOWN));
+        self.error(ErrorKind::NotHaproxy, &what)
+    }
+
+    fn error(&self, kind: ErrorKind, what: &str) -> Error {
+        Error::new(kind, format!("the socket {} {what}", self.address))
+    }
+}
+
+/// How long and how much of a reply is waited for.
+struct Bounds {
+    /// For its first byte.
+    first: Duration,
+    /// Between one piece and the next.
+    silence: Duration,
+    /// For all of it.
+    whole: Duration,
+    /// Its size in bytes.
+    size: usize,
+}
+
+/// Connects within the time allowed.
+fn connected(address: &Address, timeout: Duration) -> Result<OwnedFd> {
+    let mut tries = 1;
+    loop {
+        match connect_once(address, timeout) {
+            Ok(fd) => return Ok(fd),
+            Err(Errno::ECONNREFUSED) if tries < REFUSED_TRIES => {
+                tries += 1;
+                std::thread::sleep(REFUSED_PAUSE.min(timeout));
+            }
+            Err(errno) => return Err(cannot_connect(address, timeout, errno)),
+        }
+    }
+}
+
+fn connect_once(address: &Address, timeout: Duration) -> nix::Result<OwnedFd> {
+    let open = |family| {
+        let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        // On Linux the limit for sending is the one for connecting as well (socket(7)).
+        setsockopt(&fd, sockopt::SendTimeout, &time_value(timeout))?;
+        Ok::<_, Errno>(fd)
+    };
+    match address {
+        Address::Unix(path) => {
+            let fd = open(AddressFamily::Unix)?;
+            connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+            Ok(fd)
+        }
+        Address::Abstract(name) => {
+            let fd = open(AddressFamily::Unix)?;
+            let mut padded = name.clone().into_bytes();
+            padded.resize(ABSTRACT_LENGTH, 0);
+            connect(fd.as_raw_fd(), &UnixAddr::new_abstract(&padded)?)?;
+            Ok(fd)
+        }
+        Address::AbstractExact(name) => {
+            let fd = open(AddressFamily::Unix)?;
+            connect(fd.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
+            Ok(fd)
+        }
+        Address::Tcp(address) => {
+            if !is_local(address.ip()) {
+                return Err(Errno::EADDRNOTAVAIL);
+            }
+            match address {
+                SocketAddr::V4(address) => {
+                    let fd = open(AddressFamily::Inet)?;
+                    connect(fd.as_raw_fd(), &SockaddrIn::from(*address))?;
+                    Ok(fd)
+                }
+                SocketAddr::V6(address) => {
+                    let fd = open(AddressFamily::Inet6)?;
+                    connect(fd.as_raw_fd(), &SockaddrIn6::from(*address))?;
+                    Ok(fd)
+                }
+            }
+        }
+    }
+}
+
+/// Tells whether the address is one of this host's.
+fn is_local(ip: IpAddr) -> bool {
+    ip.is_loopback()
+        || nix::ifaddrs::getifaddrs().is_ok_and(|interfaces| {
+            interfaces.filter_map(|interface| interface.address).any(|address| match ip {
+                IpAddr::V4(ip) => address.as_sockaddr_in().is_some_and(|own| own.ip() == ip),
+                IpAddr::V6(ip) => address.as_sockaddr_in6().is_some_and(|own| own.ip() == ip),
+            })
+        })
+}
+
+fn cannot_connect(address: &Address, timeout: Duration, errno: Errno) -> Error {
+    let (kind, what) = match errno {
+        Errno::ENOENT | Errno::ENOTDIR => (
+            ErrorKind::Unreachable,
+            "does not exist; start HAProxy, or correct the address in 'instances'".to_owned(),
+        ),
+        Errno::ECONNREFUSED => {
+            (ErrorKind::Unreachable, "has nothing listening; HAProxy has stopped, or it is not this address".to_owned())
+        }
+        Errno::EACCES | Errno::EPERM => (
+            ErrorKind::PermissionDenied,
+            "may not be opened by this user; run as root, or give the group access in haproxy.cfg, as in \
+             'stats socket PATH mode 660 group GROUP level admin'"
+                .to_owned(),
+        ),
+        Errno::EAGAIN | Errno::EINPROGRESS | Errno::ETIMEDOUT => (
+            ErrorKind::Timeout,
+            format!("took no connection within {} s; its HAProxy hangs or is overloaded", timeout.as_secs_f64()),
+        ),
+        Errno::EADDRNOTAVAIL => (
+            ErrorKind::BadRequest,
+            "is not an address of this host; only local HAProxy instances are managed".to_owned(),
+        ),
+        Errno::EPROTOTYPE | Errno::ENOTSOCK => (ErrorKind::NotHaproxy, "is no stream socket".to_owned()),
+        _ => (ErrorKind::Unreachable, format!("cannot be connected to: {}", io::Error::from(errno))),
+    };
+    Error::new(kind, format!("the socket {address} {what}"))
+}
+
+/// Converts a limit for the kernel, for which zero would mean none.
+fn time_value(limit: Duration) -> TimeVal {
+    TimeVal::microseconds(i64::try_from(limit.as_micros()).unwrap_or(i64::MAX).max(1))
+}
