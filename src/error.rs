@@ -7,7 +7,7 @@ use std::fmt;
 
 /// What went wrong, as a stable word that tools may compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema, serde::Deserialize))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
     /// The request is not understood or contradicts itself; nothing was looked at.

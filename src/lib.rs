@@ -1,5 +1,12 @@
 //! Takes HAProxy backend servers out of service and puts them back.
+//!
+//! A run reads one [request](mod@request), finds the HAProxy [instances] of this host, [observes](observe) all of them
+//! side by side, [plans](plan) what is to be sent to each server, and only then [applies](apply) it, [reads it
+//! back](verify) and [reports](report): see [`pipeline::run`]. `ARCHITECTURE.md` has the map and the invariants.
 #![warn(missing_docs)]
+
+// In reading order.
+pub mod pipeline;
 
 pub mod error;
 pub mod name;
@@ -7,5 +14,21 @@ pub mod request;
 pub mod state;
 
 pub mod discover;
+pub mod instances;
+pub mod observe;
 
+pub mod missing;
+pub mod plan;
+
+pub mod apply;
+pub mod converge;
+pub mod verify;
+
+pub mod report;
+
+pub mod interrupt;
 pub mod runtime;
+pub mod side_by_side;
+
+#[cfg(test)]
+mod schema;

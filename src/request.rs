@@ -126,7 +126,9 @@ fn from_value(value: serde_json::Value, overrides: Overrides) -> std::result::Re
             return Err(bad(format!("the request is nested deeper than {DEPTH_MAX} levels")));
         }
         let serde_json::Value::Object(mut object) = value else {
-            return Err(bad("the request is no JSON object; it looks like {\"server\": \"web1\", \"state\": \"maint\"}"));
+            return Err(bad(
+                "the request is no JSON object; it looks like {\"server\": \"web1\", \"state\": \"maint\"}",
+            ));
         };
         let caller = wire::take_callers_keys(&mut object);
         is_task = caller.is_task;
@@ -195,7 +197,9 @@ fn instances(wanted: &wire::Instances) -> Result<Vec<WantedInstance>> {
 /// Refuses an empty list: it never means "all".
 fn not_empty<T>(field: &str, list: &[T]) -> Result<()> {
     if list.is_empty() {
-        return Err(bad(format!("'{field}' is empty; an empty list never means all of them, so leave the field out or name some")));
+        return Err(bad(format!(
+            "'{field}' is empty; an empty list never means all of them, so leave the field out or name some"
+        )));
     }
     Ok(())
 }

@@ -117,9 +117,7 @@ impl AdminFlags {
     pub fn reasons(self) -> Vec<Reason> {
         let flags: &[(u32, Reason)] = match self.effective() {
             AdminState::Ready => &[],
-            AdminState::Drain => {
-                &[(Self::FORCED_DRAIN, Reason::Forced), (Self::INHERITED_DRAIN, Reason::Inherited)]
-            }
+            AdminState::Drain => &[(Self::FORCED_DRAIN, Reason::Forced), (Self::INHERITED_DRAIN, Reason::Inherited)],
             AdminState::Maint => &[
                 (Self::FORCED_MAINT, Reason::Forced),
                 (Self::INHERITED_MAINT, Reason::Inherited),
@@ -283,7 +281,9 @@ mod tests {
     #[test]
     fn a_tracking_server_follows_its_target() {
         let target = AdminFlags(0);
-        for (own, wanted, expected) in [(0, AdminState::Maint, 2), (1, AdminState::Maint, 3), (0, AdminState::Drain, 16)] {
+        for (own, wanted, expected) in
+            [(0, AdminState::Maint, 2), (1, AdminState::Maint, 3), (0, AdminState::Drain, 16)]
+        {
             assert_eq!(AdminFlags(own).after_target(target.after(wanted)), AdminFlags(expected));
         }
         assert_eq!(AdminFlags(3).after_target(AdminFlags(0)), AdminFlags(1));

@@ -80,18 +80,8 @@ pub struct Wire {
 }
 
 /// The keys of [`Wire`], for the nearest one to a key that is unknown.
-const KNOWN: [&str; 10] = [
-    "server",
-    "state",
-    "backend",
-    "instances",
-    "weight",
-    "on_missing",
-    "on_unreachable",
-    "dry_run",
-    "diff",
-    "timeout",
-];
+const KNOWN: [&str; 10] =
+    ["server", "state", "backend", "instances", "weight", "on_missing", "on_unreachable", "dry_run", "diff", "timeout"];
 
 /// Reads the fields of an object from which the caller's keys have been taken.
 pub(super) fn read(object: Map<String, Value>) -> Result<Wire, String> {
@@ -105,10 +95,8 @@ pub(super) fn read(object: Map<String, Value>) -> Result<Wire, String> {
     }
     if let Some(key) = object.keys().find(|key| !KNOWN.contains(&key.as_str())) {
         let shown: String = key.chars().take(80).collect();
-        let hint = nearest(key, &KNOWN).map_or_else(
-            || format!("; known are {}", KNOWN.join(", ")),
-            |known| format!("; did you mean '{known}'?"),
-        );
+        let hint = nearest(key, &KNOWN)
+            .map_or_else(|| format!("; known are {}", KNOWN.join(", ")), |known| format!("; did you mean '{known}'?"));
         return Err(format!("'{}' is no field of a request{hint}", shown.escape_debug()));
     }
     serde_path_to_error::deserialize(Value::Object(object)).map_err(|error| {

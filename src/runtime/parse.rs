@@ -499,7 +499,8 @@ mod tests {
 
     #[test]
     fn info_needs_what_tells_processes_apart() {
-        let info = Info::parse("Name: HAProxy\nVersion: 2.2.9\nNbproc: 1\nPid: 12\nUptime_sec: 7\nStopping: 1\n").unwrap();
+        let info =
+            Info::parse("Name: HAProxy\nVersion: 2.2.9\nNbproc: 1\nPid: 12\nUptime_sec: 7\nStopping: 1\n").unwrap();
         assert_eq!((info.pid, info.start, info.stopping), (12, Start::Ago(7), true));
         assert_eq!(Info::parse("Name: x\nPid: 1\nUptime_sec: 1\n"), Err(ParseError::Key("Version")));
         assert_eq!(Info::parse("Version: 3\nUptime_sec: 1\n"), Err(ParseError::Key("Pid")));

@@ -212,7 +212,8 @@ impl Connection {
             }
         }
         let prompt = self.unread().trim_ascii_start().to_vec();
-        let is_worker = prompt.strip_suffix(PROMPT).is_some_and(|pid| !pid.is_empty() && pid.iter().all(u8::is_ascii_digit));
+        let is_worker =
+            prompt.strip_suffix(PROMPT).is_some_and(|pid| !pid.is_empty() && pid.iter().all(u8::is_ascii_digit));
         if !is_worker {
             let what = format!("has a master CLI without a current worker: '{}'", excerpt(self.unread(), SHOWN));
             return Err(self.error(ErrorKind::Unreachable, &what));
@@ -439,10 +440,9 @@ fn is_local(ip: IpAddr) -> bool {
 
 fn cannot_connect(address: &Address, timeout: Duration, errno: Errno) -> Error {
     let (kind, what) = match errno {
-        Errno::ENOENT | Errno::ENOTDIR => (
-            ErrorKind::Unreachable,
-            "does not exist; start HAProxy, or correct the address in 'instances'".to_owned(),
-        ),
+        Errno::ENOENT | Errno::ENOTDIR => {
+            (ErrorKind::Unreachable, "does not exist; start HAProxy, or correct the address in 'instances'".to_owned())
+        }
         Errno::ECONNREFUSED => {
             (ErrorKind::Unreachable, "has nothing listening; HAProxy has stopped, or it is not this address".to_owned())
         }

@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! Live tests: each of them on a real HAProxy of each version that is found.
 //!
 //! A test is a function that takes the [`Haproxy`] to start; its name is `2.6::module::test`. See tests/README.md.
@@ -77,6 +76,3 @@ fn run(haproxy: &Haproxy, test: support::TestFn) -> Result<(), Failed> {
     };
     Err(format!("{failure}\n{}", logs::take()).into())
 }
-=======
-fn main() {}
->>>>>>> e059041 (discover: find every HAProxy of this host by its processes and configurations)

@@ -1,0 +1,531 @@
+//! Asks an instance what it is and how its servers are, over one connection, and changes nothing.
+//!
+//! Every dump is streamed: only the servers that are wanted are kept.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::error::{Error, ErrorKind, Result, excerpt};
+use crate::instances::Instance;
+use crate::name::{Address, Pattern, Selector};
+use crate::runtime::command::{Query, Reference, Target, Uniqueness};
+use crate::runtime::parse::{
+    Info, Level, ParseError, Start, StatHeader, StatRow, StateHeader, StateRow, state_version,
+};
+use crate::runtime::socket::{Connection, Door};
+use crate::state::{AdminFlags, OperationalState};
+
+/// Up to how many servers are asked for one by one in `show stat`; beyond, one dump of all costs less.
+const ONE_BY_ONE: usize = 64;
+
+/// How far two readings of a start may differ where it is computed from an uptime in whole seconds.
+const START_TOLERANCE: u64 = 2;
+
+/// How often a connection that leads to a process that is stopping is opened again, and after what pause.
+const STOPPING_TRIES: u32 = 50;
+const STOPPING_PAUSE: Duration = Duration::from_millis(20);
+
+/// A HAProxy process: the same number may come again, but not with the same start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// The version, as `2.6.12-1+deb12u4`.
+    pub version: String,
+    /// The process id, as the process itself sees it.
+    pub pid: u32,
+    /// When it started, in seconds since the epoch.
+    started: u64,
+    /// How exact that is, in seconds.
+    tolerance: u64,
+}
+
+impl Process {
+    fn new(info: &Info) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let (started, tolerance) = match info.start {
+            Start::At(at) => (at, 0),
+            Start::Ago(ago) => (now.saturating_sub(ago), START_TOLERANCE),
+        };
+        Self { version: info.version.clone(), pid: info.pid, started, tolerance }
+    }
+
+    /// Tells whether both are the same process.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.pid == other.pid && self.started.abs_diff(other.started) <= self.tolerance.max(other.tolerance)
+    }
+}
+
+/// A server as it was observed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// The backend.
+    pub backend: String,
+    /// The server.
+    pub server: String,
+    /// How commands name it.
+    pub target: Target,
+    /// The number of the backend in this process.
+    pub backend_id: u32,
+    /// The number of the server in its backend; 0 in a backend that is `disabled`.
+    pub server_id: u32,
+    /// Its address and port.
+    pub address: String,
+    /// The administrative flags.
+    pub flags: AdminFlags,
+    /// What its checks make of it.
+    pub operational: OperationalState,
+    /// The weight that is in force.
+    pub weight: u32,
+    /// The weight of the configuration.
+    pub initial_weight: u32,
+    /// The health check: 2 configured, 4 enabled, 8 paused.
+    pub check: u32,
+    /// The agent check: 2 configured, 4 enabled, 8 paused.
+    pub agent: u32,
+    /// What `show stat` says of it, where that was asked.
+    pub stat: Option<StatRow>,
+}
+
+/// The flag of a check that is enabled (`CHK_ST_ENABLED` in HAProxy's `include/haproxy/check-t.h`).
+const CHECK_ENABLED: u32 = 4;
+
+impl Server {
+    /// Makes a server of a row.
+    fn new(row: &StateRow<'_>) -> Self {
+        Self {
+            backend: row.backend.to_owned(),
+            server: row.server.to_owned(),
+            target: Target {
+                backend: Reference::new(row.backend, row.backend_id, Uniqueness::Unique),
+                server: Reference::new(row.server, row.server_id, Uniqueness::Unique),
+            },
+            backend_id: row.backend_id,
+            server_id: row.server_id,
+            address: address(row),
+            flags: row.flags,
+            operational: row.operational,
+            weight: row.weight,
+            initial_weight: row.initial_weight,
+            check: row.check,
+            agent: row.agent,
+            stat: None,
+        }
+    }
+
+    /// Tells whether the backend has `disabled`: HAProxy numbers no servers there, and no command reaches them.
+    #[must_use]
+    pub fn is_in_disabled_backend(&self) -> bool {
+        self.server_id == 0
+    }
+
+    /// Tells whether a health check is under way.
+    #[must_use]
+    pub fn has_check(&self) -> bool {
+        self.check & CHECK_ENABLED != 0
+    }
+
+    /// Tells whether an agent check is under way, which may set the state by itself.
+    #[must_use]
+    pub fn has_agent(&self) -> bool {
+        self.agent & CHECK_ENABLED != 0
+    }
+
+    /// Returns the server that this one tracks, as `backend/server`, where that was asked.
+    #[must_use]
+    pub fn tracks(&self) -> Option<&str> {
+        self.stat.as_ref().and_then(|stat| stat.tracks.as_deref())
+    }
+
+    /// Returns the server as HAProxy writes it: `backend/server`.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.backend, self.server)
+    }
+
+    /// Tells whether both are the same server of one process.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.server == other.server
+            && self.backend == other.backend
+            && (self.backend_id == other.backend_id || matches!(self.target.backend, Reference::Name(_)))
+    }
+}
+
+/// Writes address and port as HAProxy does; a name that is not resolved stands for its address.
+fn address(row: &StateRow<'_>) -> String {
+    let host = match (row.address, row.fqdn) {
+        ("-", "-") => return "-".to_owned(),
+        ("-", name) => name,
+        (address, _) => address,
+    };
+    if host.contains(':') { format!("[{host}]:{}", row.port) } else { format!("{host}:{}", row.port) }
+}
+
+/// Which servers are wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The servers; all of them where it is empty.
+    pub servers: &'a [Selector],
+    /// The backends; all of them where it is empty.
+    pub backends: &'a [Pattern],
+}
+
+impl Wanted<'_> {
+    /// Tells whether the server of that backend is wanted.
+    #[must_use]
+    pub fn matches(&self, backend: &[u8], server: &[u8]) -> bool {
+        (self.servers.is_empty() || self.servers.iter().any(|selector| selector.matches(backend, server)))
+            && (self.backends.is_empty() || self.backends.iter().any(|pattern| pattern.matches(backend)))
+    }
+}
+
+/// How much is asked of the servers that are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// What a plan needs: which servers track others.
+    Links,
+    /// What a status shows: sessions, queue and check as well.
+    Statistics,
+}
+
+/// What an instance said.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// Where it was asked.
+    pub address: Address,
+    /// Whether that is a stats socket or a master CLI.
+    pub door: Door,
+    /// Who answered.
+    pub process: Process,
+    /// What the socket allows.
+    pub level: Level,
+    /// The wanted servers, in HAProxy's order.
+    pub servers: Vec<Server>,
+    /// How many backends have servers.
+    pub backends: usize,
+    /// Which of the wanted backends exist, also where they have no wanted server.
+    pub backends_found: Vec<bool>,
+}
+
+/// Asks an instance for its wanted servers.
+///
+/// # Errors
+/// When none of its sockets leads to a HAProxy that answers in time and is understood.
+pub fn observe(instance: &Instance, wanted: Wanted<'_>, detail: Detail, timeout: Duration) -> Result<Observation> {
+    let mut opened = open_best(instance, timeout)?;
+    let (servers, backends, backends_found) = read_servers(&mut opened, wanted)?;
+    let Opened { mut connection, address, process, level } = opened;
+    let mut observation =
+        Observation { address, door: connection.door(), process, level, servers, backends, backends_found };
+    read_statistics(&mut connection, &mut observation.servers, detail)?;
+    connection.close();
+    Ok(observation)
+}
+
+/// Asks again for servers that were observed before, over a new connection.
+///
+/// Few backends are asked for one by one, many with one dump of all. A server that is gone is missing in the result.
+///
+/// # Errors
+/// As [`observe`].
+pub fn read_back(
+    address: &Address,
+    before: &[&Server],
+    backends: usize,
+    timeout: Duration,
+) -> Result<(Process, Vec<Server>)> {
+    let Opened { mut connection, process, .. } = open(address, timeout)?;
+    let mut queries: Vec<&Reference> = Vec::new();
+    for server in before {
+        if queries.last() != Some(&&server.target.backend) {
+            queries.push(&server.target.backend);
+        }
+    }
+    let names: HashSet<(&str, &str)> =
+        before.iter().map(|server| (server.backend.as_str(), server.server.as_str())).collect();
+    let wanted = |backend: &[u8], server: &[u8]| match (std::str::from_utf8(backend), std::str::from_utf8(server)) {
+        (Ok(backend), Ok(server)) => names.contains(&(backend, server)),
+        _ => false,
+    };
+    let mut reader = StateReader::new(wanted);
+    if queries.len() * 10 > backends {
+        reader.read(&mut connection, &Query::ServersState(None))?;
+    } else {
+        for backend in queries {
+            reader.read(&mut connection, &Query::ServersState(Some(backend.clone())))?;
+        }
+    }
+    connection.close();
+    Ok((process, reader.finish().0))
+}
+
+/// A connection whose process is known.
+#[derive(Debug)]
+pub struct Opened {
+    /// The conversation.
+    pub connection: Connection,
+    /// Where it was opened.
+    pub address: Address,
+    /// Who answers.
+    pub process: Process,
+    /// What the socket allows.
+    pub level: Level,
+}
+
+/// Opens a connection to a process that is not about to stop.
+///
+/// # Errors
+/// As [`Connection::open`]; also when several processes share the socket.
+pub fn open(address: &Address, timeout: Duration) -> Result<Opened> {
+    let mut tries = 0;
+    loop {
+        let mut connection = Connection::open(address, timeout)?;
+        let (replies, result) = connection.exchange(&[Query::Info.to_string(), Query::Level.to_string()]);
+        result?;
+        let understood = |error: ParseError| not_understood(address, &error);
+        let (info, level) = match replies.as_slice() {
+            [info, level] => (Info::parse(info).map_err(understood)?, Level::parse(level).map_err(understood)?),
+            _ => return Err(Error::new(ErrorKind::Internal, format!("the socket {address} gave too few answers"))),
+        };
+        if info.processes > 1 {
+            return Err(Error::new(
+                ErrorKind::SeveralProcesses,
+                format!(
+                    "the HAProxy at {address} runs as {} processes ('nbproc'), of which a change would reach one only; \
+                     use 'nbthread' instead",
+                    info.processes
+                ),
+            ));
+        }
+        if !info.stopping || tries == STOPPING_TRIES {
+            let process = Process::new(&info);
+            return if info.stopping {
+                Err(Error::new(
+                    ErrorKind::Unreachable,
+                    format!("the HAProxy at {address} (process {}) is stopping, and no new one answers", process.pid),
+                ))
+            } else {
+                Ok(Opened { connection, address: address.clone(), process, level })
+            };
+        }
+        tries += 1;
+        connection.close();
+        std::thread::sleep(STOPPING_PAUSE);
+    }
+}
+
+/// Opens the socket of the instance that serves best: admin level wins, then Unix, then the first.
+fn open_best(instance: &Instance, timeout: Duration) -> Result<Opened> {
+    let mut best: Option<Opened> = None;
+    let mut failure = None;
+    for address in &instance.addresses {
+        match open(address, timeout) {
+            Ok(opened) => {
+                let rank = |opened: &Opened| (opened.level, matches!(opened.address, Address::Unix(_)));
+                match &mut best {
+                    Some(best) if rank(best) >= rank(&opened) => opened.connection.close(),
+                    other => {
+                        if let Some(worse) = other.replace(opened) {
+                            worse.connection.close();
+                        }
+                    }
+                }
+                if instance.addresses.len() == 1 {
+                    break;
+                }
+            }
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    best.ok_or_else(|| {
+        failure.unwrap_or_else(|| {
+            Error::new(
+                ErrorKind::Unreachable,
+                format!(
+                    "the instance {} has no stats socket that can be connected to; add \
+                     'stats socket /run/haproxy/{}.sock mode 660 level admin' to the global section of its configuration",
+                    instance.name, instance.name
+                ),
+            )
+        })
+    })
+}
+
+fn not_understood(address: &Address, error: &ParseError) -> Error {
+    Error::new(ErrorKind::BadReply, format!("the HAProxy at {address} gave an answer that is not understood: {error}"))
+}
+
+/// Reads the state of the wanted servers.
+fn read_servers(opened: &mut Opened, wanted: Wanted<'_>) -> Result<(Vec<Server>, usize, Vec<bool>)> {
+    let mut found = vec![false; wanted.backends.len()];
+    let mut last_backend = Vec::new();
+    let mut reader = StateReader::new(|backend: &[u8], server: &[u8]| {
+        if backend != last_backend.as_slice() {
+            last_backend.clear();
+            last_backend.extend_from_slice(backend);
+            for (pattern, found) in wanted.backends.iter().zip(&mut found) {
+                *found |= pattern.matches(backend);
+            }
+        }
+        wanted.matches(backend, server)
+    });
+    reader.read(&mut opened.connection, &Query::ServersState(None))?;
+    let (servers, backends) = reader.finish();
+    Ok((servers, backends, found))
+}
+
+/// Reads one or more replies of `show servers state`, line by line.
+struct StateReader<W> {
+    wanted: W,
+    servers: Vec<Server>,
+    backends: Backends,
+}
+
+/// Which backends a dump has, to find two of one name: what a name then means is not what it says.
+#[derive(Default)]
+struct Backends {
+    last: Option<u32>,
+    count: usize,
+    names: HashSet<u64>,
+    shared: HashSet<u64>,
+}
+
+impl Backends {
+    fn see(&mut self, id: u32, name: &[u8]) {
+        if self.last == Some(id) {
+            return;
+        }
+        self.last = Some(id);
+        self.count += 1;
+        let name = hash(name);
+        if !self.names.insert(name) {
+            self.shared.insert(name);
+        }
+    }
+}
+
+fn hash(name: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl<W: FnMut(&[u8], &[u8]) -> bool> StateReader<W> {
+    fn new(wanted: W) -> Self {
+        Self { wanted, servers: Vec::new(), backends: Backends::default() }
+    }
+
+    fn read(&mut self, connection: &mut Connection, query: &Query) -> Result<()> {
+        let mut header: Option<StateHeader> = None;
+        let mut line_number = 0usize;
+        let mut is_missing = false;
+        let address = connection.address().clone();
+        connection.dump(&query.to_string(), |line| {
+            line_number += 1;
+            let understood = |error: ParseError| not_understood(&address, &error);
+            match (line_number, &header) {
+                (1, _) if line.ends_with(b"Can't find backend.") => {
+                    is_missing = true;
+                    Ok(())
+                }
+                _ if is_missing => Ok(()),
+                (1, _) => state_version(line).map_err(understood),
+                (_, None) => {
+                    header = Some(StateHeader::parse(line).map_err(understood)?);
+                    Ok(())
+                }
+                // An empty line ends the dump; a line that starts with '#' is a comment.
+                (_, Some(_)) if line.is_empty() || line.starts_with(b"#") => Ok(()),
+                (_, Some(header)) => {
+                    let wanted = &mut self.wanted;
+                    let backends = &mut self.backends;
+                    let row = header
+                        .row(line, |id, backend, server| {
+                            backends.see(id, backend);
+                            wanted(backend, server)
+                        })
+                        .map_err(understood)?;
+                    self.servers.extend(row.as_ref().map(Server::new));
+                    Ok(())
+                }
+            }
+        })?;
+        if !is_missing && header.is_none() {
+            return Err(Error::new(
+                ErrorKind::BadReply,
+                format!("the HAProxy at {address} answered '{query}' without the line that names the columns"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Returns the servers and how many backends there are.
+    fn finish(mut self) -> (Vec<Server>, usize) {
+        if !self.backends.shared.is_empty() {
+            for server in &mut self.servers {
+                if self.backends.shared.contains(&hash(server.backend.as_bytes())) {
+                    server.target.backend = Reference::new(&server.backend, server.backend_id, Uniqueness::Shared);
+                }
+            }
+        }
+        (self.servers, self.backends.count)
+    }
+}
+
+/// Reads from `show stat` what `show servers state` does not tell.
+///
+/// Of few servers all is asked; of many, a plan needs only those whose flags are inherited from the one they track.
+fn read_statistics(connection: &mut Connection, servers: &mut [Server], detail: Detail) -> Result<()> {
+    const INHERITED: u32 = AdminFlags::INHERITED_MAINT | AdminFlags::INHERITED_DRAIN;
+    let is_few = servers.len() <= ONE_BY_ONE;
+    let mut asked: Vec<&mut Server> = servers
+        .iter_mut()
+        .filter(|server| is_few || detail == Detail::Statistics || server.flags.has(INHERITED))
+        .filter(|server| !server.is_in_disabled_backend())
+        .collect();
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let mut header: Option<StatHeader> = None;
+    let address = connection.address().clone();
+    let mut on_line = |line: &[u8], asked: &mut Vec<&mut Server>| {
+        let understood = |error: ParseError| not_understood(&address, &error);
+        match &header {
+            _ if line.is_empty() => Ok(()),
+            _ if line.starts_with(b"# ") => {
+                header = Some(StatHeader::parse(line).map_err(understood)?);
+                Ok(())
+            }
+            Some(header) => {
+                let row = header.row(line).map_err(understood)?;
+                let key = (row.backend_id, row.server_id);
+                let found = asked.binary_search_by_key(&key, |server| (server.backend_id, server.server_id)).ok();
+                if let Some(server) = found.and_then(|index| asked.get_mut(index)) {
+                    server.stat = Some(row);
+                }
+                Ok(())
+            }
+            None => Err(Error::new(
+                ErrorKind::BadReply,
+                format!("the HAProxy at {address} answered 'show stat' with '{}'", excerpt(line, 200)),
+            )),
+        }
+    };
+    asked.sort_by_key(|server| (server.backend_id, server.server_id));
+    if asked.len() > ONE_BY_ONE {
+        let query = Query::Stat { proxy: None, server: None };
+        return connection.dump(&query.to_string(), |line| on_line(line, &mut asked));
+    }
+    let queries: Vec<String> = asked
+        .iter()
+        .map(|server| Query::Stat { proxy: Some(server.backend_id), server: Some(server.server_id) }.to_string())
+        .collect();
+    let (replies, result) = connection.exchange(&queries);
+    for reply in &replies {
+        for line in reply.lines() {
+            on_line(line.as_bytes(), &mut asked)?;
+        }
+    }
+    result
+}

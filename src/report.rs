@@ -1,0 +1,302 @@
+//! What is answered: outcomes as one JSON object, or as lines for people.
+//!
+//! `changed` and `failed` are computed from outcomes here and nowhere else.
+
+mod text;
+mod wire;
+
+use crate::error::Error;
+use crate::observe::{Observation, Server};
+use crate::plan::{Decision, Planned, State, caution};
+use crate::request::{Change, Refused, Request};
+use crate::runtime::command;
+use crate::state::AdminState;
+
+pub use text::text;
+pub use wire::{Diff, ErrorReport, InstanceReport, Report, ServerReport, StateReport, TaskError, to_ascii_json};
+
+use crate::converge::Outcome;
+
+/// What became of one instance in a run.
+#[derive(Debug)]
+pub struct InstanceOutcome {
+    /// Its name.
+    pub name: String,
+    /// The socket that it was asked at, or the first that it was tried at.
+    pub socket: String,
+    /// Its HAProxy's version and process, where it answered.
+    pub process: Option<(String, u32)>,
+    /// Its servers.
+    pub servers: Vec<Outcome>,
+    /// Why it could not be managed.
+    pub error: Option<Error>,
+    /// Whether the request says to go on without it.
+    pub is_skipped: bool,
+}
+
+impl InstanceOutcome {
+    /// The outcome of an instance that answered and that nothing was sent to.
+    #[must_use]
+    pub fn observed(name: &str, observation: &Observation) -> Self {
+        Self {
+            name: name.to_owned(),
+            socket: observation.address.to_string(),
+            process: Some((observation.process.version.clone(), observation.process.pid)),
+            servers: observation.servers.iter().map(Outcome::untouched).collect(),
+            error: None,
+            is_skipped: false,
+        }
+    }
+
+    /// Takes over the decisions of a plan that is not carried out: what would be sent, and how it would be then.
+    pub fn foresee(&mut self, planned: &[Planned]) {
+        for (outcome, planned) in self.servers.iter_mut().zip(planned) {
+            outcome.after = Some(planned.after);
+            match &planned.decision {
+                Decision::Change(actions) => {
+                    let target = &outcome.before.target;
+                    outcome.commands = actions
+                        .iter()
+                        .map(|&action| command::Change { target: target.clone(), action }.to_string())
+                        .collect();
+                }
+                Decision::Refuse(error) => outcome.error = Some(error.clone()),
+                Decision::Keep | Decision::Disabled => {}
+            }
+        }
+    }
+}
+
+/// What became of a run.
+#[derive(Debug, Default)]
+pub struct RunOutcome {
+    /// The instances, as asked for.
+    pub instances: Vec<InstanceOutcome>,
+    /// What stopped the run as a whole.
+    pub error: Option<Error>,
+    /// What is worth knowing although it is no failure.
+    pub warnings: Vec<String>,
+}
+
+/// Tells whether what commands set on the server was changed by this run, or would be in a dry run.
+fn is_changed(outcome: &Outcome) -> bool {
+    let before = State::from(&outcome.before);
+    !outcome.commands.is_empty() && outcome.after.is_some_and(|after| !after.is_set_as(&before))
+}
+
+/// Tells whether new traffic comes to the server.
+fn is_ok(state: &State) -> bool {
+    state.flags.effective() == AdminState::Ready && state.operational.takes_traffic()
+}
+
+/// Makes the report of a run.
+#[must_use]
+pub fn report<'a>(request: &Request, run: &'a RunOutcome) -> Report<'a> {
+    let outcomes = || run.instances.iter().flat_map(|instance| &instance.servers);
+    let error = run.error.as_ref().map(ErrorReport::new).or_else(|| run.instances.iter().find_map(first_error));
+    let failed = error.is_some();
+    let is_status = request.change.is_none();
+    let servers: Vec<ServerReport<'a>> = run
+        .instances
+        .iter()
+        .flat_map(|instance| instance.servers.iter().map(|outcome| server_report(request, instance, outcome)))
+        .collect();
+    let changed = outcomes().any(is_changed);
+    let mut warnings = run.warnings.clone();
+    warnings.extend(cautions(request, run));
+    let msg = match &error {
+        Some(error) => failure_sentence(error, run),
+        None => sentence(request, run),
+    };
+    Report {
+        changed,
+        failed,
+        dry_run: request.dry_run,
+        ok: is_status.then(|| !failed && outcomes().all(|outcome| outcome.after.is_some_and(|after| is_ok(&after)))),
+        comment: msg.clone(),
+        state: request.change.and_then(|change| change.state),
+        instances: run.instances.iter().map(instance_report).collect(),
+        diff: request.diff.then(|| diff(run)),
+        task_error: error.as_ref().filter(|_| request.is_task).map(TaskError::new),
+        error,
+        msg,
+        servers,
+        warnings,
+    }
+}
+
+/// Makes the report of a request that was not taken.
+#[must_use]
+pub fn refusal(refused: &Refused) -> Report<'static> {
+    let error = ErrorReport::new(&refused.error);
+    Report {
+        failed: true,
+        dry_run: refused.dry_run,
+        msg: error.msg.clone(),
+        comment: error.msg.clone(),
+        task_error: refused.is_task.then(|| TaskError::new(&error)),
+        error: Some(error),
+        ..Report::default()
+    }
+}
+
+/// The first failure of an instance, with its name.
+fn first_error(instance: &InstanceOutcome) -> Option<ErrorReport> {
+    let own = instance.error.as_ref().filter(|_| !instance.is_skipped);
+    own.or_else(|| instance.servers.iter().find_map(|outcome| outcome.error.as_ref()))
+        .map(|error| ErrorReport::new(&error.clone().on_instance(&instance.name)))
+}
+
+fn instance_report(instance: &InstanceOutcome) -> InstanceReport<'_> {
+    let failed = (instance.error.is_some() && !instance.is_skipped)
+        || instance.servers.iter().any(|outcome| outcome.error.is_some());
+    let error = instance.error.as_ref().map(|error| ErrorReport::new(&error.clone().on_instance(&instance.name)));
+    InstanceReport {
+        name: &instance.name,
+        socket: &instance.socket,
+        version: instance.process.as_ref().map(|(version, _)| version.as_str()),
+        pid: instance.process.as_ref().map(|(_, pid)| *pid),
+        changed: instance.servers.iter().any(is_changed),
+        failed,
+        matched: instance.servers.len(),
+        error,
+    }
+}
+
+fn server_report<'a>(request: &Request, instance: &'a InstanceOutcome, outcome: &'a Outcome) -> ServerReport<'a> {
+    let before = &outcome.before;
+    let stat = before.stat.as_ref().filter(|_| request.change.is_none());
+    ServerReport {
+        instance: &instance.name,
+        backend: &before.backend,
+        server: &before.server,
+        address: &before.address,
+        changed: is_changed(outcome),
+        failed: outcome.error.is_some(),
+        ok: request.change.is_none().then(|| outcome.after.is_some_and(|after| is_ok(&after))),
+        before: StateReport::from(&State::from(before)),
+        after: outcome.after.as_ref().map(StateReport::from),
+        sessions: stat.map(|stat| stat.sessions),
+        queue: stat.map(|stat| stat.queue),
+        check: stat.and_then(|stat| stat.check.as_deref()),
+        tracks: stat.and_then(|stat| stat.tracks.as_deref()),
+        commands: &outcome.commands,
+        error: outcome.error.as_ref().map(|error| ErrorReport::new(&error.clone().on_instance(&instance.name))),
+    }
+}
+
+/// One sentence for what was done.
+fn sentence(request: &Request, run: &RunOutcome) -> String {
+    let asked = run.instances.len();
+    let having = run.instances.iter().filter(|instance| !instance.servers.is_empty()).count();
+    let all = || run.instances.iter().flat_map(|instance| &instance.servers);
+    let total = all().count();
+    let who = match request.servers.as_slice() {
+        [] => "all servers".to_owned(),
+        [one] => one.to_string(),
+        [first, second] => format!("{first}, {second}"),
+        [first, second, rest @ ..] => format!("{first}, {second} and {} more", rest.len()),
+    };
+    let is_one = matches!(request.servers.as_slice(), [one] if one.server.literal().is_some());
+    let where_ = |count: usize| {
+        let things = match (is_one, total) {
+            (true, 1) => "backend",
+            (true, _) => "backends",
+            (false, 1) => "server",
+            (false, _) => "servers",
+        };
+        let hosts = if asked == 1 { "instance" } else { "instances" };
+        format!("{count} of {total} {things} on {having} of {asked} {hosts}")
+    };
+    let preposition = if is_one { "in" } else { "for" };
+    let Some(change) = &request.change else {
+        let ok = all().filter(|outcome| outcome.after.is_some_and(|after| is_ok(&after))).count();
+        return format!("{who}: ok {preposition} {}", where_(ok));
+    };
+    if total == 0 {
+        return format!("{who}: nothing matches on {asked} instances");
+    }
+    let settable = all().filter(|outcome| !outcome.is_disabled).count();
+    let what = match (change.state, change.weight) {
+        (Some(state), Some(weight)) => format!("{state} with weight {weight}"),
+        (Some(state), None) => state.to_string(),
+        (None, Some(weight)) => format!("weight {weight}"),
+        (None, None) => String::new(),
+    };
+    let how = match (all().any(is_changed), request.dry_run) {
+        (true, true) => format!("would be {what}"),
+        (true, false) => what,
+        (false, _) => format!("already {what}"),
+    };
+    format!("{who}: {how} {preposition} {}", where_(settable))
+}
+
+/// The first failure, and how many there are besides.
+fn failure_sentence(error: &ErrorReport, run: &RunOutcome) -> String {
+    let servers = run.instances.iter().flat_map(|instance| &instance.servers);
+    let failures = usize::from(run.error.is_some())
+        + run.instances.iter().filter(|instance| instance.error.is_some() && !instance.is_skipped).count()
+        + servers.filter(|outcome| outcome.error.is_some()).count();
+    let place = error.instance.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+    match failures {
+        0 | 1 => format!("{place}{}", error.msg),
+        _ => format!("{place}{} (and {} more failures, see 'servers' and 'instances')", error.msg, failures - 1),
+    }
+}
+
+/// Says what keeps servers from being used as their state says, a sentence for each cause on each instance.
+fn cautions(request: &Request, run: &RunOutcome) -> Vec<String> {
+    const NAMED: usize = 3;
+    let Some(change) = &request.change else { return Vec::new() };
+    let mut warnings = Vec::new();
+    for instance in &run.instances {
+        let mut causes: Vec<(&str, Vec<&Server>)> = Vec::new();
+        for outcome in &instance.servers {
+            let Some(after) = outcome.after.as_ref().filter(|_| outcome.error.is_none()) else { continue };
+            let Some(cause) = caution_of(change, outcome, after) else { continue };
+            match causes.iter_mut().find(|(known, _)| *known == cause) {
+                Some((_, servers)) => servers.push(&outcome.before),
+                None => causes.push((cause, vec![&outcome.before])),
+            }
+        }
+        for (cause, servers) in causes {
+            let named: Vec<String> = servers.iter().take(NAMED).map(|server| server.full_name()).collect();
+            let more = match servers.len().saturating_sub(NAMED) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            warnings.push(format!("{}: {}{more}: {cause}", instance.name, named.join(", ")));
+        }
+    }
+    warnings
+}
+
+fn caution_of(change: &Change, outcome: &Outcome, after: &State) -> Option<&'static str> {
+    if outcome.is_disabled && !outcome.before.is_in_disabled_backend() {
+        return Some(
+            "cannot be set: HAProxy says 'Proxy is disabled.', so that the backend takes no traffic; start it again",
+        );
+    }
+    caution(change, &outcome.before, after)
+}
+
+/// A line for each server, before and after.
+fn diff(run: &RunOutcome) -> Diff {
+    let lines = |state: &dyn Fn(&Outcome) -> Option<State>| {
+        let mut lines: Vec<String> = run
+            .instances
+            .iter()
+            .flat_map(|instance| instance.servers.iter().map(move |outcome| (instance, outcome)))
+            .map(|(instance, outcome)| {
+                let state = state(outcome).map_or_else(
+                    || "unknown".to_owned(),
+                    |state| format!("{} weight {}", state.flags.effective(), state.weight),
+                );
+                format!("{} {} {state}\n", instance.name, outcome.before.full_name())
+            })
+            .collect();
+        lines.sort();
+        lines.concat()
+    };
+    Diff { before: lines(&|outcome| Some(State::from(&outcome.before))), after: lines(&|outcome| outcome.after) }
+}

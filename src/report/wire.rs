@@ -1,0 +1,259 @@
+//! The report as it is written; the JSON Schema is generated from these types.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::ser::{Formatter, Serializer};
+
+use crate::error::{Error, ErrorKind};
+use crate::plan::State;
+use crate::state::{AdminFlags, AdminState, OperationalState, Reason};
+
+/// What `haproxy_server` answers: what was changed, what failed, and every server as it was read back.
+#[derive(Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(title = "haproxy_server report", deny_unknown_fields))]
+pub struct Report<'a> {
+    /// Whether the administrative state or the weight of a server was changed; in a dry run, whether it would be.
+    pub changed: bool,
+    /// Whether anything failed. `false` means that every matched server was read back in the wanted state.
+    pub failed: bool,
+    /// Whether this was a dry run, in which nothing is changed.
+    pub dry_run: bool,
+    /// In a status report: whether every matched server is ready and takes traffic (running or starting).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ok: Option<bool>,
+    /// What was done or what failed, in one sentence.
+    pub msg: String,
+    /// The same as `msg`, under the name that Salt shows.
+    pub comment: String,
+    /// The administrative state that was asked for; missing where none was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<AdminState>,
+    /// Every matched server: instances as asked for, servers as HAProxy lists them.
+    pub servers: Vec<ServerReport<'a>>,
+    /// Every instance that was asked, as asked for, or by name where they were discovered.
+    pub instances: Vec<InstanceReport<'a>>,
+    /// What is worth knowing although it is no failure, a sentence each.
+    pub warnings: Vec<String>,
+    /// With `diff`: the servers before and after, a line each, sorted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diff: Option<Diff>,
+    /// The first failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorReport>,
+    /// The first failure in the form of a Bolt task, where the request came from one (with `_task`).
+    #[serde(rename = "_error", skip_serializing_if = "Option::is_none")]
+    pub task_error: Option<TaskError>,
+}
+
+/// One matched server.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(deny_unknown_fields))]
+pub struct ServerReport<'a> {
+    /// The instance that it is on.
+    pub instance: &'a str,
+    /// The backend that it is in.
+    pub backend: &'a str,
+    /// The server.
+    pub server: &'a str,
+    /// Its address and port, or `-` where HAProxy knows none.
+    pub address: &'a str,
+    /// Whether its administrative state or weight was changed, or would be in a dry run.
+    pub changed: bool,
+    /// Whether it is not as wanted.
+    pub failed: bool,
+    /// In a status report: whether it is ready and takes traffic (running or starting).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ok: Option<bool>,
+    /// How it was before the run.
+    pub before: StateReport,
+    /// How it was read back; in a dry run, how it would be. `null` where it could not be read back.
+    pub after: Option<StateReport>,
+    /// In a status report: its sessions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u32>,
+    /// In a status report: the requests that wait for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<u32>,
+    /// In a status report: what its last health check found, in HAProxy's words (`L7OK`); missing without checks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub check: Option<&'a str>,
+    /// In a status report: the server that it tracks, as `backend/server`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracks: Option<&'a str>,
+    /// The commands that were sent to HAProxy for it, or would be in a dry run.
+    pub commands: &'a [String],
+    /// Why it is not as wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorReport>,
+}
+
+/// The state of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(deny_unknown_fields))]
+pub struct StateReport {
+    /// The effective administrative state, whatever its cause.
+    pub admin_state: AdminState,
+    /// What the checks make of it.
+    pub operational_state: OperationalState,
+    /// The weight that is in force, from 0 to 256.
+    pub weight: u32,
+    /// Which flags make the administrative state what it is; none where it is ready.
+    pub reasons: Vec<Reason>,
+    /// HAProxy's own mask of administrative flags (`srv_admin_state`), in which several causes can hold at once.
+    pub admin_flags: AdminFlags,
+}
+
+impl From<&State> for StateReport {
+    fn from(state: &State) -> Self {
+        Self {
+            admin_state: state.flags.effective(),
+            operational_state: state.operational,
+            weight: state.weight,
+            reasons: state.flags.reasons(),
+            admin_flags: state.flags,
+        }
+    }
+}
+
+/// One instance that was asked.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(deny_unknown_fields))]
+pub struct InstanceReport<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The address of the socket that it was asked at, in HAProxy's notation.
+    pub socket: &'a str,
+    /// The version of its HAProxy; missing where it did not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<&'a str>,
+    /// The id of the process that answered last; missing where none did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Whether a server on it was changed, or would be in a dry run.
+    pub changed: bool,
+    /// Whether it, or a server on it, failed. An instance that `on_unreachable: skip` passes over has not failed.
+    pub failed: bool,
+    /// How many of its servers matched.
+    pub matched: usize,
+    /// Why it could not be managed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorReport>,
+}
+
+/// A failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(deny_unknown_fields))]
+pub struct ErrorReport {
+    /// What went wrong, as a stable word.
+    pub kind: ErrorKind,
+    /// What happened, where, and what to do about it, in one sentence.
+    pub msg: String,
+    /// The instance that it happened on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// The backend that it happened on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// The server that it happened on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// Whether the same request may succeed later without anybody changing it, the configuration or the rights.
+    pub retryable: bool,
+}
+
+impl ErrorReport {
+    /// Makes the failure of a report.
+    #[must_use]
+    pub fn new(error: &Error) -> Self {
+        Self {
+            kind: error.kind,
+            msg: error.msg.clone(),
+            instance: error.instance.clone(),
+            backend: error.backend.clone(),
+            server: error.server.clone(),
+            retryable: error.kind.retryable(),
+        }
+    }
+}
+
+/// A failure in the form of a Bolt task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct TaskError {
+    /// `haproxy_server/` and the word of the failure.
+    pub kind: String,
+    /// The same sentence as in `error`.
+    pub msg: String,
+    /// The same failure as in `error`.
+    pub details: ErrorReport,
+}
+
+impl TaskError {
+    /// Makes the failure of a task.
+    #[must_use]
+    pub fn new(error: &ErrorReport) -> Self {
+        Self { kind: format!("haproxy_server/{}", error.kind), msg: error.msg.clone(), details: error.clone() }
+    }
+}
+
+/// The servers before and after, as Ansible shows a difference.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(deny_unknown_fields))]
+pub struct Diff {
+    /// A line a server, as it was.
+    pub before: String,
+    /// A line a server, as it is, or would be.
+    pub after: String,
+}
+
+/// Writes the value as one line of pure ASCII: Ansible splits its input at every kind of line end that Unicode has.
+///
+/// # Errors
+/// When the writer fails.
+pub fn to_ascii_json<W: Write, T: Serialize>(mut writer: W, value: &T) -> io::Result<()> {
+    value.serialize(&mut Serializer::with_formatter(&mut writer, Ascii))?;
+    writer.write_all(b"\n")
+}
+
+/// JSON without a space, in which everything beyond ASCII is escaped.
+struct Ascii;
+
+impl Formatter for Ascii {
+    fn write_string_fragment<W: Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some(start) = rest.find(|sign: char| !sign.is_ascii() || sign == '\x7f') {
+            let (plain, other) = rest.split_at(start);
+            writer.write_all(plain.as_bytes())?;
+            let Some(sign) = other.chars().next() else { return Ok(()) };
+            for unit in sign.encode_utf16(&mut [0; 2]) {
+                write!(writer, "\\u{unit:04x}")?;
+            }
+            rest = other.get(sign.len_utf8()..).unwrap_or_default();
+        }
+        writer.write_all(rest.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_text_is_one_ascii_line_that_reads_back(text in any::<String>()) {
+            let mut json = Vec::new();
+            to_ascii_json(&mut json, &text).unwrap();
+            prop_assert!(json.is_ascii());
+            prop_assert_eq!(json.iter().filter(|byte| **byte == b'\n').count(), 1);
+            prop_assert_eq!(serde_json::from_slice::<String>(&json).unwrap(), text);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Does the same thing with several instances at once, so that a run takes as long as its slowest instance.
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How many instances are worked on at a time.
+const AT_ONCE: usize = 64;
+
+/// Calls `work` with every item, on a thread each, and returns the results in the order of the items.
+pub fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<Result<R>> {
+    if let [item] = items {
+        return vec![Ok(work(item))];
+    }
+    let work = &work;
+    let chunk = |items: &[T]| {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                items.iter().map(|item| std::thread::Builder::new().spawn_scoped(scope, move || work(item))).collect();
+            let join = |thread: std::io::Result<std::thread::ScopedJoinHandle<'_, R>>| {
+                let thread = thread.map_err(|error| internal(&format!("cannot start a thread: {error}")))?;
+                thread.join().map_err(|_| internal("a thread has failed"))
+            };
+            threads.into_iter().map(join).collect::<Vec<_>>()
+        })
+    };
+    items.chunks(AT_ONCE).flat_map(chunk).collect()
+}
+
+fn internal(what: &str) -> Error {
+    Error::new(ErrorKind::Internal, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_keep_the_order_of_the_items() {
+        let items: Vec<usize> = (0..150).collect();
+        let doubled: Result<Vec<usize>> = side_by_side(&items, |item| item * 2).into_iter().collect();
+        assert_eq!(doubled, Ok(items.iter().map(|item| item * 2).collect()));
+    }
+}
