@@ -69,7 +69,7 @@ pub struct Candidate {
     pub pid: Option<u32>,
     /// The stats sockets in the configuration's order (those in an `.if` that cannot be told last), then the master CLI.
     ///
-    /// They are all of one HAProxy: the first that answers will do, and none is missed while another does.
+    /// They are all of one HAProxy, though they may differ in level; none is missed while another answers.
     pub sockets: Vec<Address>,
     /// Where it is known from.
     pub origin: Origin,
@@ -176,7 +176,7 @@ impl Host {
         found
     }
 
-    /// Adds the candidate that a process is, unless one that is the same in all but the process was added before.
+    /// Adds the candidate that a process is.
     fn examine(&self, process: &Process, candidates: &mut Vec<Candidate>) -> Result<(), Verdict> {
         let subject = self.subject(process);
         let files = self.read(&subject);
@@ -193,10 +193,7 @@ impl Host {
             Err(Refusal::Untrusted(why)) => return Err(Verdict::LeftOut(left_out(process, &why))),
             Err(Refusal::Unreadable(why)) => return Err(self.unknown(&subject, &why, candidates)),
         };
-        let is_same = |other: &Candidate| (&other.config, &other.sockets) == (&candidate.config, &candidate.sockets);
-        if !candidates.iter().any(is_same) {
-            candidates.push(candidate);
-        }
+        add(candidates, candidate);
         Ok(())
     }
 
@@ -313,13 +310,9 @@ impl Host {
         let owners = places::owners(self.caller);
         let sockets: Vec<Address> = self.master_addresses(subject, None, &owners).into_iter().flatten().collect();
         if let (false, Some(config)) = (sockets.is_empty(), process.arguments.configs.first()) {
-            candidates.push(Candidate {
-                name: InstanceName::from_path(config),
-                config: None,
-                pid: Some(process.pid),
-                sockets,
-                origin: Origin::UsualPlace,
-            });
+            let name = InstanceName::from_path(config);
+            let origin = Origin::UsualPlace;
+            add(candidates, Candidate { name, config: None, pid: Some(process.pid), sockets, origin });
         }
         Verdict::Unknown(format!(
             "{} has a configuration that is not known here ({why}), so that only the usual places were searched for its \
@@ -411,6 +404,14 @@ impl Usable {
     }
 }
 
+/// Adds a candidate, unless one that is the same in all but the process was added before.
+fn add(candidates: &mut Vec<Candidate>, new: Candidate) {
+    let is_same = |old: &Candidate| (&old.name, &old.config, &old.sockets) == (&new.name, &new.config, &new.sockets);
+    if !candidates.iter().any(is_same) {
+        candidates.push(new);
+    }
+}
+
 /// Finds the folder that relative paths start from: where the process was when it read its configuration.
 ///
 /// `-C` has been followed by the time the process runs. After `chroot` it has left that folder, and what is left is
@@ -434,7 +435,7 @@ fn base(process: &Process, folder: &Path, sight: &Sight, environment: &Environme
 
 /// Lists the files that a `-f` argument stands for (`cfgfiles_expand_directories()` of `src/haproxy.c`).
 fn expand(path: &Path) -> Result<Vec<PathBuf>, Refusal> {
-    let unreadable = |error: std::io::Error| Refusal::Unreadable(format!("{} cannot be read ({error})", shown(path)));
+    let unreadable = |error| Refusal::unreadable(path, &error);
     if !fs::metadata(path).map_err(unreadable)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }

@@ -1,7 +1,8 @@
 //! One line of a configuration, cut into words as `parse_line()` of HAProxy's `src/tools.c` cuts it.
 //!
 //! A line is its own: HAProxy has no continuation. Quotes may begin and end within a word, a backslash escapes outside
-//! single quotes, `#` begins a comment outside quotes, and variables count within double quotes only.
+//! single quotes, `#` begins a comment outside quotes, and variables count within double quotes only. Where versions
+//! differ the newest counts: `"${EMPTY[*]}"` was an empty word up to 3.2 and is none since.
 
 use std::collections::HashMap;
 

@@ -94,9 +94,9 @@ pub(super) fn survey(proc: &Path) -> Survey {
     let mut found = Vec::new();
     for pid in pids(proc) {
         let folder = proc.join(pid.to_string());
-        match read(&folder.join("comm")) {
-            Ok(comm) if comm.trim_ascii_end() == COMMAND => found.extend(process(&folder, pid)),
-            Ok(_) => {}
+        match is_called_haproxy(&folder) {
+            Ok(true) => found.extend(process(&folder, pid)),
+            Ok(false) => {}
             Err(error) => hidden |= error.kind() == ErrorKind::PermissionDenied,
         }
     }
@@ -115,9 +115,16 @@ pub(super) fn is_there(proc: &Path, pid: u32) -> bool {
 
 /// Reads one file of `/proc`, whole but bounded.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
+    let mut content = Vec::with_capacity(4096);
     File::open(path)?.take(PROC_FILE_MAX).read_to_end(&mut content)?;
     Ok(content)
+}
+
+/// Reads the name of the command, in one call: this is done for every process of the host.
+fn is_called_haproxy(folder: &Path) -> io::Result<bool> {
+    let mut name = [0; COMMAND.len() + 1];
+    let length = File::open(folder.join("comm"))?.read(&mut name)?;
+    Ok(name.get(..length).and_then(|name| name.strip_suffix(b"\n")) == Some(COMMAND))
 }
 
 /// Lists the process ids.

@@ -40,6 +40,14 @@ enum Shared {
     Refused,
 }
 
+impl Refusal {
+    /// Says that a file or folder cannot be read.
+    pub(super) fn unreadable(path: &Path, error: &io::Error) -> Self {
+        let known = error.raw_os_error().map(|code| nix::errno::Errno::from_raw(code).desc().to_owned());
+        Self::Unreadable(format!("{} cannot be read: {}", shown(path), known.unwrap_or_else(|| error.to_string())))
+    }
+}
+
 impl Owners {
     /// Trusts root and the caller.
     pub(super) fn new(caller: u32) -> Self {
@@ -61,7 +69,7 @@ impl Owners {
 
     /// Reads a configuration file that nobody else could have written.
     pub(super) fn read(&self, path: &Path) -> Result<Vec<u8>, Refusal> {
-        let unreadable = |error: io::Error| Refusal::Unreadable(format!("{} cannot be read ({error})", shown(path)));
+        let unreadable = |error| Refusal::unreadable(path, &error);
         let real = fs::canonicalize(path).map_err(unreadable)?;
         self.folders(real.parent().unwrap_or(&real), Shared::Fine)?;
         // A FIFO or a device must not hold the run up or notice it.
