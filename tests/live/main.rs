@@ -22,6 +22,7 @@ use support::{Haproxy, Test, logs};
 mod capture;
 mod moving;
 mod support;
+mod transitions;
 
 /// What is run with `--ignored` only, by its name.
 fn tools() -> Vec<(&'static str, Vec<Test>)> {
@@ -30,7 +31,7 @@ fn tools() -> Vec<(&'static str, Vec<Test>)> {
 
 /// Every module of tests by its name.
 fn modules() -> Vec<(&'static str, Vec<Test>)> {
-    vec![("moving", moving::tests())]
+    vec![("moving", moving::tests()), ("transitions", transitions::tests())]
 }
 
 fn main() -> ExitCode {

@@ -344,15 +344,20 @@ impl Instance {
         });
     }
 
-    /// One column of `show stat` for a server.
-    pub(crate) fn stat(&self, backend: &str, server: &str, column: &str) -> String {
+    /// One column of `show stat` for each server, frontend and backend.
+    pub(crate) fn stats(&self, column: &str) -> BTreeMap<(String, String), String> {
         let reply = self.raw("show stat");
         let mut lines = reply.lines();
         let names: Vec<&str> = lines.next().unwrap_or_default().trim_start_matches("# ").split(',').collect();
         let at = names.iter().position(|name| *name == column).unwrap_or_else(|| panic!("no column {column}"));
-        let row = lines.map(|line| line.split(',').collect::<Vec<_>>());
-        let row = row.into_iter().find(|row| row.first() == Some(&backend) && row.get(1) == Some(&server));
-        row.unwrap_or_else(|| panic!("no {backend}/{server} in show stat"))[at].to_owned()
+        let rows = lines.filter(|line| !line.is_empty()).map(|line| line.split(',').collect::<Vec<_>>());
+        rows.map(|row| ((row[0].to_owned(), row[1].to_owned()), row[at].to_owned())).collect()
+    }
+
+    /// One column of `show stat` for a server.
+    pub(crate) fn stat(&self, backend: &str, server: &str, column: &str) -> String {
+        let value = self.stats(column).remove(&(backend.to_owned(), server.to_owned()));
+        value.unwrap_or_else(|| panic!("no {backend}/{server} in show stat"))
     }
 
     /// Replaces the proxies of the configuration; the next start or reload takes them.
