@@ -23,6 +23,7 @@ mod capture;
 mod moving;
 mod support;
 mod transitions;
+mod traps;
 
 /// What is run with `--ignored` only, by its name.
 fn tools() -> Vec<(&'static str, Vec<Test>)> {
@@ -31,7 +32,7 @@ fn tools() -> Vec<(&'static str, Vec<Test>)> {
 
 /// Every module of tests by its name.
 fn modules() -> Vec<(&'static str, Vec<Test>)> {
-    vec![("moving", moving::tests()), ("transitions", transitions::tests())]
+    vec![("moving", moving::tests()), ("transitions", transitions::tests()), ("traps", traps::tests())]
 }
 
 fn main() -> ExitCode {

@@ -552,9 +552,14 @@ impl Session {
         session
     }
 
+    /// Sends one command and does not wait for its reply.
+    pub(crate) fn send(&mut self, command: &str) {
+        self.stream.write_all(format!("{command}\n").as_bytes()).expect("to send a command");
+    }
+
     /// Sends one command and returns its reply without the prompt.
     pub(crate) fn ask(&mut self, command: &str) -> String {
-        self.stream.write_all(format!("{command}\n").as_bytes()).expect("to send a command");
+        self.send(command);
         let mut reply = Vec::new();
         let mut buffer = vec![0; 65_536];
         while !reply.ends_with(b"\n> ") {
