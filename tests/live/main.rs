@@ -21,6 +21,7 @@ use support::{Haproxy, Test, logs};
 
 mod capture;
 mod moving;
+mod running;
 mod support;
 mod transitions;
 mod traps;
@@ -32,7 +33,12 @@ fn tools() -> Vec<(&'static str, Vec<Test>)> {
 
 /// Every module of tests by its name.
 fn modules() -> Vec<(&'static str, Vec<Test>)> {
-    vec![("moving", moving::tests()), ("transitions", transitions::tests()), ("traps", traps::tests())]
+    vec![
+        ("moving", moving::tests()),
+        ("running", running::tests()),
+        ("transitions", transitions::tests()),
+        ("traps", traps::tests()),
+    ]
 }
 
 fn main() -> ExitCode {

@@ -182,30 +182,20 @@ fn drain(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     })
 }
 
-/// Tells whether the tests go on without a schema file.
-///
-/// The switch: `false` once the schemas are part of the project.
-fn may_lack_schema() -> bool {
-    true
-}
-
 /// Validates a document with one of the published schemas.
 fn validate(schema: &str, document: &Value) {
-    static SCHEMAS: [(&str, OnceLock<Option<Validator>>); 2] =
+    static SCHEMAS: [(&str, OnceLock<Validator>); 2] =
         [("request.schema.json", OnceLock::new()), ("report.schema.json", OnceLock::new())];
     let (name, validator) = SCHEMAS.iter().find(|(name, _)| *name == schema).expect("one of the two schemas");
-    let Some(validator) = validator.get_or_init(|| load_schema(name)) else { return };
+    let validator = validator.get_or_init(|| load_schema(name));
     let faults: Vec<String> =
         validator.iter_errors(document).map(|error| format!("{}: {error}", error.instance_path())).collect();
     assert!(faults.is_empty(), "{schema} does not accept {document}:\n{}", faults.join("\n"));
 }
 
-fn load_schema(name: &str) -> Option<Validator> {
+fn load_schema(name: &str) -> Validator {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema").join(name);
-    if !path.exists() && may_lack_schema() {
-        return None;
-    }
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let schema = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    Some(jsonschema::draft202012::new(&schema).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+    jsonschema::draft202012::new(&schema).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
