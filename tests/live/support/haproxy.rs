@@ -128,7 +128,7 @@ impl Setup {
             level: "admin".to_owned(),
             socket_options: String::new(),
             global: String::new(),
-            defaults: "    mode http\n    timeout connect 2s\n    timeout client 60s\n    timeout server 60s\n"
+            defaults: "    mode http\n    timeout connect 2s\n    timeout check 5s\n    timeout client 60s\n    timeout server 60s\n"
                 .to_owned(),
             master_cli: false,
         }
