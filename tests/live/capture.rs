@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +11,7 @@ use std::time::Duration;
 use crate::support::backend::stats_page;
 use crate::support::{
     Agent, Dns, Haproxy, Health, HttpBackend, Instance, Mode, PATIENCE, Port, Setup, Test, TestResult, ask,
-    eventually_seen,
+    eventually_seen, repository,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -75,7 +74,7 @@ impl Fixtures {
 }
 
 fn replies(haproxy: &Haproxy) -> TestResult {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(&haproxy.name);
+    let fixtures = repository().join("tests/fixtures").join(&haproxy.name);
     let _ = fs::remove_dir_all(&fixtures);
     fs::create_dir_all(&fixtures)?;
     let fixtures = Fixtures(fixtures);
@@ -120,6 +119,8 @@ fn replies(haproxy: &Haproxy) -> TestResult {
     ];
     fixtures.write("prompt_session", &exchange(&instance.socket, &commands)?);
     let master = instance.master_socket();
+    // Not by `ask`: 3.0 and 3.2 now and then keep this connection open, although its sending side is closed.
+    fixtures.write("master_unknown_target", &exchange(&master, &["@2 show info"])?);
     fixtures.write("master_prompt_greeting", &exchange(&master, &["prompt"])?);
     fixtures.write("master_prompt_session", &exchange(&master, &["prompt", "@1", "show cli level", "quit"])?);
     for (name, command) in [
@@ -130,7 +131,6 @@ fn replies(haproxy: &Haproxy) -> TestResult {
         ("master_worker_show_servers_state", "@1 show servers state plain"),
         ("master_worker_success", "@1 set server plain/ready state ready"),
         ("master_worker_error", "@1 set server plain/nosuch state ready"),
-        ("master_unknown_target", "@2 show info"),
         ("master_show_version", "show version"),
     ] {
         fixtures.write(name, &ask(&master, command)?);
@@ -287,7 +287,7 @@ fn set_the_states(instance: &Instance, page: &Port) {
     });
 }
 
-/// Sends commands in prompt mode, each after the prompt that ends the reply before it, and returns all that came.
+/// Sends commands on one connection, each after the whole reply to the one before it, and returns all that came.
 fn exchange(socket: &Path, commands: &[&str]) -> std::io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket)?;
     let mut received = Vec::new();
@@ -302,8 +302,5 @@ fn exchange(socket: &Path, commands: &[&str]) -> std::io::Result<Vec<u8>> {
             received.extend_from_slice(&buffer[..count]);
         }
     }
-    stream.shutdown(Shutdown::Write)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.read_to_end(&mut received)?;
     Ok(received)
 }

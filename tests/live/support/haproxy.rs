@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::{Folder, PATIENCE, eventually, eventually_seen, logs};
+use super::{Folder, PATIENCE, eventually, eventually_seen, logs, repository};
 
 /// A version of HAProxy to test on.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ impl Haproxy {
     ///
     /// `HAPROXY_VERSIONS=2.6,3.2` restricts them. None at all is an error.
     pub(crate) fn discover() -> Result<Vec<Self>, String> {
-        let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/haproxy");
+        let cache = repository().join(".cache/haproxy");
         let mut found = Vec::new();
         for entry in fs::read_dir(&cache).into_iter().flatten().flatten() {
             let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
@@ -533,8 +533,13 @@ pub(crate) fn ask(socket: impl AsRef<OsStr>, command: &str) -> io::Result<Vec<u8
     stream.write_all(format!("{command}\n").as_bytes())?;
     stream.shutdown(Shutdown::Write)?;
     let mut reply = Vec::new();
-    stream.read_to_end(&mut reply)?;
-    Ok(reply)
+    match stream.read_to_end(&mut reply) {
+        Ok(_) => Ok(reply),
+        Err(error) => {
+            let reply = String::from_utf8_lossy(&reply);
+            Err(io::Error::new(error.kind(), format!("{error} after the reply {reply:?} to {command:?}")))
+        }
+    }
 }
 
 /// A connection in prompt mode, which stays with its process over a reload.

@@ -7,6 +7,7 @@
 
 use std::error::Error;
 use std::fmt::Debug;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,11 @@ pub(crate) type Test = (&'static str, TestFn);
 
 /// The longest that anything here waits for something that HAProxy does by itself.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Root of the repository that is tested, also when several of them share one target folder.
+pub(crate) fn repository() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+}
 
 /// Polls `probe` until it gives a value.
 ///
