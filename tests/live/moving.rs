@@ -116,6 +116,10 @@ fn recorder_is_transparent(haproxy: &Haproxy) -> TestResult {
     let seen = recorder.changing_commands();
     assert_eq!(seen, ["set server web/web1 state drain", "set server web/web1 state ready"]);
     assert_eq!(recorder.lines().len(), 5);
+    let another = Recorder::on(&instance);
+    assert_eq!(crate::support::ask(&another.socket, "get weight web/web1")?, b"1 (initial 1)\n\n");
+    assert_eq!(another.lines(), ["get weight web/web1"]);
+    assert_eq!(recorder.lines().len(), 5);
     Ok(())
 }
 

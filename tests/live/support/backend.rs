@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::accept::Acceptor;
 use super::{PATIENCE, Port, eventually};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -21,12 +22,7 @@ struct Service {
     handler: Arc<dyn Fn(TcpStream) + Send + Sync>,
     /// Connections that are open, so that they can be cut.
     open: Arc<Mutex<HashMap<usize, TcpStream>>>,
-    listening: Mutex<Option<Listening>>,
-}
-
-struct Listening {
-    stop: Arc<AtomicBool>,
-    acceptor: JoinHandle<()>,
+    listening: Mutex<Option<Acceptor>>,
 }
 
 impl Service {
@@ -47,40 +43,27 @@ impl Service {
         if listening.is_some() {
             return;
         }
-        let listener = self.port.listen();
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, open, handler) = (stop.clone(), self.open.clone(), self.handler.clone());
-        let acceptor = thread::spawn(move || {
+        let (open, handler) = (self.open.clone(), self.handler.clone());
+        let accept = |listener: &TcpListener| listener.accept().map(|(client, _)| client);
+        *listening = Some(Acceptor::start(self.port.listen(), accept, move |stream| {
             static NEXT: AtomicUsize = AtomicUsize::new(0);
-            for stream in listener.incoming() {
-                if stopped.load(Ordering::SeqCst) {
-                    return;
+            let Ok(other) = stream.try_clone() else { return };
+            let id = NEXT.fetch_add(1, Ordering::SeqCst);
+            lock(&open).insert(id, other);
+            let (open, handler) = (open.clone(), handler.clone());
+            thread::spawn(move || {
+                handler(stream);
+                // The clone keeps the connection open otherwise.
+                if let Some(stream) = lock(&open).remove(&id) {
+                    let _ = stream.shutdown(Shutdown::Both);
                 }
-                let Ok(stream) = stream else { continue };
-                let Ok(other) = stream.try_clone() else { continue };
-                let id = NEXT.fetch_add(1, Ordering::SeqCst);
-                lock(&open).insert(id, other);
-                let (open, handler) = (open.clone(), handler.clone());
-                thread::spawn(move || {
-                    handler(stream);
-                    // The clone keeps the connection open otherwise.
-                    if let Some(stream) = lock(&open).remove(&id) {
-                        let _ = stream.shutdown(Shutdown::Both);
-                    }
-                });
-            }
-        });
-        *listening = Some(Listening { stop, acceptor });
+            });
+        }));
     }
 
     /// Refuses connections from now on, and cuts those that are open.
     fn refuse(&self) {
-        if let Some(Listening { stop, acceptor }) = lock(&self.listening).take() {
-            stop.store(true, Ordering::SeqCst);
-            // Wakes the acceptor.
-            let _ = TcpStream::connect(self.port.address());
-            let _ = acceptor.join();
-        }
+        drop(lock(&self.listening).take());
         self.cut();
     }
 

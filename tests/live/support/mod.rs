@@ -20,6 +20,7 @@ pub(crate) use recorder::{Recorder, changing};
 pub(crate) use scripted::{Scripted, Step};
 pub(crate) use stage::Stage;
 
+pub(crate) mod accept;
 pub(crate) mod backend;
 pub(crate) mod folder;
 pub(crate) mod haproxy;

@@ -4,25 +4,27 @@ use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use super::Instance;
+use super::accept::Acceptor;
 
 /// A Unix socket that passes everything on to a real stats socket and keeps what clients send.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     pub(crate) socket: PathBuf,
     connections: Arc<Mutex<Vec<Vec<u8>>>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    _acceptor: Acceptor,
 }
 
 impl Recorder {
-    /// Taps an instance; the recorder's socket is `seen/<name>.sock` in the instance's folder.
+    /// Taps an instance. The recorder's socket is `seen<number>/<name>.sock` in the instance's folder, so that an
+    /// instance may have several recorders at a time.
     pub(crate) fn on(instance: &Instance) -> Self {
-        let folder = instance.folder.join("seen");
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+        let folder = instance.folder.join(&format!("seen{}", NEXT.fetch_add(1, Ordering::SeqCst)));
         std::fs::create_dir_all(&folder).expect("a folder");
         Self::start(&folder.join(format!("{}.sock", instance.name())), &instance.socket)
     }
@@ -31,29 +33,24 @@ impl Recorder {
         let _ = std::fs::remove_file(socket);
         let listener = UnixListener::bind(socket).expect("a socket to listen on");
         let connections: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, seen, target) = (stop.clone(), connections.clone(), target.to_owned());
-        let thread = thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                if stopped.load(Ordering::SeqCst) {
-                    return;
-                }
-                // As HAProxy not being there: the client is cut off without a word.
-                let Ok(server) = UnixStream::connect(&target) else { continue };
-                let index = {
-                    let mut seen = lock(&seen);
-                    seen.push(Vec::new());
-                    seen.len() - 1
-                };
-                let (Ok(client_end), Ok(server_end)) = (client.try_clone(), server.try_clone()) else { continue };
-                let seen = seen.clone();
-                thread::spawn(move || {
-                    pass(client_end, server_end, |bytes| lock(&seen)[index].extend_from_slice(bytes));
-                });
-                thread::spawn(move || pass(server, client, |_| ()));
-            }
+        let (seen, target) = (connections.clone(), target.to_owned());
+        let accept = |listener: &UnixListener| listener.accept().map(|(client, _)| client);
+        let acceptor = Acceptor::start(listener, accept, move |client| {
+            // As HAProxy not being there: the client is cut off without a word.
+            let Ok(server) = UnixStream::connect(&target) else { return };
+            let index = {
+                let mut seen = lock(&seen);
+                seen.push(Vec::new());
+                seen.len() - 1
+            };
+            let (Ok(client_end), Ok(server_end)) = (client.try_clone(), server.try_clone()) else { return };
+            let seen = seen.clone();
+            thread::spawn(move || {
+                pass(client_end, server_end, |bytes| lock(&seen)[index].extend_from_slice(bytes));
+            });
+            thread::spawn(move || pass(server, client, |_| ()));
         });
-        Self { socket: socket.to_owned(), connections, stop, thread: Some(thread) }
+        Self { socket: socket.to_owned(), connections, _acceptor: acceptor }
     }
 
     /// Socket as a text, for requests.
@@ -86,16 +83,6 @@ impl Recorder {
     pub(crate) fn clear(&self) {
         for bytes in lock(&self.connections).iter_mut() {
             bytes.clear();
-        }
-    }
-}
-
-impl Drop for Recorder {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        let _ = UnixStream::connect(&self.socket);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
         }
     }
 }

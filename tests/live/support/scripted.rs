@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::accept::Acceptor;
+
 /// One step of what the socket does on a connection. After the last one the connection is closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -46,7 +48,8 @@ pub(crate) struct Scripted {
     lines: Arc<Mutex<Vec<Vec<String>>>>,
     faults: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    players: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    _acceptor: Acceptor,
 }
 
 impl Scripted {
@@ -66,31 +69,27 @@ impl Scripted {
         let lines: Arc<Mutex<Vec<Vec<String>>>> = Arc::default();
         let faults: Arc<Mutex<Vec<String>>> = Arc::default();
         let stop = Arc::new(AtomicBool::new(false));
-        let (seen, wrong, stopped) = (lines.clone(), faults.clone(), stop.clone());
-        let thread = thread::spawn(move || {
-            let mut players = Vec::new();
-            for (index, stream) in listener.incoming().flatten().enumerate() {
-                if stopped.load(Ordering::SeqCst) {
-                    break;
+        let players: Arc<Mutex<Vec<JoinHandle<()>>>> = Arc::default();
+        let (seen, wrong, stopped, playing) = (lines.clone(), faults.clone(), stop.clone(), players.clone());
+        let mut index = 0;
+        let accept = |listener: &UnixListener| listener.accept().map(|(client, _)| client);
+        let acceptor = Acceptor::start(listener, accept, move |stream| {
+            let connection = index;
+            index += 1;
+            let script = scripts.get(connection).or_else(|| scripts.last().filter(|_| repeat)).cloned();
+            let Some(script) = script else {
+                lock(&wrong).push(format!("connection {connection} is one too many"));
+                return;
+            };
+            lock(&seen).push(Vec::new());
+            let (seen, wrong, stopped) = (seen.clone(), wrong.clone(), stopped.clone());
+            lock(&playing).push(thread::spawn(move || {
+                if let Err(fault) = play(&stream, script, &stopped, |line| lock(&seen)[connection].push(line)) {
+                    lock(&wrong).push(format!("connection {connection}: {fault}"));
                 }
-                let script = scripts.get(index).or_else(|| scripts.last().filter(|_| repeat)).cloned();
-                let Some(script) = script else {
-                    lock(&wrong).push(format!("connection {index} is one too many"));
-                    continue;
-                };
-                lock(&seen).push(Vec::new());
-                let (seen, wrong, stopped) = (seen.clone(), wrong.clone(), stopped.clone());
-                players.push(thread::spawn(move || {
-                    if let Err(fault) = play(&stream, script, &stopped, |line| lock(&seen)[index].push(line)) {
-                        lock(&wrong).push(format!("connection {index}: {fault}"));
-                    }
-                }));
-            }
-            for player in players {
-                let _ = player.join();
-            }
+            }));
         });
-        Self { socket: socket.to_owned(), lines, faults, stop, thread: Some(thread) }
+        Self { socket: socket.to_owned(), lines, faults, stop, players, _acceptor: acceptor }
     }
 
     /// Socket as a text, for requests.
@@ -112,9 +111,8 @@ impl Scripted {
 impl Drop for Scripted {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        let _ = UnixStream::connect(&self.socket);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        for player in lock(&self.players).drain(..) {
+            let _ = player.join();
         }
     }
 }
