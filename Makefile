@@ -1,0 +1,64 @@
+# What can be done here: `make`. Each of these works in a fresh clone.
+
+CARGO ?= cargo
+.DEFAULT_GOAL := help
+# The steps of a target run one after the other, whatever -j says.
+.NOTPARALLEL:
+
+# $(call need,TOOL,WHAT TO DO): ends with a sentence where a tool is missing.
+need = @command -v $(1) >/dev/null 2>&1 || { echo "make: $(1) is missing: $(2)" >&2; exit 1; }
+
+.PHONY: help
+help: ## shows this
+	@echo "make TARGET, where TARGET is one of"
+	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 12
+
+.PHONY: build
+build: rust ## builds target/release/haproxy_server
+	$(CARGO) build --locked --release
+
+.PHONY: demo
+demo: rust python ## plays a maintenance on three HAProxy instances of its own, and cleans up
+	@tests/demo/run
+
+.PHONY: test
+test: rust lints python haproxy ## runs every check and every test, on each HAProxy that can be had
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+	@echo "make test: everything passed"
+
+.PHONY: schema
+schema: rust ## writes schema/*.json anew from the types of request and report
+	UPDATE_SCHEMA=1 $(CARGO) test --locked --lib schema
+
+.PHONY: fixtures
+fixtures: rust haproxy ## captures tests/fixtures anew from each HAProxy
+	$(CARGO) test --locked --test live -- --ignored capture
+
+.PHONY: clean
+clean: ## removes what was built and unpacked
+	$(CARGO) clean
+	rm -rf .cache
+
+.PHONY: haproxy
+haproxy:
+	$(call need,bash,install the package bash)
+	@tests/haproxy/fetch
+
+.PHONY: rust
+rust:
+	$(call need,$(CARGO),install Rust 1.88 or later$(comma) best with rustup)
+	$(call need,cc,install a C compiler$(comma) as in the package gcc: Rust links with it)
+
+.PHONY: lints
+lints:
+	@$(CARGO) fmt --version >/dev/null 2>&1 || { echo "make: rustfmt is missing: rustup component add rustfmt" >&2; exit 1; }
+	@$(CARGO) clippy --version >/dev/null 2>&1 || { echo "make: clippy is missing: rustup component add clippy" >&2; exit 1; }
+
+.PHONY: python
+python:
+	$(call need,python3,install the package python3: the demo is written in it)
+
+comma := ,
