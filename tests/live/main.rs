@@ -21,6 +21,7 @@ use support::{Haproxy, Test, logs};
 
 mod capture;
 mod moving;
+mod readme;
 mod running;
 mod support;
 mod transitions;
@@ -35,6 +36,7 @@ fn tools() -> Vec<(&'static str, Vec<Test>)> {
 fn modules() -> Vec<(&'static str, Vec<Test>)> {
     vec![
         ("moving", moving::tests()),
+        ("readme", readme::tests()),
         ("running", running::tests()),
         ("transitions", transitions::tests()),
         ("traps", traps::tests()),
