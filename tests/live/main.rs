@@ -22,6 +22,7 @@ use support::{Haproxy, Test, logs};
 mod capture;
 mod moving;
 mod readme;
+mod procedure;
 mod running;
 mod support;
 mod transitions;
@@ -37,6 +38,7 @@ fn modules() -> Vec<(&'static str, Vec<Test>)> {
     vec![
         ("moving", moving::tests()),
         ("readme", readme::tests()),
+        ("procedure", procedure::tests()),
         ("running", running::tests()),
         ("transitions", transitions::tests()),
         ("traps", traps::tests()),

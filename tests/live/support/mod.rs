@@ -17,6 +17,7 @@ pub(crate) use haproxy::{Haproxy, Instance, Mode, Row, Rows, Session, Setup, ask
 pub(crate) use port::Port;
 pub(crate) use program::{Program, Run, Running};
 pub(crate) use recorder::{Recorder, changing};
+pub(crate) use report::{commands, kind, server, servers, warnings};
 pub(crate) use scripted::{Scripted, Step};
 pub(crate) use stage::Stage;
 
@@ -28,6 +29,7 @@ pub(crate) mod logs;
 pub(crate) mod port;
 pub(crate) mod program;
 pub(crate) mod recorder;
+pub(crate) mod report;
 pub(crate) mod scripted;
 pub(crate) mod stage;
 
@@ -39,6 +41,12 @@ pub(crate) type TestFn = fn(&Haproxy) -> TestResult;
 
 /// A test with its name in its module.
 pub(crate) type Test = (&'static str, TestFn);
+
+/// Lists tests under their own names.
+macro_rules! tests {
+    ($($name:ident),+ $(,)?) => { vec![$((stringify!($name), $name as $crate::support::TestFn)),+] };
+}
+pub(crate) use tests;
 
 /// The longest that anything here waits for something that HAProxy does by itself.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

@@ -2,7 +2,8 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write as _};
-use std::path::Path;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::thread::{self, JoinHandle};
@@ -24,6 +25,19 @@ pub(crate) struct Program {
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     input: Option<Vec<u8>>,
+    wrapper: Vec<OsString>,
+    binary: Option<PathBuf>,
+    stdin: StdinEnd,
+}
+
+/// What becomes of standard input after the request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum StdinEnd {
+    /// It is closed.
+    #[default]
+    Closed,
+    /// It stays open until the program has ended.
+    Open,
 }
 
 impl Program {
@@ -73,19 +87,43 @@ impl Program {
         self
     }
 
+    /// Runs it by another program, as in `["setpriv", "--reuid", "1000"]`: its command line comes after these words.
+    pub(crate) fn under<S: AsRef<OsStr>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        self.wrapper = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        self
+    }
+
+    /// Runs this copy of the program, e.g. one that an ordinary user may read.
+    pub(crate) fn binary(mut self, path: &Path) -> Self {
+        self.binary = Some(path.to_owned());
+        self
+    }
+
+    /// Leaves standard input open after the request, until the program has ended.
+    pub(crate) fn keep_stdin_open(mut self) -> Self {
+        self.stdin = StdinEnd::Open;
+        self
+    }
+
     /// Starts it and does not wait for it.
     pub(crate) fn spawn(self) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_haproxy_server"));
-        command.args(&self.arguments).envs(self.environment);
+        let binary = self.binary.as_deref().unwrap_or(Path::new(env!("CARGO_BIN_EXE_haproxy_server")));
+        let mut words = self.wrapper.iter().map(OsString::as_os_str).chain([binary.as_os_str()]);
+        let mut command = Command::new(words.next().expect("a program"));
+        command.args(words).args(&self.arguments).envs(self.environment);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program to start");
         let mut stdin = child.stdin.take().expect("its standard input");
         let input = self.input.unwrap_or_default();
         // On a thread, because the program may answer before it has read all; it may also never read.
+        let kept = match self.stdin {
+            StdinEnd::Open => Some(stdin.as_fd().try_clone_to_owned().expect("a second handle")),
+            StdinEnd::Closed => None,
+        };
         thread::spawn(move || stdin.write_all(&input));
         let stdout = drain(child.stdout.take().expect("its standard output"));
         let stderr = drain(child.stderr.take().expect("its standard error"));
-        Running { child, stdout, stderr, started: Instant::now(), arguments: self.arguments }
+        Running { child, stdout, stderr, started: Instant::now(), arguments: self.arguments, _stdin: kept }
     }
 
     /// Runs it to its end.
@@ -107,12 +145,18 @@ pub(crate) struct Running {
     stderr: JoinHandle<Vec<u8>>,
     started: Instant,
     arguments: Vec<OsString>,
+    _stdin: Option<OwnedFd>,
 }
 
 impl Running {
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().try_into().expect("a process id"));
         kill(pid, signal).expect("a run that can be signalled");
+    }
+
+    /// Process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Tells whether it has ended.
