@@ -152,6 +152,15 @@ impl Server {
     }
 }
 
+/// Tells whether the row is no server at all: with `-S`, HAProxy 2.2 lists the proxy through which its master reaches
+/// its workers (`mworker_cli_proxy_create()` in its `src/cli.c`).
+fn is_of_master_cli(row: &StateRow<'_>) -> bool {
+    row.backend == "MASTER"
+        && row.server.starts_with("cur-")
+        && (row.address, row.fqdn, row.port) == ("-", "-", "0")
+        && row.initial_weight == 0
+}
+
 /// Writes address and port as HAProxy does; a name that is not resolved stands for its address.
 fn address(row: &StateRow<'_>) -> String {
     let host = match (row.address, row.fqdn) {
@@ -446,7 +455,7 @@ impl<W: FnMut(&[u8], &[u8]) -> bool> StateReader<W> {
                             wanted(backend, server)
                         })
                         .map_err(understood)?;
-                    self.servers.extend(row.as_ref().map(Server::new));
+                    self.servers.extend(row.as_ref().filter(|row| !is_of_master_cli(row)).map(Server::new));
                     Ok(())
                 }
             }

@@ -21,8 +21,8 @@ use support::{Haproxy, Test, logs};
 
 mod capture;
 mod moving;
-mod readme;
 mod procedure;
+mod readme;
 mod running;
 mod support;
 mod transitions;
