@@ -173,6 +173,10 @@ pub fn shortfall(change: &Change, server: &Server) -> Option<Error> {
     })
 }
 
+/// Why the state of a server may not last.
+const AGENT: &str =
+    "an agent check, which may set the state back at any time; pause it, or have the agent answer the same";
+
 /// What keeps a server from being used as its state says, in words that continue "`servers` …".
 #[must_use]
 pub fn caution(change: &Change, server: &Server, after: &State) -> Option<&'static str> {
@@ -184,13 +188,15 @@ pub fn caution(change: &Change, server: &Server, after: &State) -> Option<&'stat
             if let Some(caution) = not_serving(server, after) {
                 return Some(caution);
             }
-            after.flags.has(AdminFlags::CONFIG_MAINT).then_some(
-                "'disabled' in haproxy.cfg: ready until the next reload only; remove the word from the configuration",
-            )
+            if after.flags.has(AdminFlags::CONFIG_MAINT) {
+                return Some(
+                    "'disabled' in haproxy.cfg: ready until the next reload only; remove the word from the configuration",
+                );
+            }
+            // Where it was ready before, the agent agrees.
+            (server.has_agent() && server.flags.forced() != Some(AdminState::Ready)).then_some(AGENT)
         }
-        Some(_) if server.has_agent() => Some(
-            "an agent check, which may set the state back at any time; pause it, or have the agent answer the same",
-        ),
+        Some(_) if server.has_agent() => Some(AGENT),
         Some(_) | None => None,
     }
 }
