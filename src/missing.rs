@@ -73,7 +73,7 @@ impl Missing {
         };
         let advice = "correct the name, or set 'on_missing' to 'ignore' where it may be absent";
         if !self.backends.is_empty() {
-            let msg = format!("{where_} backend {}; {advice}", self.backends.join(", "));
+            let msg = format!("{where_} backend {} with servers; {advice}", self.backends.join(", "));
             return Err(Error::new(ErrorKind::BackendNotFound, msg));
         }
         if self.servers.is_empty() {
