@@ -24,6 +24,7 @@ mod moving;
 mod procedure;
 mod readme;
 mod running;
+mod states;
 mod support;
 mod transitions;
 mod traps;
@@ -40,6 +41,7 @@ fn modules() -> Vec<(&'static str, Vec<Test>)> {
         ("readme", readme::tests()),
         ("procedure", procedure::tests()),
         ("running", running::tests()),
+        ("states", states::tests()),
         ("transitions", transitions::tests()),
         ("traps", traps::tests()),
     ]

@@ -615,7 +615,9 @@ fn missing_names_are_judged_by_the_four_policies(haproxy: &Haproxy) -> TestResul
     let request = json!({ "server": "s1", "backend": ["a", "empty"], "instances": one.address() });
     let report = Program::request(&request).report();
     assert_eq!(kind(&report), backend_missing);
-    assert!(report["error"]["msg"].as_str().unwrap().contains("no selected instance has a backend 'empty' with servers"));
+    assert!(
+        report["error"]["msg"].as_str().unwrap().contains("no selected instance has a backend 'empty' with servers")
+    );
     Ok(())
 }
 
