@@ -31,6 +31,9 @@ fn steps(request: &Request, interrupt: &Interrupt, run: &mut RunOutcome) -> Resu
     let asked = ask(request, wanted, chosen)?;
     run.instances = asked.iter().map(|asked| asked.outcome(request)).collect();
     run.warnings.extend(asked.iter().filter_map(|asked| asked.skipped_warning(request)));
+    if let Some(interrupted) = interrupt.check() {
+        return Err(interrupted);
+    }
     if run.instances.iter().any(|instance| instance.error.is_some() && !instance.is_skipped) {
         return Ok(());
     }
@@ -48,9 +51,6 @@ fn steps(request: &Request, interrupt: &Interrupt, run: &mut RunOutcome) -> Resu
             instance.foresee(planned);
         }
         return Ok(());
-    }
-    if let Some(interrupted) = interrupt.check() {
-        return Err(interrupted);
     }
     let work: Vec<(&Asked, Vec<Planned>)> = asked.iter().zip(planned).collect();
     let done = side_by_side(&work, |(asked, planned)| {
