@@ -172,15 +172,21 @@ impl Connection {
 
     /// Sends `prompt` and sees by the answer what listens here.
     fn greet(&mut self) -> Result<()> {
-        self.send(b"prompt\n", "prompt")?;
+        // Who has closed already is found out by reading.
+        let sent = self.send(b"prompt\n", "prompt");
+        if sent.as_ref().is_err_and(|error| error.kind != ErrorKind::Unreachable) {
+            return sent;
+        }
         let until = Instant::now() + self.timeout;
         while !self.unread().ends_with(PROMPT) {
             let left = until.saturating_duration_since(Instant::now());
             let read = if left.is_zero() { Err(Errno::EAGAIN) } else { self.fill(left) };
             match read {
-                Ok(0) => {
-                    return Err(self.error(ErrorKind::NotHaproxy, "was closed without HAProxy's greeting"));
+                Ok(0) if self.unread().is_empty() => {
+                    let what = "was closed without a word; its HAProxy has just ended, or it is no HAProxy";
+                    return Err(self.error(ErrorKind::Unreachable, what));
                 }
+                Ok(0) => return Err(self.stranger()),
                 Ok(_) if self.unread().len() > SHOWN => return Err(self.stranger()),
                 Ok(_) => {}
                 Err(errno) => return Err(self.no_answer(errno, "prompt")),
