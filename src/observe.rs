@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, ErrorKind, Result, excerpt};
 use crate::instances::Instance;
@@ -37,6 +37,8 @@ pub struct Process {
     started: u64,
     /// How exact that is, in seconds.
     tolerance: u64,
+    /// When this was read.
+    seen: Instant,
 }
 
 impl Process {
@@ -46,13 +48,21 @@ impl Process {
             Start::At(at) => (at, 0),
             Start::Ago(ago) => (now.saturating_sub(ago), START_TOLERANCE),
         };
-        Self { version: info.version.clone(), pid: info.pid, started, tolerance }
+        Self { version: info.version.clone(), pid: info.pid, started, tolerance, seen: Instant::now() }
     }
 
     /// Tells whether both are the same process.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
-        self.pid == other.pid && self.started.abs_diff(other.started) <= self.tolerance.max(other.tolerance)
+        let tolerance = match self.tolerance.max(other.tolerance) {
+            0 => 0,
+            // The clock behind an uptime stands still while a process is frozen.
+            inexact => {
+                let between = self.seen.max(other.seen).duration_since(self.seen.min(other.seen));
+                inexact.saturating_add(between.as_secs())
+            }
+        };
+        self.pid == other.pid && self.started.abs_diff(other.started) <= tolerance
     }
 }
 
