@@ -27,6 +27,7 @@ mod running;
 mod states;
 mod support;
 mod transitions;
+mod transport;
 mod traps;
 
 /// What is run with `--ignored` only, by its name.
@@ -43,6 +44,7 @@ fn modules() -> Vec<(&'static str, Vec<Test>)> {
         ("running", running::tests()),
         ("states", states::tests()),
         ("transitions", transitions::tests()),
+        ("transport", transport::tests()),
         ("traps", traps::tests()),
     ]
 }

@@ -32,6 +32,7 @@ pub(crate) mod recorder;
 pub(crate) mod report;
 pub(crate) mod scripted;
 pub(crate) mod stage;
+pub(crate) mod tap;
 
 /// What a test gives back; it may as well panic.
 pub(crate) type TestResult = Result<(), Box<dyn Error>>;
