@@ -41,8 +41,9 @@ const CHUNK: usize = 64 << 10;
 /// How much of a reply that is not understood an error shows.
 const SHOWN: usize = 200;
 
-/// How often, and how far apart, a refused connection is tried again: a reload without `-x` refuses for a moment.
-const REFUSED_TRIES: u32 = 3;
+/// How often, and how far apart, a refused connection is tried again: a reload without `-x` refuses for a moment, and a
+/// master CLI for as long as its master reads the configuration (50 ms and more).
+const REFUSED_TRIES: u32 = 15;
 const REFUSED_PAUSE: Duration = Duration::from_millis(20);
 
 /// The length of a name in the abstract namespace as HAProxy pads it: `sun_path` less the leading NUL.
