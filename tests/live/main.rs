@@ -20,6 +20,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use support::{Haproxy, Test, logs};
 
 mod capture;
+mod instances;
 mod moving;
 mod procedure;
 mod readme;
@@ -38,6 +39,7 @@ fn tools() -> Vec<(&'static str, Vec<Test>)> {
 /// Every module of tests by its name.
 fn modules() -> Vec<(&'static str, Vec<Test>)> {
     vec![
+        ("instances", instances::tests()),
         ("moving", moving::tests()),
         ("readme", readme::tests()),
         ("procedure", procedure::tests()),
