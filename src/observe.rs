@@ -166,7 +166,7 @@ impl Server {
 /// its workers (`mworker_cli_proxy_create()` in its `src/cli.c`).
 fn is_of_master_cli(row: &StateRow<'_>) -> bool {
     row.backend == "MASTER"
-        && row.server.starts_with("cur-")
+        && (row.server.starts_with("cur-") || row.server.starts_with("old-"))
         && (row.address, row.fqdn, row.port) == ("-", "-", "0")
         && row.initial_weight == 0
 }
