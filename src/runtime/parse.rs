@@ -53,8 +53,13 @@ pub enum ParseError {
         line: String,
     },
     /// A reply of `Key: value` lines lacks a key.
-    #[error("'show info' has no usable '{0}'")]
-    Key(&'static str),
+    #[error("'show info' has no usable '{key}' in its answer '{reply}'")]
+    Key {
+        /// The key that is missing.
+        key: &'static str,
+        /// The reply as it was read.
+        reply: String,
+    },
     /// `show cli level` answered with another word.
     #[error("'show cli level' answered '{0}'")]
     Level(String),
@@ -140,10 +145,7 @@ impl StateHeader {
         let find = |column: &'static str| {
             names.iter().position(|name| *name == column.as_bytes()).ok_or_else(|| missing(column))
         };
-        if names.len() < FEWEST_COLUMNS {
-            return Err(missing("srvrecord"));
-        }
-        Ok(Self {
+        let header = Self {
             count: names.len(),
             be_id: find("be_id")?,
             be_name: find("be_name")?,
@@ -158,7 +160,11 @@ impl StateHeader {
             srv_agent_state: find("srv_agent_state")?,
             srv_fqdn: find("srv_fqdn")?,
             srv_port: find("srv_port")?,
-        })
+        };
+        if names.len() < FEWEST_COLUMNS {
+            return Err(missing("srvrecord"));
+        }
+        Ok(header)
     }
 
     /// Reads a row, if the number of its backend, its backend and its server are `wanted`; the number of columns is
@@ -285,18 +291,19 @@ impl Info {
         let value = |key: &'static str| {
             reply.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": ")).map(str::trim)
         };
+        let missing = |key| ParseError::Key { key, reply: excerpt(reply.as_bytes(), SHOWN) };
         let number = |key: &'static str| value(key).and_then(|value| value.parse::<u64>().ok());
         let start = match (number("Start_time_sec"), number("Uptime_sec")) {
             (Some(at), _) => Start::At(at),
             (None, Some(ago)) => Start::Ago(ago),
-            (None, None) => return Err(ParseError::Key("Uptime_sec")),
+            (None, None) => return Err(missing("Uptime_sec")),
         };
         Ok(Self {
-            version: value("Version").filter(|text| !text.is_empty()).ok_or(ParseError::Key("Version"))?.to_owned(),
-            pid: value("Pid").and_then(|pid| pid.parse().ok()).ok_or(ParseError::Key("Pid"))?,
+            version: value("Version").filter(|text| !text.is_empty()).ok_or(missing("Version"))?.to_owned(),
+            pid: value("Pid").and_then(|pid| pid.parse().ok()).ok_or(missing("Pid"))?,
             start,
             stopping: value("Stopping").is_some_and(|value| value != "0"),
-            processes: value("Nbproc").map_or(Some(1), |value| value.parse().ok()).ok_or(ParseError::Key("Nbproc"))?,
+            processes: value("Nbproc").map_or(Some(1), |value| value.parse().ok()).ok_or(missing("Nbproc"))?,
         })
     }
 }
@@ -318,7 +325,7 @@ impl Level {
     /// # Errors
     /// Shows an answer that is none of the three levels.
     pub fn parse(reply: &str) -> Result<Self, ParseError> {
-        match reply.trim() {
+        match without_severity(reply.trim()) {
             "user" => Ok(Self::User),
             "operator" => Ok(Self::Operator),
             "admin" => Ok(Self::Admin),
@@ -491,10 +498,24 @@ mod tests {
 
     #[test]
     fn a_header_names_the_column_that_it_lacks() {
-        assert!(StateHeader::parse(b"# be_id be_name").unwrap_err().to_string().contains("srvrecord"));
+        assert!(StateHeader::parse(b"# be_id be_name").unwrap_err().to_string().contains("'srv_id'"));
+        let fewer = String::from_utf8(HEADER.to_vec()).unwrap().replace(" srvrecord", "");
+        assert!(StateHeader::parse(fewer.as_bytes()).unwrap_err().to_string().contains("'srvrecord'"));
         assert!(state_version(b"2").unwrap_err().to_string().contains("'2'"));
         let other = String::from_utf8(HEADER.to_vec()).unwrap().replace("srv_admin_state", "srv_adm");
         assert!(StateHeader::parse(other.as_bytes()).unwrap_err().to_string().contains("'srv_admin_state'"));
+    }
+
+    #[test]
+    fn a_level_may_have_a_severity() {
+        for reply in ["admin\n\n", "[info]: admin\n\n", "[6]: admin\n\n"] {
+            assert_eq!(Level::parse(reply), Ok(Level::Admin));
+        }
+        assert_eq!(Level::parse("[info] admin"), Err(ParseError::Level("[info] admin".into())));
+    }
+
+    fn key_error(key: &'static str, reply: &str) -> ParseError {
+        ParseError::Key { key, reply: excerpt(reply.as_bytes(), SHOWN) }
     }
 
     #[test]
@@ -502,8 +523,11 @@ mod tests {
         let info =
             Info::parse("Name: HAProxy\nVersion: 2.2.9\nNbproc: 1\nPid: 12\nUptime_sec: 7\nStopping: 1\n").unwrap();
         assert_eq!((info.pid, info.start, info.stopping), (12, Start::Ago(7), true));
-        assert_eq!(Info::parse("Name: x\nPid: 1\nUptime_sec: 1\n"), Err(ParseError::Key("Version")));
-        assert_eq!(Info::parse("Version: 3\nUptime_sec: 1\n"), Err(ParseError::Key("Pid")));
+        assert_eq!(
+            Info::parse("Name: x\nPid: 1\nUptime_sec: 1\n"),
+            Err(key_error("Version", "Name: x\nPid: 1\nUptime_sec: 1\n"))
+        );
+        assert_eq!(Info::parse("Version: 3\nUptime_sec: 1\n"), Err(key_error("Pid", "Version: 3\nUptime_sec: 1\n")));
     }
 
     #[test]
