@@ -236,7 +236,7 @@ fn a_command_that_timed_out_is_read_back(haproxy: &Haproxy) -> TestResult {
     let instance = Instance::start(haproxy, "frozen", "backend b\n    server s1 127.0.0.1:9\n");
     let pid = Pid::from_raw(instance.pid());
     // It resumes after the program has given up its reply, and before it gives up reading back; or much later.
-    for (state, pause, expected) in [("maint", 3.2, ""), ("ready", 9.0, "timeout")] {
+    for (state, pause, expected) in [("maint", 3.6, ""), ("ready", 10.0, "timeout")] {
         let socket = instance.folder.join(state);
         let tap = Tap::once(&socket, &instance.socket, When::Before, move || {
             kill(pid, Signal::SIGSTOP).expect("to freeze it");
@@ -245,11 +245,11 @@ fn a_command_that_timed_out_is_read_back(haproxy: &Haproxy) -> TestResult {
                 let _ = kill(pid, Signal::SIGCONT);
             });
         });
-        let request = json!({ "server": "s1", "state": state, "instances": tap.address(), "timeout": 2 });
+        let request = json!({ "server": "s1", "state": state, "instances": tap.address(), "timeout": 3 });
         let run = Program::request(&request).run();
         let report = run.report();
         assert_eq!(kind(&report), expected, "{report}");
-        assert!(run.elapsed < Duration::from_secs(8), "{:?}", run.elapsed);
+        assert!(run.elapsed < Duration::from_secs(9), "{:?}", run.elapsed);
         let entry = server(&report, "b/s1");
         assert_eq!(entry["commands"], json!([format!("set server b/s1 state {state}")]), "what was sent is shown");
         if expected.is_empty() {
