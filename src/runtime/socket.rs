@@ -81,19 +81,29 @@ impl Connection {
     /// # Errors
     /// Tells apart what is not there, what may not be opened, what does not answer in time, and what is no HAProxy.
     pub fn open(address: &Address, timeout: Duration) -> Result<Self> {
-        let mut connection = Self {
-            fd: connected(address, timeout)?,
-            address: address.clone(),
-            door: Door::Stats,
-            prompt: PROMPT.to_vec(),
-            timeout,
-            receive_limit: None,
-            buffer: vec![0; CHUNK],
-            start: 0,
-            end: 0,
-        };
-        connection.greet()?;
-        Ok(connection)
+        let mut tries = 1;
+        loop {
+            let mut connection = Self {
+                fd: connected(address, timeout)?,
+                address: address.clone(),
+                door: Door::Stats,
+                prompt: PROMPT.to_vec(),
+                timeout,
+                receive_limit: None,
+                buffer: vec![0; CHUNK],
+                start: 0,
+                end: 0,
+            };
+            match connection.greet() {
+                Ok(()) => return Ok(connection),
+                // Its process has ended, or its master has started itself anew; nothing was asked yet.
+                Err(error) if error.kind == ErrorKind::Unreachable && tries < REFUSED_TRIES => {
+                    tries += 1;
+                    std::thread::sleep(REFUSED_PAUSE);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Returns where the conversation takes place.
