@@ -220,3 +220,214 @@ fn not_serving(server: &Server, after: &State) -> Option<&'static str> {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! Plans over generated hosts, carried out on a model: HAProxy's transitions, one command after the other.
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::request::WantedWeight;
+    use crate::runtime::command::{Reference, Target, Uniqueness};
+    use crate::runtime::parse::StatRow;
+
+    /// A server of a generated host: what it tracks is the place of another one in the list.
+    #[derive(Debug, Clone)]
+    struct Made {
+        mask: u32,
+        weight: u32,
+        initial: u32,
+        tracks: Option<prop::sample::Index>,
+        is_disabled: bool,
+    }
+
+    fn server(index: usize, made: &Made, tracks: Option<usize>) -> Server {
+        let name = format!("s{index}");
+        let id = u32::try_from(index).unwrap() + 1;
+        Server {
+            backend: "b".to_owned(),
+            server: name.clone(),
+            target: Target {
+                backend: Reference::new("b", 2, Uniqueness::Unique),
+                server: Reference::new(&name, id, Uniqueness::Unique),
+            },
+            backend_id: 2,
+            server_id: if made.is_disabled { 0 } else { id },
+            address: "127.0.0.1:9".to_owned(),
+            flags: AdminFlags(made.mask),
+            operational: OperationalState::Running,
+            weight: made.weight,
+            initial_weight: made.initial,
+            check: 0,
+            agent: 0,
+            stat: tracks.map(|target| StatRow {
+                backend_id: 2,
+                server_id: id,
+                queue: 0,
+                sessions: 0,
+                status: "UP".to_owned(),
+                check: None,
+                tracks: Some(format!("b/s{target}")),
+                backup: false,
+            }),
+        }
+    }
+
+    /// Servers in any order, of which some track others, also in chains; HAProxy allows no loops.
+    fn hosts() -> impl Strategy<Value = Vec<Server>> {
+        let made =
+            (0u32..=127, 0u32..=256, 0u32..=256, any::<Option<prop::sample::Index>>(), prop::bool::weighted(0.1));
+        let made = made.prop_map(|(mask, weight, initial, tracks, is_disabled)| Made {
+            mask,
+            weight,
+            initial,
+            tracks,
+            is_disabled,
+        });
+        (prop::collection::vec(made, 1..12), any::<u64>()).prop_map(|(made, seed)| {
+            let servers = made.iter().enumerate().map(|(index, made)| {
+                // Only those before it in a hidden order are tracked; the list is turned round by the seed.
+                let tracks = made.tracks.as_ref().filter(|_| index > 0 && !made.is_disabled).map(|it| it.index(index));
+                server(index, made, tracks)
+            });
+            let mut servers: Vec<Server> = servers.collect();
+            if seed % 2 == 0 {
+                servers.reverse();
+            }
+            let turn = usize::try_from(seed % 97).unwrap() % servers.len();
+            servers.rotate_left(turn);
+            for index in 0..servers.len() {
+                inherit(&mut servers, index);
+            }
+            servers
+        })
+    }
+
+    fn changes() -> impl Strategy<Value = Change> {
+        let states = [AdminState::Ready, AdminState::Drain, AdminState::Maint].map(Some);
+        let weight = prop_oneof![
+            (0u32..=256).prop_map(|weight| Some(WantedWeight::Absolute(weight))),
+            (0u32..=25_600).prop_map(|percent| Some(WantedWeight::Percent(percent))),
+            Just(None),
+        ];
+        (prop::sample::select([states.as_slice(), &[None]].concat()), weight)
+            .prop_map(|(state, weight)| Change { state, weight })
+    }
+
+    /// What HAProxy does to those that track the server, and to those that track them.
+    fn inherit(servers: &mut [Server], target: usize) {
+        let (name, flags) = (servers[target].full_name(), servers[target].flags);
+        for index in 0..servers.len() {
+            if servers[index].tracks() == Some(name.as_str()) {
+                servers[index].flags = servers[index].flags.after_target(flags);
+                inherit(servers, index);
+            }
+        }
+    }
+
+    /// Carries the commands of a plan out, in their order.
+    fn carry_out(servers: &mut [Server], planned: &[Planned]) {
+        for index in order(servers) {
+            let Decision::Change(actions) = &planned[index].decision else { continue };
+            for action in actions {
+                match action {
+                    Action::State(state) => servers[index].flags = servers[index].flags.after(*state),
+                    Action::Weight(weight) => servers[index].weight = weight.of(servers[index].initial_weight),
+                }
+                inherit(servers, index);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn the_second_plan_changes_nothing(before in hosts(), change in changes()) {
+            let first = plan(&change, &before);
+            prop_assert_eq!(first.len(), before.len());
+            let mut after = before;
+            carry_out(&mut after, &first);
+            for (server, planned) in after.iter().zip(&first) {
+                prop_assert_eq!(server.flags, planned.after.flags, "{}", server.full_name());
+                prop_assert_eq!(server.weight, planned.after.weight, "{}", server.full_name());
+            }
+            for (server, planned) in after.iter().zip(plan(&change, &after)) {
+                prop_assert!(!matches!(planned.decision, Decision::Change(_)), "{} {planned:?}", server.full_name());
+            }
+        }
+
+        #[test]
+        fn what_is_not_refused_is_then_as_wanted(before in hosts(), change in changes()) {
+            let planned = plan(&change, &before);
+            let mut after = before.clone();
+            carry_out(&mut after, &planned);
+            for ((was, server), planned) in before.iter().zip(&after).zip(&planned) {
+                match &planned.decision {
+                    Decision::Keep | Decision::Change(_) => {
+                        prop_assert_eq!(shortfall(&change, server), None);
+                        if let Some(wanted) = change.state {
+                            prop_assert_eq!(server.flags.effective(), wanted);
+                        }
+                    }
+                    Decision::Refuse(error) => {
+                        prop_assert_eq!(error.kind, ErrorKind::UnreachableState);
+                        prop_assert_ne!(Some(server.flags.effective()), change.state);
+                        prop_assert_eq!(server.flags.commanded(), was.flags.commanded());
+                    }
+                    Decision::Disabled => prop_assert_eq!(server.flags, was.flags),
+                }
+            }
+        }
+
+        #[test]
+        fn nothing_is_sent_to_what_is_as_wanted(before in hosts(), change in changes()) {
+            for (server, planned) in before.iter().zip(plan(&change, &before)) {
+                let Decision::Change(actions) = planned.decision else { continue };
+                prop_assert!(!server.is_in_disabled_backend() && !actions.is_empty());
+                for action in actions {
+                    match action {
+                        Action::State(state) => prop_assert_ne!(server.flags.forced(), Some(state)),
+                        Action::Weight(weight) => prop_assert_ne!(server.weight, weight.of(server.initial_weight)),
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn targets_come_before_those_that_track_them(servers in hosts()) {
+            let order = order(&servers);
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            prop_assert_eq!(sorted, (0..servers.len()).collect::<Vec<_>>());
+            let place = |name: &str| order.iter().position(|index| servers[*index].full_name() == name);
+            for server in &servers {
+                if let Some(target) = server.tracks() {
+                    prop_assert!(place(target) < place(&server.full_name()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_mask_is_brought_to_every_state_or_refused() {
+        for mask in 0..=127 {
+            for state in [AdminState::Ready, AdminState::Drain, AdminState::Maint] {
+                let made = Made { mask, weight: 1, initial: 1, tracks: None, is_disabled: false };
+                let change = Change { state: Some(state), weight: None };
+                let planned = plan(&change, &[server(0, &made, None)]).remove(0);
+                let flags = AdminFlags(mask);
+                let expected = if flags.after(state).effective() != state {
+                    assert!(matches!(planned.decision, Decision::Refuse(_)), "{mask} {state}: {planned:?}");
+                    continue;
+                } else if flags.forced() == Some(state) {
+                    Decision::Keep
+                } else {
+                    Decision::Change(vec![Action::State(state)])
+                };
+                assert_eq!(planned.decision, expected, "{mask} {state}");
+            }
+        }
+    }
+}
