@@ -3,6 +3,8 @@
 //! Hosts send text where a type was meant, so each field's type reads what Ansible's own converters would make of it,
 //! or refuses with a sentence; it never guesses. The JSON Schema is generated from these very types.
 
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::time::Duration;

@@ -19,7 +19,14 @@ fn generate<T: JsonSchema>(id: &str, settings: SchemaSettings) -> Schema {
 
 fn request() -> Schema {
     let mut schema = generate::<Wire>("urn:haproxy_server:schema:request:1", SchemaSettings::draft2020_12());
-    let given = |field: &str| json!({ "required": [field], "properties": { (field): { "not": { "type": "null" } } } });
+    // What Ansible puts where a variable is `omit` is the same as leaving the field out.
+    let omitted = json!({ "type": "string", "pattern": "^__omit_place_holder__" });
+    let absent = json!({ "anyOf": [{ "type": "null" }, omitted] });
+    let given = |field: &str| json!({ "required": [field], "properties": { (field): { "not": absent } } });
+    let fields = schema.get_mut("properties").and_then(Value::as_object_mut).unwrap();
+    for choices in fields.values_mut().filter_map(|field| field.get_mut("anyOf")?.as_array_mut()) {
+        choices.push(omitted.clone());
+    }
     schema.insert("patternProperties".to_owned(), json!({ "^_": { "description": "Belongs to the calling tool." } }));
     schema.insert("if".to_owned(), json!({ "anyOf": [given("state"), given("weight")] }));
     schema.insert("then".to_owned(), given("server"));

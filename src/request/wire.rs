@@ -85,6 +85,14 @@ const KNOWN: [&str; 10] =
 
 /// Reads the fields of an object from which the caller's keys have been taken.
 pub(super) fn read(object: Map<String, Value>) -> Result<Wire, String> {
+    if let Some(key) =
+        object.keys().find(|key| ![KNOWN.as_slice(), &UNFINISHED].iter().any(|keys| keys.contains(&key.as_str())))
+    {
+        let shown: String = key.chars().take(80).collect();
+        let hint = nearest(key, &KNOWN)
+            .map_or_else(|| format!("; known are {}", KNOWN.join(", ")), |known| format!("; did you mean '{known}'?"));
+        return Err(format!("'{}' is no field of a request{hint}", shown.escape_debug()));
+    }
     let mut object = object;
     object.retain(|_, value| !is_absent(value));
     if let Some(key) = object.keys().find(|key| UNFINISHED.contains(&key.as_str())) {
@@ -92,12 +100,6 @@ pub(super) fn read(object: Map<String, Value>) -> Result<Wire, String> {
             "'{key}' is not supported by version {} of haproxy_server; leave it out",
             env!("CARGO_PKG_VERSION")
         ));
-    }
-    if let Some(key) = object.keys().find(|key| !KNOWN.contains(&key.as_str())) {
-        let shown: String = key.chars().take(80).collect();
-        let hint = nearest(key, &KNOWN)
-            .map_or_else(|| format!("; known are {}", KNOWN.join(", ")), |known| format!("; did you mean '{known}'?"));
-        return Err(format!("'{}' is no field of a request{hint}", shown.escape_debug()));
     }
     serde_path_to_error::deserialize(Value::Object(object)).map_err(|error| {
         let path = error.path().to_string();
@@ -434,7 +436,7 @@ macro_rules! words {
             const WORDS: &[&str] = &[$($($word),+),+];
 
             fn from_value(value: &Value) -> Result<Self, String> {
-                match value.as_str().map(str::trim) {
+                match value.as_str() {
                     $(Some($($word)|+) => Ok(Self::$variant),)+
                     _ => Err(none_of(value, Self::WORDS)),
                 }
