@@ -209,7 +209,7 @@ fn a_frozen_process_is_left_in_time(haproxy: &Haproxy) -> TestResult {
     let instance = Instance::start(haproxy, "frozen", "backend b\n    server s1 127.0.0.1:9\n");
     let other = Instance::start(haproxy, "other", "backend b\n    server s1 127.0.0.1:9\n");
     let pid = instance.pid();
-    instance.signal(Signal::SIGSTOP);
+    freeze(Pid::from_raw(pid));
     let request = |policy: &str| {
         json!({
             "server": "s1", "state": "maint", "timeout": 1, "on_unreachable": policy,
@@ -232,24 +232,37 @@ fn a_frozen_process_is_left_in_time(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
+/// Stops a process and waits until each of its threads has stopped: one that has not would still take a command.
+fn freeze(pid: Pid) {
+    kill(pid, Signal::SIGSTOP).expect("a process that can be stopped");
+    let is_stopped = |stat: &str| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
+    eventually(PATIENCE, "all threads to stop", || {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+        let mut stats = tasks.flatten().map(|task| std::fs::read_to_string(task.path().join("stat")));
+        stats.all(|stat| stat.is_ok_and(|stat| is_stopped(&stat))).then_some(())
+    });
+}
+
 fn a_command_that_timed_out_is_read_back(haproxy: &Haproxy) -> TestResult {
-    let instance = Instance::start(haproxy, "frozen", "backend b\n    server s1 127.0.0.1:9\n");
+    // A client that is silent for longer than `stats timeout` is left, and its last command with it.
+    let setup = Setup::new("frozen", "backend b\n    server s1 127.0.0.1:9\n").global("stats timeout 60s");
+    let instance = setup.start(haproxy);
     let pid = Pid::from_raw(instance.pid());
     // It resumes after the program has given up its reply, and before it gives up reading back; or much later.
-    for (state, pause, expected) in [("maint", 3.6, ""), ("ready", 10.0, "timeout")] {
+    for (state, pause, expected) in [("maint", 3.0, ""), ("ready", 8.0, "timeout")] {
         let socket = instance.folder.join(state);
         let tap = Tap::once(&socket, &instance.socket, When::Before, move || {
-            kill(pid, Signal::SIGSTOP).expect("to freeze it");
+            freeze(pid);
             thread::spawn(move || {
                 thread::sleep(Duration::from_secs_f64(pause));
                 let _ = kill(pid, Signal::SIGCONT);
             });
         });
-        let request = json!({ "server": "s1", "state": state, "instances": tap.address(), "timeout": 3 });
+        let request = json!({ "server": "s1", "state": state, "instances": tap.address(), "timeout": 2 });
         let run = Program::request(&request).run();
         let report = run.report();
         assert_eq!(kind(&report), expected, "{report}");
-        assert!(run.elapsed < Duration::from_secs(9), "{:?}", run.elapsed);
+        assert!(run.elapsed < Duration::from_secs(7), "{:?}", run.elapsed);
         let entry = server(&report, "b/s1");
         assert_eq!(entry["commands"], json!([format!("set server b/s1 state {state}")]), "what was sent is shown");
         if expected.is_empty() {
