@@ -290,7 +290,9 @@ fn an_ordinary_user_needs_the_socket_only(haproxy: &Haproxy) -> TestResult {
     let instance = setup.start(haproxy);
     fs::set_permissions(instance.folder.path(), fs::Permissions::from_mode(0o755))?;
     let binary = instance.folder.join("haproxy_server");
-    fs::copy(env!("CARGO_BIN_EXE_haproxy_server"), &binary)?;
+    // By another process: a file that this one has open for writing may be so in a child that another test starts just
+    // then, and is not to be run as long as that is.
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_haproxy_server")).arg(&binary).status()?.success());
     let ask = |request: Value, socket: &str| {
         let mut request = request;
         request["instances"] = json!(socket);

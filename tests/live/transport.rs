@@ -66,14 +66,17 @@ fn a_signal_waits_for_the_end_of_a_dump(haproxy: &Haproxy) -> TestResult {
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE] {
             for (number, request) in requests.iter().enumerate() {
                 let socket = instance.folder.join(&format!("{round}-{signal}-{number}"));
-                let tap = Tap::slow(&socket, &instance.socket);
+                let part = 4_096 + round * 100_000;
+                let tap = Tap::holding(&socket, &instance.socket, part);
                 let mut request = request.clone();
                 request["instances"] = json!([{ "name": "large", "socket": tap.address() }]);
-                let running = Program::request(&request).spawn();
-                let part = 4_096 + round * 100_000;
-                eventually(PATIENCE, "the dump to be under way", || (tap.passed() > part).then_some(()));
+                let mut running = Program::request(&request).spawn();
+                eventually(PATIENCE, "the dump to be under way", || (tap.passed() >= part).then_some(()));
                 running.signal(signal);
-                assert!(tap.passed() < size, "the dump is over already");
+                thread::sleep(Duration::from_millis(30));
+                assert!(!running.ended(), "the dump was left at {signal}");
+                assert!(tap.passed() < size);
+                tap.release();
                 let run = running.wait();
                 let report = run.report();
                 assert_eq!(run.code, Some(1), "{report}");

@@ -1,4 +1,4 @@
-//! A tap on a stats socket that interferes: it slows replies down, or does something when a command comes by.
+//! A tap on a stats socket that interferes: it holds a reply up, or does something when a command comes by.
 
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
@@ -24,6 +24,7 @@ type Action = Box<dyn FnOnce() + Send>;
 pub(crate) struct Tap {
     pub(crate) socket: PathBuf,
     passed: Arc<AtomicUsize>,
+    plan: Arc<Plan>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -33,26 +34,34 @@ struct Plan {
     action: Mutex<Option<Action>>,
     /// Held while the action is under way, and by whoever passes a reply on.
     gate: Mutex<()>,
-    pause: Duration,
+    /// How many bytes of replies are passed on before the rest waits.
+    hold_after: usize,
+    released: AtomicBool,
 }
 
 impl Tap {
-    /// Passes replies on at no more than 16 kB a millisecond.
-    pub(crate) fn slow(socket: &Path, target: &Path) -> Self {
-        Self::start(socket, target, When::Before, None, Duration::from_millis(1))
+    /// Passes so many bytes of replies on, and the rest when it is released.
+    pub(crate) fn holding(socket: &Path, target: &Path, hold_after: usize) -> Self {
+        Self::start(socket, target, When::Before, None, hold_after)
     }
 
     /// Does something once, when the first command that changes anything comes by.
     pub(crate) fn once(socket: &Path, target: &Path, when: When, action: impl FnOnce() + Send + 'static) -> Self {
-        Self::start(socket, target, when, Some(Box::new(action)), Duration::ZERO)
+        Self::start(socket, target, when, Some(Box::new(action)), usize::MAX)
     }
 
-    fn start(socket: &Path, target: &Path, when: When, action: Option<Action>, pause: Duration) -> Self {
+    fn start(socket: &Path, target: &Path, when: When, action: Option<Action>, hold_after: usize) -> Self {
         let listener = UnixListener::bind(socket).expect("a socket to listen on");
         let stop = Arc::new(AtomicBool::new(false));
         let passed = Arc::new(AtomicUsize::new(0));
-        let plan = Arc::new(Plan { when, action: Mutex::new(action), gate: Mutex::new(()), pause });
-        let (stopped, count, target) = (stop.clone(), passed.clone(), target.to_owned());
+        let plan = Arc::new(Plan {
+            when,
+            action: Mutex::new(action),
+            gate: Mutex::new(()),
+            hold_after,
+            released: AtomicBool::new(false),
+        });
+        let (stopped, count, shared, target) = (stop.clone(), passed.clone(), plan.clone(), target.to_owned());
         let thread = thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if stopped.load(Ordering::SeqCst) {
@@ -60,17 +69,22 @@ impl Tap {
                 }
                 let Ok(server) = UnixStream::connect(&target) else { continue };
                 let (Ok(client_end), Ok(server_end)) = (client.try_clone(), server.try_clone()) else { continue };
-                let (one, other, count) = (plan.clone(), plan.clone(), count.clone());
+                let (one, other, count) = (shared.clone(), shared.clone(), count.clone());
                 thread::spawn(move || ask(client_end, server_end, &one));
                 thread::spawn(move || answer(server, client, &other, &count));
             }
         });
-        Self { socket: socket.to_owned(), passed, stop, thread: Some(thread) }
+        Self { socket: socket.to_owned(), passed, plan, stop, thread: Some(thread) }
     }
 
     /// Socket as a text, for requests.
     pub(crate) fn address(&self) -> String {
         self.socket.display().to_string()
+    }
+
+    /// Passes the rest of the replies on.
+    pub(crate) fn release(&self) {
+        self.plan.released.store(true, Ordering::SeqCst);
     }
 
     /// How many bytes of replies have been passed on.
@@ -81,6 +95,7 @@ impl Tap {
 
 impl Drop for Tap {
     fn drop(&mut self) {
+        self.release();
         self.stop.store(true, Ordering::SeqCst);
         let _ = UnixStream::connect(&self.socket);
         if let Some(thread) = self.thread.take() {
@@ -124,6 +139,9 @@ fn ask(mut client: UnixStream, mut server: UnixStream, plan: &Plan) {
 fn answer(mut server: UnixStream, mut client: UnixStream, plan: &Plan, passed: &AtomicUsize) {
     let mut buffer = vec![0; 16_384];
     while let Ok(count @ 1..) = server.read(&mut buffer) {
+        while passed.load(Ordering::SeqCst) >= plan.hold_after && !plan.released.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
         let gate = lock(&plan.gate);
         if client.write_all(&buffer[..count]).is_err() {
             let _ = server.shutdown(Shutdown::Both);
@@ -131,7 +149,6 @@ fn answer(mut server: UnixStream, mut client: UnixStream, plan: &Plan, passed: &
         }
         drop(gate);
         passed.fetch_add(count, Ordering::SeqCst);
-        thread::sleep(plan.pause);
     }
     let _ = client.shutdown(Shutdown::Write);
 }
