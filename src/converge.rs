@@ -1,4 +1,4 @@
-//! Brings one instance to what is planned: apply, verify, and again on the new process when HAProxy was reloaded.
+//! Brings one instance to what is wanted: apply, verify, and again on the new process when HAProxy was reloaded.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,14 +7,33 @@ use crate::apply::{Reply, apply, refused};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instances::Instance;
 use crate::interrupt::Interrupt;
-use crate::observe::{Detail, Observation, Process, Server, Wanted, observe, open};
+use crate::keep::owner::Record;
+use crate::keep::state_file::StateFile;
+use crate::name::Address;
+use crate::observe::{Detail, Observation, Server, Wanted, observe, open, read_load};
+use crate::old_workers::load_on_old_workers;
+use crate::persist::Persisted;
 use crate::plan::{Decision, Planned, State, order, plan, shortfall};
 use crate::request::Change;
-use crate::runtime::command;
+use crate::runtime::command::{self, Action};
+use crate::runtime::parse::StatRow;
+use crate::runtime::socket::Door;
 use crate::verify::verify;
 
 /// How many processes a run follows when HAProxy is reloaded again and again.
 const PROCESSES: u32 = 3;
+
+/// What becomes of each server in the next step.
+pub type Goals<'a> = &'a (dyn Fn(&Server) -> Change + Sync);
+
+/// In which order commands go to servers that track others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// To those that are tracked first.
+    Forward,
+    /// To those that are tracked last: what was done is undone.
+    Backward,
+}
 
 /// What became of one server.
 #[derive(Debug, Clone)]
@@ -29,6 +48,12 @@ pub struct Outcome {
     pub error: Option<Error>,
     /// Whether HAProxy says that its backend is disabled.
     pub is_disabled: bool,
+    /// Whether it was set back to what it was before.
+    pub is_rolled_back: bool,
+    /// What its statistics said last, while it was waited for.
+    pub last_seen: Option<StatRow>,
+    /// Who has taken it out, where a status found that recorded.
+    pub record: Option<Record>,
 }
 
 impl Outcome {
@@ -41,76 +66,123 @@ impl Outcome {
             after: Some(State::from(server)),
             commands: Vec::new(),
             error: None,
+            is_rolled_back: false,
+            last_seen: None,
+            record: None,
         }
+    }
+
+    /// Tells whether what commands set on the server differs from before.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        let before = State::from(&self.before);
+        !self.commands.is_empty() && self.after.is_some_and(|after| !after.is_set_as(&before))
     }
 }
 
-/// What became of one instance.
-#[derive(Debug, Clone)]
-pub struct Converged {
-    /// Its servers, in HAProxy's order.
-    pub outcomes: Vec<Outcome>,
-    /// The process that was read back last.
-    pub process: Process,
-    /// What stopped the work on the instance.
-    pub error: Option<Error>,
-    /// What is worth knowing although it is no failure.
-    pub warnings: Vec<String>,
-}
-
-/// What is wanted of an instance, and the bounds of asking for it.
-#[derive(Debug, Clone, Copy)]
-pub struct Task<'a> {
+/// One instance while it is worked on.
+#[derive(Debug)]
+pub struct Managed<'a> {
     /// The instance.
     pub instance: &'a Instance,
     /// Which of its servers are wanted.
     pub wanted: Wanted<'a>,
-    /// What is to become of them.
-    pub change: &'a Change,
     /// The longest that it may take to answer.
     pub timeout: Duration,
     /// Whether a signal has asked the run to end.
     pub interrupt: &'a Interrupt,
+    /// How it was observed last.
+    pub current: Observation,
+    /// What was planned last, a plan for each server of `current`.
+    pub planned: Vec<Planned>,
+    /// What became of its servers, an outcome for each server of `current`.
+    pub outcomes: Vec<Outcome>,
+    /// What stopped the work on it.
+    pub error: Option<Error>,
+    /// What is worth knowing although it is no failure.
+    pub warnings: Vec<String>,
+    /// Whether HAProxy was reloaded during the run.
+    pub was_reloaded: bool,
+    /// Its server-state file, where that is kept in step.
+    pub state_file: Option<String>,
+    /// That file as it was before the run.
+    pub former_state_file: Option<StateFile>,
+    /// What became of it.
+    pub persisted: Option<Persisted>,
 }
 
-/// Carries a plan out on one instance.
-#[must_use]
-pub fn converge(task: &Task<'_>, observation: &Observation, planned: &[Planned]) -> Converged {
-    let mut work = Work {
-        task,
-        current: observation.clone(),
-        planned: planned.to_vec(),
-        outcomes: observation.servers.iter().map(Outcome::untouched).collect(),
-        warnings: Vec::new(),
-    };
-    let error = work.run().err();
-    work.judge();
-    let Work { current, outcomes, warnings, .. } = work;
-    Converged { outcomes, process: current.process, error, warnings }
-}
+impl<'a> Managed<'a> {
+    /// Starts the work on an instance that was observed.
+    #[must_use]
+    pub fn new(
+        instance: &'a Instance,
+        wanted: Wanted<'a>,
+        timeout: Duration,
+        interrupt: &'a Interrupt,
+        observation: Observation,
+    ) -> Self {
+        Self {
+            instance,
+            wanted,
+            timeout,
+            interrupt,
+            outcomes: observation.servers.iter().map(Outcome::untouched).collect(),
+            current: observation,
+            planned: Vec::new(),
+            error: None,
+            warnings: Vec::new(),
+            was_reloaded: false,
+            state_file: None,
+            former_state_file: None,
+            persisted: None,
+        }
+    }
 
-/// The state of the work on one instance.
-struct Work<'a> {
-    task: &'a Task<'a>,
-    current: Observation,
-    planned: Vec<Planned>,
-    outcomes: Vec<Outcome>,
-    warnings: Vec<String>,
-}
-
-impl Work<'_> {
-    fn run(&mut self) -> Result<()> {
-        for _ in 0..PROCESSES {
-            let commands = self.commands();
-            if commands.is_empty() {
-                return Ok(());
+    /// Plans for the servers as they were observed last; what has failed before is left as it is.
+    pub fn plan(&mut self, goals: Goals<'_>) {
+        self.planned = plan(goals, &self.current.servers);
+        for (planned, outcome) in self.planned.iter_mut().zip(&self.outcomes) {
+            if outcome.error.is_some() {
+                planned.decision = Decision::Keep;
             }
-            if self.send_and_read_back(&commands)? {
+        }
+    }
+
+    /// Predicts what a run to the goals would send, and how the servers would be then.
+    pub fn foresee(&mut self, goals: Goals<'_>) {
+        self.plan(goals);
+        for ((planned, outcome), server) in self.planned.iter().zip(&mut self.outcomes).zip(&mut self.current.servers) {
+            match &planned.decision {
+                Decision::Change(actions) => {
+                    outcome.commands.extend(actions.iter().map(|&action| line(server, action)));
+                }
+                Decision::Refuse(error) => outcome.error = Some(error.clone()),
+                Decision::Keep | Decision::Disabled => {}
+            }
+            outcome.after = Some(planned.after);
+            server.foresee(&planned.after);
+        }
+    }
+
+    /// Plans, applies and verifies, following HAProxy over reloads; what fails is in the outcomes or in `error`.
+    pub fn carry_out(&mut self, goals: Goals<'_>, direction: Direction) {
+        if self.error.is_none() {
+            self.error = self.try_to_carry_out(goals, direction).err();
+            self.judge(|_| false);
+        }
+    }
+
+    fn try_to_carry_out(&mut self, goals: Goals<'_>, direction: Direction) -> Result<()> {
+        self.plan(goals);
+        for _ in 0..PROCESSES {
+            let commands = self.commands(direction);
+            if commands.is_empty() || self.send_and_read_back(&commands)? {
                 return Ok(());
             }
             self.follow()?;
+            self.plan(goals);
         }
-        if self.commands().is_empty() {
+        if self.commands(direction).is_empty() {
             return Ok(());
         }
         Err(Error::new(
@@ -123,65 +195,172 @@ impl Work<'_> {
     }
 
     /// The commands that the plan needs, each with the place of its server.
-    fn commands(&self) -> Vec<(usize, String)> {
+    fn commands(&self, direction: Direction) -> Vec<(usize, String)> {
         let of = |index: usize| -> Vec<(usize, String)> {
             match (self.planned.get(index).map(|planned| &planned.decision), self.current.servers.get(index)) {
-                (Some(Decision::Change(actions)), Some(server)) => actions
-                    .iter()
-                    .map(|&action| (index, command::Change { target: server.target.clone(), action }.to_string()))
-                    .collect(),
+                (Some(Decision::Change(actions)), Some(server)) => {
+                    actions.iter().map(|&action| (index, line(server, action))).collect()
+                }
                 _ => Vec::new(),
             }
         };
-        order(&self.current.servers).into_iter().flat_map(of).collect()
+        let mut order = order(&self.current.servers);
+        if direction == Direction::Backward {
+            order.reverse();
+        }
+        order.into_iter().flat_map(of).collect()
     }
 
     /// Sends the commands and reads all servers back; tells whether the same process has answered throughout.
     fn send_and_read_back(&mut self, commands: &[(usize, String)]) -> Result<bool> {
-        let timeout = self.task.timeout;
-        if let Some(interrupted) = self.task.interrupt.check() {
+        if let Some(interrupted) = self.interrupt.check() {
             return Err(interrupted);
         }
-        let mut opened = open(&self.current.address, timeout)?;
-        if !opened.process.is(&self.current.process) {
-            opened.connection.close();
+        let Some(failure) = self.send(commands)? else { return Ok(false) };
+        if !self.read_back().map_err(|error| failure.clone().unwrap_or(error))? {
             return Ok(false);
         }
-        let lines: Vec<String> = commands.iter().map(|(_, line)| line.clone()).collect();
-        let (replies, failure) = apply(&mut opened.connection, &lines, self.task.interrupt);
-        opened.connection.close();
-        for ((index, line), reply) in commands.iter().zip(&replies) {
-            self.note(*index, line, reply);
-        }
-        let servers: Vec<&Server> = self.current.servers.iter().collect();
-        let read = verify(&self.current.address, &servers, self.current.backends, timeout);
-        let (process, read) = match read {
-            Ok(read) => read,
-            Err(error) => {
-                for outcome in &mut self.outcomes {
-                    outcome.after = None;
-                }
-                return Err(failure.unwrap_or(error));
-            }
-        };
-        if !process.is(&self.current.process) {
-            self.warnings.push(format!(
-                "the HAProxy at {} was reloaded during the run (process {} took over from {})",
-                self.current.address, process.pid, self.current.process.pid
-            ));
-            return Ok(false);
-        }
-        self.take(read);
         match failure {
             // What was sent has been read back, so that its outcome is known; what was not sent still counts.
-            Some(error) if error.kind == ErrorKind::Interrupted => Err(error),
-            Some(error) if self.is_short() => Err(error),
+            Some(error) if error.kind == ErrorKind::Interrupted || self.is_short() => Err(error),
             Some(error) => {
                 self.warnings.push(format!("{error}; the servers were read back as wanted all the same"));
                 Ok(true)
             }
             None => Ok(true),
         }
+    }
+
+    /// Sends the commands; returns nothing where another process answers, otherwise what stopped it.
+    fn send(&mut self, commands: &[(usize, String)]) -> Result<Option<Option<Error>>> {
+        let mut opened = open(&self.current.address, self.timeout)?;
+        if !opened.process.is(&self.current.process) {
+            opened.connection.close();
+            self.note_reload(opened.process.pid);
+            return Ok(None);
+        }
+        let lines: Vec<String> = commands.iter().map(|(_, line)| line.clone()).collect();
+        let (replies, failure) = apply(&mut opened.connection, &lines, self.interrupt);
+        opened.connection.close();
+        for ((index, line), reply) in commands.iter().zip(&replies) {
+            self.note(*index, line, reply);
+        }
+        Ok(Some(failure))
+    }
+
+    /// Ends the sessions of the servers at the given places; what HAProxy refuses is their failure.
+    ///
+    /// # Errors
+    /// When the instance does not answer.
+    pub fn shut_sessions(&mut self, places: &[usize]) -> Result<()> {
+        let of = |&index: &usize| Some((index, line(self.current.servers.get(index)?, Action::ShutdownSessions)));
+        let commands: Vec<(usize, String)> = places.iter().filter_map(of).collect();
+        let sent = self.send(&commands)?;
+        for &place in places {
+            if let Some(outcome) = self.outcomes.get_mut(place) {
+                // 'Proxy is disabled.' is also what a process says that is about to end: the next look tells.
+                outcome.is_disabled = false;
+            }
+        }
+        match sent {
+            Some(Some(error)) => Err(error),
+            Some(None) | None => Ok(()),
+        }
+    }
+
+    /// Looks again at servers that somebody else may have set meanwhile, and follows HAProxy over a reload; tells whether
+    /// the same process has answered.
+    pub fn refresh(&mut self) -> bool {
+        self.outcomes.iter().all(|outcome| outcome.commands.is_empty()) || self.look_again(|_| false)
+    }
+
+    /// Does so before the next step: what somebody else has set as that step would is as good.
+    pub fn refresh_for(&mut self, goals: Goals<'_>) {
+        self.look_again(|server| shortfall(&goals(server), server).is_none());
+    }
+
+    fn look_again(&mut self, is_as_good: impl Fn(&Server) -> bool) -> bool {
+        if self.error.is_some() {
+            return true;
+        }
+        match self.read_back() {
+            Ok(true) => self.judge(is_as_good),
+            Ok(false) => {
+                self.error = self.follow().err();
+                return false;
+            }
+            Err(error) => self.error = Some(error),
+        }
+        true
+    }
+
+    /// Reads all servers back; tells whether the process is still the same.
+    ///
+    /// # Errors
+    /// When the instance does not answer, or not as HAProxy does.
+    pub fn read_back(&mut self) -> Result<bool> {
+        let servers: Vec<&Server> = self.current.servers.iter().collect();
+        let read = verify(&self.current.address, &servers, self.current.backends, self.timeout);
+        let (process, read) = read.inspect_err(|_| {
+            for outcome in &mut self.outcomes {
+                outcome.after = None;
+            }
+        })?;
+        if !process.is(&self.current.process) {
+            self.note_reload(process.pid);
+            return Ok(false);
+        }
+        self.take(read);
+        Ok(true)
+    }
+
+    /// Reads the statistics of the servers at the given places; nothing where another process answers.
+    ///
+    /// # Errors
+    /// When the instance does not answer, or not as HAProxy does.
+    pub fn look(&mut self, places: &[usize]) -> Result<Option<Vec<Option<StatRow>>>> {
+        let servers: Vec<&Server> = places.iter().filter_map(|index| self.current.servers.get(*index)).collect();
+        let (process, mut rows) = read_load(&self.current.address, &servers, self.timeout)?;
+        if !process.is(&self.current.process) {
+            self.note_reload(process.pid);
+            return Ok(None);
+        }
+        let old = self.master().map(|master| load_on_old_workers(&master, &servers, self.timeout)).transpose()?;
+        for (server, row) in servers.iter().zip(&mut rows) {
+            let old = old.as_ref().and_then(|old| old.get(&(server.backend.clone(), server.server.clone())));
+            if let (Some(row), Some(old)) = (row, old) {
+                row.sessions = row.sessions.saturating_add(*old);
+            }
+        }
+        for (index, row) in places.iter().zip(&rows) {
+            if let (Some(outcome), Some(server)) = (self.outcomes.get_mut(*index), self.current.servers.get_mut(*index))
+            {
+                outcome.last_seen.clone_from(row);
+                server.stat.clone_from(row);
+            }
+        }
+        Ok(Some(rows))
+    }
+
+    /// The CLI of the master, if there is one.
+    fn master(&self) -> Option<Address> {
+        match self.current.door {
+            Door::Master => Some(self.current.address.clone()),
+            Door::Stats => self.instance.masters.first().cloned(),
+        }
+    }
+
+    fn note_reload(&mut self, pid: u32) {
+        self.was_reloaded = true;
+        let old = self.current.process.pid;
+        let unseen = match self.master() {
+            Some(_) => String::new(),
+            None => format!("; what {old} still serves cannot be seen without a master CLI (-S)"),
+        };
+        self.warnings.push(format!(
+            "the HAProxy at {} was reloaded during the run (process {pid} took over from {old}){unseen}",
+            self.current.address
+        ));
     }
 
     /// Notes what HAProxy answered to one command.
@@ -211,17 +390,18 @@ impl Work<'_> {
 
     /// Tells whether a server that was to be set is not as wanted.
     fn is_short(&self) -> bool {
-        let is_short = |server: &Server| shortfall(self.task.change, server).is_some();
         self.current.servers.iter().zip(&self.planned).zip(&self.outcomes).any(|((server, planned), outcome)| {
-            matches!(planned.decision, Decision::Change(_)) && (outcome.after.is_none() || is_short(server))
+            matches!(planned.decision, Decision::Change(_))
+                && (outcome.after.is_none() || shortfall(&planned.goal, server).is_some())
         })
     }
 
-    /// Observes the new process and plans again; servers keep how they were before the run.
-    fn follow(&mut self) -> Result<()> {
-        let Task { instance, wanted, change, timeout, .. } = *self.task;
-        let observation = observe(instance, wanted, Detail::Links, timeout)?;
-        self.planned = plan(change, &observation.servers);
+    /// Observes the process that answers now; servers keep how they were before the run.
+    ///
+    /// # Errors
+    /// As [`observe`].
+    pub fn follow(&mut self) -> Result<()> {
+        let observation = observe(self.instance, self.wanted, Detail::Links, self.timeout)?;
         let mut former = VecDeque::from(std::mem::take(&mut self.outcomes));
         for server in &observation.servers {
             let known = former
@@ -238,25 +418,52 @@ impl Work<'_> {
             self.warnings.push(format!("{} is gone since HAProxy was reloaded", gone.before.full_name()));
         }
         self.current = observation;
+        // What was planned for the old process says nothing of the new one.
+        self.planned.clear();
         Ok(())
     }
 
-    /// Says of each server why it is not as wanted.
-    fn judge(&mut self) {
+    /// Says of each server why it is not as planned, unless that is as good.
+    fn judge(&mut self, is_as_good: impl Fn(&Server) -> bool) {
         for ((outcome, planned), server) in self.outcomes.iter_mut().zip(&self.planned).zip(&self.current.servers) {
-            if outcome.error.is_some() || outcome.is_disabled {
+            if outcome.error.is_some() || outcome.is_disabled || (outcome.after.is_some() && is_as_good(server)) {
                 continue;
             }
             if outcome.after.is_none() {
-                let msg = format!("{} could not be read back", outcome.before.full_name());
-                let error = Error::new(ErrorKind::BadReply, msg);
+                let unread = || {
+                    let msg = format!("{} is gone: it could not be read back", outcome.before.full_name());
+                    Error::new(ErrorKind::ServerNotFound, msg)
+                };
+                let error = self.error.clone().unwrap_or_else(unread);
                 outcome.error = Some(error.on_server(&outcome.before.backend, &outcome.before.server));
                 continue;
             }
-            outcome.error = shortfall(self.task.change, server).map(|shortfall| match &planned.decision {
-                Decision::Refuse(refusal) => refusal.clone(),
-                Decision::Keep | Decision::Change(_) | Decision::Disabled => shortfall,
+            outcome.error = shortfall(&planned.goal, server).map(|shortfall| match (&planned.decision, &self.error) {
+                (Decision::Refuse(refusal), _) => refusal.clone(),
+                // What stopped the work on the instance is why, and nobody else.
+                (Decision::Change(_), Some(error)) => error.clone().on_server(&server.backend, &server.server),
+                (Decision::Keep | Decision::Change(_) | Decision::Disabled, _) => shortfall,
             });
         }
     }
+
+    /// Says of each server that is not as wanted in the end what ended the run before.
+    pub fn give_up(&mut self, change: &Change, why: &Error) {
+        for (outcome, server) in self.outcomes.iter_mut().zip(&self.current.servers) {
+            if outcome.error.is_none() && !outcome.is_disabled && shortfall(change, server).is_some() {
+                outcome.error = Some(why.clone().on_server(&server.backend, &server.server));
+            }
+        }
+    }
+
+    /// Tells whether the instance or one of its servers has failed.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.error.is_some() || self.outcomes.iter().any(|outcome| outcome.error.is_some())
+    }
+}
+
+/// Writes the command for an action on a server.
+fn line(server: &Server, action: Action) -> String {
+    command::Change { target: server.target.clone(), action }.to_string()
 }

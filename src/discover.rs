@@ -25,7 +25,7 @@
 
 mod condition;
 mod config;
-mod lexer;
+pub(crate) mod lexer;
 mod mounts;
 mod places;
 mod process;
@@ -71,8 +71,12 @@ pub struct Candidate {
     ///
     /// They are all of one HAProxy, though they may differ in level; none is missed while another answers.
     pub sockets: Vec<Address>,
+    /// Those of the sockets that are the master CLI's.
+    pub masters: Vec<Address>,
     /// Where it is known from.
     pub origin: Origin,
+    /// All files of its configuration, in the order in which HAProxy reads them.
+    pub files: Vec<PathBuf>,
 }
 
 /// Where a candidate is known from.
@@ -91,6 +95,12 @@ pub struct Discovery {
     pub candidates: Vec<Candidate>,
     /// What was left out and why, a sentence each.
     pub warnings: Vec<String>,
+}
+
+/// Reads a configuration file that was found and trusted before.
+#[must_use]
+pub fn configuration(path: &Path) -> Option<Vec<u8>> {
+    Owners::new(Host::real().caller).read(path).ok()
 }
 
 /// Finds every HAProxy of this host.
@@ -137,6 +147,8 @@ struct Subject<'a> {
 #[derive(Default)]
 struct Usable {
     addresses: Vec<Address>,
+    /// Those of them that are the master's.
+    masters: Vec<Address>,
     /// Which file declares the first of them.
     file: Option<usize>,
     /// Why the others cannot.
@@ -252,7 +264,9 @@ impl Host {
                 config: Some(file.clone()),
                 pid: Some(process.pid),
                 sockets: usable.addresses,
+                masters: usable.masters,
                 origin: Origin::Running,
+                files: files.paths.iter().map(|(file, _)| file.clone()).collect(),
             }),
             _ => Err(Verdict::LeftOut(without_socket(process, &usable.refused))),
         }
@@ -272,6 +286,7 @@ impl Host {
             }
         }
         for address in self.master_addresses(subject, settings.chroot.as_deref(), owners) {
+            usable.masters.extend(address.as_ref().ok().cloned());
             usable.take(address);
         }
         usable
@@ -312,7 +327,18 @@ impl Host {
         if let (false, Some(config)) = (sockets.is_empty(), process.arguments.configs.first()) {
             let name = InstanceName::from_path(config);
             let origin = Origin::UsualPlace;
-            add(candidates, Candidate { name, config: None, pid: Some(process.pid), sockets, origin });
+            add(
+                candidates,
+                Candidate {
+                    name,
+                    config: None,
+                    pid: Some(process.pid),
+                    masters: sockets.clone(),
+                    sockets,
+                    origin,
+                    files: Vec::new(),
+                },
+            );
         }
         Verdict::Unknown(format!(
             "{} has a configuration that is not known here ({why}), so that only the usual places were searched for its \
@@ -343,7 +369,9 @@ impl Host {
                     config: None,
                     pid: None,
                     sockets: vec![address],
+                    masters: Vec::new(),
                     origin: Origin::UsualPlace,
+                    files: Vec::new(),
                 }),
                 (Err(Refusal::Untrusted(why) | Refusal::Unreadable(why)), _) => found.warnings.push(format!(
                     "the socket {} is left out because {why}; to use it, name it in `instances`",

@@ -10,7 +10,7 @@ use std::fmt;
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
-    /// The request is not understood or contradicts itself; nothing was looked at.
+    /// The request is not understood, contradicts itself or does not fit the instances; nothing was changed.
     BadRequest,
     /// An instance was asked for by a name that no running HAProxy of this host has, or no HAProxy was discovered.
     InstanceNotFound,
@@ -30,11 +30,11 @@ pub enum ErrorKind {
     ServerNotFound,
     /// A backend or pattern that was asked for matches nothing.
     BackendNotFound,
-    /// The change would leave a backend with fewer usable servers than `guard` allows.
+    /// The change would leave a backend with fewer usable servers than `guard` allows, or other runs cannot be kept out.
     GuardRefused,
     /// A matched server is not in the state that `expect` names.
     ExpectationFailed,
-    /// Another owner has taken the server out.
+    /// Another owner has taken the server out, and it was to be `ready`.
     Owned,
     /// Another run on the same HAProxy did not end within `lock_timeout`.
     Locked,
@@ -42,9 +42,9 @@ pub enum ErrorKind {
     UnreachableState,
     /// The command was accepted, but something else, mostly an agent check, has set the server back.
     Overridden,
-    /// Sessions were left when the time was over.
+    /// Sessions were left when the time of `drain`, `wait` or `shutdown_sessions` was over.
     NotDrained,
-    /// The server did not take traffic when the time was over.
+    /// The server did not take traffic when the time of `wait` was over.
     NotUp,
     /// HAProxy refused a command; the sentence shows its answer.
     CommandRejected,
@@ -54,7 +54,7 @@ pub enum ErrorKind {
     Reloaded,
     /// A signal ended the run before it was done.
     Interrupted,
-    /// HAProxy's server-state file could not be read or written.
+    /// HAProxy's server-state file could not be read or written; it is as it was.
     StateFile,
     /// A defect of this program.
     Internal,

@@ -1,5 +1,7 @@
 //! Which instances a request means: those it names, among those that are discovered, or those at the addresses it gives.
 
+use std::path::PathBuf;
+
 use crate::discover::{Candidate, Discovery, Origin};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::{Address, InstanceName};
@@ -16,6 +18,10 @@ pub struct Instance {
     pub origin: String,
     /// How sure it is that it exists.
     pub presence: Presence,
+    /// Those of the addresses that are known to be the CLI of its master.
+    pub masters: Vec<Address>,
+    /// The files of its configuration, where they are known.
+    pub files: Vec<PathBuf>,
 }
 
 /// How sure it is that an instance exists.
@@ -62,6 +68,8 @@ pub fn select(wanted: Option<&[WantedInstance]>, discovery: &Discovery) -> Resul
                 addresses: vec![address.clone()],
                 origin: address.to_string(),
                 presence: Presence::Certain,
+                masters: Vec::new(),
+                files: Vec::new(),
             }),
             WantedInstance::Named(name) => {
                 let named = discovered.iter().filter(|instance| instance.name == *name);
@@ -95,6 +103,8 @@ impl From<&Candidate> for Instance {
                 Origin::Running => Presence::Certain,
                 Origin::UsualPlace => Presence::Possible,
             },
+            masters: candidate.masters.clone(),
+            files: candidate.files.clone(),
         }
     }
 }
@@ -156,7 +166,9 @@ mod tests {
             config: Some(format!("/etc/haproxy/{name}.cfg").into()),
             pid: Some(1),
             sockets: vec![Address::parse(&format!("/run/haproxy/{name}.sock")).unwrap()],
+            masters: Vec::new(),
             origin: Origin::Running,
+            files: Vec::new(),
         }
     }
 

@@ -5,23 +5,37 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
+use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The signals that ask a run to end.
 const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE];
 
 /// Whether a signal has asked the run to end.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Interrupt {
     fd: Option<SignalFd>,
     seen: OnceLock<&'static str>,
 }
 
+impl Default for Interrupt {
+    fn default() -> Self {
+        Self::never()
+    }
+}
+
 impl Interrupt {
+    /// Makes one that no signal reaches.
+    #[must_use]
+    pub const fn never() -> Self {
+        Self { fd: None, seen: OnceLock::new() }
+    }
+
     /// Holds the signals back from now on; to be called before any thread is started.
     ///
     /// # Errors
@@ -43,6 +57,22 @@ impl Interrupt {
         })?;
         let msg = format!("the run was ended by {signal} before it was done; run it again to finish it");
         Some(Error::new(ErrorKind::Interrupted, msg))
+    }
+
+    /// Waits, but not longer than until a signal comes.
+    ///
+    /// # Errors
+    /// The failure that ends the run, once a signal has come.
+    pub fn pause(&self, time: Duration) -> Result<()> {
+        match &self.fd {
+            Some(fd) => {
+                let limit = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+                // That it was cut short, or could not wait at all, is no harm: who waits looks at the clock.
+                let _ = poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], limit);
+            }
+            None => std::thread::sleep(time),
+        }
+        self.check().map_or(Ok(()), Err)
     }
 
     /// Returns the file descriptor that becomes readable when a signal has come, for those who wait.

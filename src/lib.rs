@@ -17,16 +17,29 @@ pub mod discover;
 pub mod instances;
 pub mod observe;
 
+pub mod guard;
 pub mod missing;
 pub mod plan;
+pub mod refuse;
 
 pub mod apply;
 pub mod converge;
 pub mod verify;
 
+pub mod deadline;
+pub mod drain;
+pub mod exclusion;
+pub mod fleet;
+pub mod old_workers;
+pub mod ownership;
+pub mod persist;
+pub mod rollback;
+pub mod wait;
+
 pub mod report;
 
 pub mod interrupt;
+pub mod keep;
 pub mod runtime;
 pub mod side_by_side;
 

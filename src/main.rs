@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use haproxy_server::error::{Error, ErrorKind};
+use haproxy_server::fleet::Progress;
 use haproxy_server::interrupt::Interrupt;
 use haproxy_server::pipeline;
 use haproxy_server::report::{self, Report, to_ascii_json};
@@ -35,9 +36,20 @@ Fields of a request (all of them: haproxy_server --schema request):
   weight=0..256|N%      the wanted weight
   backend=NAMES         only in these backends
   instances=NAMES       only on these HAProxy instances: names, or addresses of stats sockets
+  health=enabled|disabled, agent=enabled|disabled   health and agent checks
+  drain=true            before maint, until no session is left
+                        (drain.timeout=SECONDS, drain.on_timeout=fail|rollback|maint|shutdown)
+  shutdown_sessions=true    ends the sessions that are left in maint
+  wait=true             after the change, until servers take traffic or are free of sessions
+                        (wait.timeout=SECONDS, wait.stable=SECONDS)
+  guard.min_available=N|N%  refuses to leave fewer usable servers in a backend
+  expect.admin_state=STATE  refuses where a server is in another state
+  on_failure=keep|rollback  what happens to what was changed when a later part fails
+  state_file=PATH       HAProxy's server-state file, kept in step (state_file.INSTANCE=PATH)
+  owner=NAME, reason=TEXT, expires=+2h, ignore_owner=true    who takes a server out, why, until when
   on_missing=fail|fail_each|elsewhere_ok|ignore    what a name that matches nothing means
-  on_unreachable=fail|skip   what an instance that cannot be asked means
-  dry_run=BOOL, diff=BOOL, timeout=SECONDS
+  on_unreachable=fail|skip  what an instance that cannot be asked means
+  dry_run=BOOL, diff=BOOL, timeout=SECONDS, lock_timeout=SECONDS
 
 Options:
   --dry-run             plans and reports, but changes nothing
@@ -103,10 +115,22 @@ fn finish(options: &Options, request: Result<(Request, Interrupt), Refused>) -> 
     match request {
         Err(refused) => write_report(options, None, &report::refusal(&refused)),
         Ok((request, interrupt)) => {
-            let outcome = pipeline::run(&request, &interrupt);
+            let outcome = show_progress(|progress| pipeline::run(&request, &interrupt, progress));
             write_report(options, Some(&request), &report::report(&request, &outcome))
         }
     }
+}
+
+/// Shows how long waits go, in one line of a terminal that is written over and cleared in the end.
+fn show_progress<R>(run: impl FnOnce(Progress<'_>) -> R) -> R {
+    if !io::stderr().is_terminal() {
+        return run(&|_| ());
+    }
+    let result = run(&|line| {
+        let _ = write!(io::stderr(), "\r\x1b[K{line}");
+    });
+    let _ = write!(io::stderr(), "\r\x1b[K");
+    result
 }
 
 fn refused(options: &Options, error: Error) -> Refused {
@@ -238,7 +262,9 @@ fn write_report(options: &Options, request: Option<&Request>, report: &Report<'_
             to_ascii_json(&mut out, report).and_then(|()| out.flush())
         }
         Format::Text => {
-            let text = request.map(|request| report::text(request, report)).unwrap_or_default();
+            // A failure without a server to show is a sentence on standard error alone.
+            let shown = request.filter(|_| !report.failed || !report.servers.is_empty());
+            let text = shown.map(|request| report::text(request, report)).unwrap_or_default();
             let mut err = io::stderr().lock();
             for warning in &report.warnings {
                 let _ = writeln!(err, "warning: {warning}");

@@ -2,16 +2,18 @@
 //!
 //! Every dump is streamed: only the servers that are wanted are kept.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, ErrorKind, Result, excerpt};
 use crate::instances::Instance;
 use crate::name::{Address, Pattern, Selector};
+use crate::plan::State;
+use crate::request::Switch;
 use crate::runtime::command::{Query, Reference, Target, Uniqueness};
 use crate::runtime::parse::{
-    Info, Level, ParseError, Start, StatHeader, StatRow, StateHeader, StateRow, state_version,
+    AnyRow, Info, Level, ParseError, Start, StatHeader, StatRow, StateHeader, StateRow, state_version,
 };
 use crate::runtime::socket::{Connection, Door};
 use crate::state::{AdminFlags, OperationalState};
@@ -27,7 +29,7 @@ const STOPPING_TRIES: u32 = 50;
 const STOPPING_PAUSE: Duration = Duration::from_millis(20);
 
 /// A HAProxy process: the same number may come again, but not with the same start.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Process {
     /// The version, as `2.6.12-1+deb12u4`.
     pub version: String,
@@ -38,11 +40,12 @@ pub struct Process {
     /// How exact that is, in seconds.
     tolerance: u64,
     /// When this was read.
+    #[serde(skip, default = "Instant::now")]
     seen: Instant,
 }
 
 impl Process {
-    fn new(info: &Info) -> Self {
+    pub(crate) fn new(info: &Info) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let (started, tolerance) = match info.start {
             Start::At(at) => (at, 0),
@@ -64,7 +67,29 @@ impl Process {
         };
         self.pid == other.pid && self.started.abs_diff(other.started) <= tolerance
     }
+
+    /// Returns what stands for the process in the name of a file: the same on every call.
+    ///
+    /// A start that is computed from an uptime in whole seconds gives another number every time, so that the process id
+    /// alone must do there.
+    #[must_use]
+    pub fn key(&self) -> String {
+        match self.tolerance {
+            0 => format!("{}-{}", self.pid, self.started),
+            _ => self.pid.to_string(),
+        }
+    }
 }
+
+impl PartialEq for Process {
+    /// Compares what was read, not when.
+    fn eq(&self, other: &Self) -> bool {
+        (&self.version, self.pid, self.started, self.tolerance)
+            == (&other.version, other.pid, other.started, other.tolerance)
+    }
+}
+
+impl Eq for Process {}
 
 /// A server as it was observed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,8 +122,19 @@ pub struct Server {
     pub stat: Option<StatRow>,
 }
 
-/// The flag of a check that is enabled (`CHK_ST_ENABLED` in HAProxy's `include/haproxy/check-t.h`).
+/// The flags of a check that is configured, and of one that is enabled (`CHK_ST_CONFIGURED` and `CHK_ST_ENABLED` in
+/// HAProxy's `include/haproxy/check-t.h`).
+const CHECK_CONFIGURED: u32 = 2;
 const CHECK_ENABLED: u32 = 4;
+
+/// Reads whether a check runs; nothing where it is not configured.
+fn switch(check: u32) -> Option<Switch> {
+    match (check & CHECK_CONFIGURED != 0, check & CHECK_ENABLED != 0) {
+        (false, _) => None,
+        (true, true) => Some(Switch::Enabled),
+        (true, false) => Some(Switch::Disabled),
+    }
+}
 
 impl Server {
     /// Makes a server of a row.
@@ -129,16 +165,42 @@ impl Server {
         self.server_id == 0
     }
 
+    /// Returns whether its health check runs; nothing where it has none.
+    #[must_use]
+    pub fn health(&self) -> Option<Switch> {
+        switch(self.check)
+    }
+
+    /// Returns whether its agent check runs; nothing where it has none.
+    #[must_use]
+    pub fn agent(&self) -> Option<Switch> {
+        switch(self.agent)
+    }
+
     /// Tells whether a health check is under way.
     #[must_use]
     pub fn has_check(&self) -> bool {
-        self.check & CHECK_ENABLED != 0
+        self.health() == Some(Switch::Enabled)
     }
 
     /// Tells whether an agent check is under way, which may set the state by itself.
     #[must_use]
     pub fn has_agent(&self) -> bool {
-        self.agent & CHECK_ENABLED != 0
+        self.agent() == Some(Switch::Enabled)
+    }
+
+    /// Makes it look as it is predicted to be.
+    pub fn foresee(&mut self, after: &State) {
+        let set = |check: u32, switch: Option<Switch>| match switch {
+            Some(Switch::Enabled) => check | CHECK_ENABLED,
+            Some(Switch::Disabled) => check & !CHECK_ENABLED,
+            None => check,
+        };
+        self.flags = after.flags;
+        self.operational = after.operational;
+        self.weight = after.weight;
+        self.check = set(self.check, after.health);
+        self.agent = set(self.agent, after.agent);
     }
 
     /// Returns the server that this one tracks, as `backend/server`, where that was asked.
@@ -206,6 +268,8 @@ pub enum Detail {
     Links,
     /// What a status shows: sessions, queue and check as well.
     Statistics,
+    /// What a guard needs: the servers that are not wanted as well, and all about all of them.
+    Everything,
 }
 
 /// What an instance said.
@@ -221,6 +285,10 @@ pub struct Observation {
     pub level: Level,
     /// The wanted servers, in HAProxy's order.
     pub servers: Vec<Server>,
+    /// The other servers, where everything was asked for.
+    pub others: Vec<Server>,
+    /// How many other servers take traffic in each backend that has a wanted one, by the number of the backend.
+    pub usable_others: HashMap<u32, u32>,
     /// How many backends have servers.
     pub backends: usize,
     /// Which of the wanted backends exist, also where they have no wanted server.
@@ -232,13 +300,33 @@ pub struct Observation {
 /// # Errors
 /// When none of its sockets leads to a HAProxy that answers in time and is understood.
 pub fn observe(instance: &Instance, wanted: Wanted<'_>, detail: Detail, timeout: Duration) -> Result<Observation> {
-    let mut opened = open_best(instance, timeout)?;
-    let (servers, backends, backends_found) = read_servers(&mut opened, wanted)?;
+    observe_through(open_best(instance, timeout)?, wanted, detail)
+}
+
+/// Asks for the wanted servers over a connection that is open already, and closes it.
+///
+/// # Errors
+/// When the answer does not come in time, or is not understood.
+pub fn observe_through(mut opened: Opened, wanted: Wanted<'_>, detail: Detail) -> Result<Observation> {
+    let Dump { servers, backends, backends_found, usable_others } = read_servers(&mut opened, wanted, detail)?;
     let Opened { mut connection, address, process, level } = opened;
-    let mut observation =
-        Observation { address, door: connection.door(), process, level, servers, backends, backends_found };
+    let mut observation = Observation {
+        address,
+        door: connection.door(),
+        process,
+        level,
+        servers,
+        others: Vec::new(),
+        usable_others,
+        backends,
+        backends_found,
+    };
     read_statistics(&mut connection, &mut observation.servers, detail)?;
     connection.close();
+    if detail == Detail::Everything {
+        let is_wanted = |it: &Server| wanted.matches(it.backend.as_bytes(), it.server.as_bytes());
+        (observation.servers, observation.others) = observation.servers.into_iter().partition(is_wanted);
+    }
     Ok(observation)
 }
 
@@ -276,7 +364,75 @@ pub fn read_back(
         }
     }
     connection.close();
-    Ok((process, reader.finish().0))
+    Ok((process, reader.finish().servers))
+}
+
+/// Asks for the statistics of a few servers over a new connection; a server that is gone has none.
+///
+/// # Errors
+/// As [`observe`].
+pub fn read_load(address: &Address, servers: &[&Server], timeout: Duration) -> Result<(Process, Vec<Option<StatRow>>)> {
+    let Opened { mut connection, process, .. } = open(address, timeout)?;
+    let mut rows = HashMap::with_capacity(servers.len());
+    for window in servers.chunks(ONE_BY_ONE) {
+        let queries: Vec<String> = window
+            .iter()
+            .map(|server| Query::Stat { proxy: Some(server.backend_id), server: Some(server.server_id) }.to_string())
+            .collect();
+        let mut reader = StatReader::new(address, |row| {
+            rows.insert((row.backend_id, row.server_id), row);
+        });
+        let (replies, result) = connection.exchange(&queries);
+        result?;
+        for line in replies.iter().flat_map(|reply| reply.lines()) {
+            reader.line(line.as_bytes())?;
+        }
+    }
+    connection.close();
+    Ok((process, servers.iter().map(|server| rows.remove(&(server.backend_id, server.server_id))).collect()))
+}
+
+/// How servers are predicted to be, for a dump that shows them so.
+#[derive(Debug, Default)]
+pub struct Predicted<'a>(HashMap<(&'a [u8], &'a [u8]), &'a Server>);
+
+impl<'a> Predicted<'a> {
+    /// Takes the servers as they are predicted to be.
+    #[must_use]
+    pub fn of(servers: &'a [Server]) -> Self {
+        Self(servers.iter().map(|it| ((it.backend.as_bytes(), it.server.as_bytes()), it)).collect())
+    }
+}
+
+/// Asks for all servers over a new connection and hands over every line of the answer, with the predicted servers as
+/// they are predicted to be.
+///
+/// # Errors
+/// When the answer does not come in time or not complete, or with what `on_line` returned.
+pub fn dump(
+    address: &Address,
+    timeout: Duration,
+    predicted: &Predicted<'_>,
+    mut on_line: impl FnMut(&[u8]) -> std::result::Result<(), ParseError>,
+) -> Result<()> {
+    let mut opened = open(address, timeout)?;
+    let understood = |error: ParseError| not_understood(address, &error);
+    let mut header = None;
+    opened.connection.dump(&Query::ServersState(None).to_string(), |line| {
+        if line.starts_with(b"# be_id") {
+            header = Some(StateHeader::parse(line).map_err(understood)?);
+        }
+        let rewritten = match &header {
+            Some(header) if !predicted.0.is_empty() => header.rewritten(line, |backend, server| {
+                let server = predicted.0.get(&(backend, server))?;
+                Some((server.flags, server.weight, server.check, server.agent))
+            }),
+            _ => None,
+        };
+        on_line(rewritten.as_deref().unwrap_or(line)).map_err(understood)
+    })?;
+    opened.connection.close();
+    Ok(())
 }
 
 /// A connection whose process is known.
@@ -335,7 +491,10 @@ pub fn open(address: &Address, timeout: Duration) -> Result<Opened> {
 }
 
 /// Opens the socket of the instance that serves best: admin level wins, then Unix, then the first.
-fn open_best(instance: &Instance, timeout: Duration) -> Result<Opened> {
+///
+/// # Errors
+/// When none of its sockets leads to a HAProxy that answers in time and is understood.
+pub fn open_best(instance: &Instance, timeout: Duration) -> Result<Opened> {
     let mut best: Option<Opened> = None;
     let mut failure = None;
     for address in &instance.addresses {
@@ -375,8 +534,16 @@ fn not_understood(address: &Address, error: &ParseError) -> Error {
     Error::new(ErrorKind::BadReply, format!("the HAProxy at {address} gave an answer that is not understood: {error}"))
 }
 
+/// What a dump of all servers tells.
+struct Dump {
+    servers: Vec<Server>,
+    backends: usize,
+    backends_found: Vec<bool>,
+    usable_others: HashMap<u32, u32>,
+}
+
 /// Reads the state of the wanted servers.
-fn read_servers(opened: &mut Opened, wanted: Wanted<'_>) -> Result<(Vec<Server>, usize, Vec<bool>)> {
+fn read_servers(opened: &mut Opened, wanted: Wanted<'_>, detail: Detail) -> Result<Dump> {
     let mut found = vec![false; wanted.backends.len()];
     let mut last_backend = Vec::new();
     let mut reader = StateReader::new(|backend: &[u8], server: &[u8]| {
@@ -387,11 +554,11 @@ fn read_servers(opened: &mut Opened, wanted: Wanted<'_>) -> Result<(Vec<Server>,
                 *found |= pattern.matches(backend);
             }
         }
-        wanted.matches(backend, server)
+        detail == Detail::Everything || wanted.matches(backend, server)
     });
     reader.read(&mut opened.connection, &Query::ServersState(None))?;
-    let (servers, backends) = reader.finish();
-    Ok((servers, backends, found))
+    let dump = reader.finish();
+    Ok(Dump { backends_found: found, ..dump })
 }
 
 /// Reads one or more replies of `show servers state`, line by line.
@@ -408,6 +575,9 @@ struct Backends {
     count: usize,
     names: HashSet<u64>,
     shared: HashSet<u64>,
+    usable_others: u32,
+    has_wanted: bool,
+    usable: HashMap<u32, u32>,
 }
 
 impl Backends {
@@ -415,11 +585,22 @@ impl Backends {
         if self.last == Some(id) {
             return;
         }
+        self.end();
         self.last = Some(id);
         self.count += 1;
         let name = hash(name);
         if !self.names.insert(name) {
             self.shared.insert(name);
+        }
+    }
+
+    /// Keeps the count of the backend that has ended, if it has a wanted server.
+    fn end(&mut self) {
+        let count = std::mem::take(&mut self.usable_others);
+        if std::mem::take(&mut self.has_wanted)
+            && let Some(id) = self.last
+        {
+            self.usable.insert(id, count);
         }
     }
 }
@@ -465,7 +646,14 @@ impl<W: FnMut(&[u8], &[u8]) -> bool> StateReader<W> {
                             wanted(backend, server)
                         })
                         .map_err(understood)?;
-                    self.servers.extend(row.as_ref().filter(|row| !is_of_master_cli(row)).map(Server::new));
+                    match row {
+                        AnyRow::Wanted(row) if is_of_master_cli(&row) => {}
+                        AnyRow::Wanted(row) => {
+                            self.backends.has_wanted = true;
+                            self.servers.push(Server::new(&row));
+                        }
+                        AnyRow::Other { is_usable } => self.backends.usable_others += u32::from(is_usable),
+                    }
                     Ok(())
                 }
             }
@@ -479,8 +667,9 @@ impl<W: FnMut(&[u8], &[u8]) -> bool> StateReader<W> {
         Ok(())
     }
 
-    /// Returns the servers and how many backends there are.
-    fn finish(mut self) -> (Vec<Server>, usize) {
+    /// Returns what the dump tells.
+    fn finish(mut self) -> Dump {
+        self.backends.end();
         if !self.backends.shared.is_empty() {
             for server in &mut self.servers {
                 if self.backends.shared.contains(&hash(server.backend.as_bytes())) {
@@ -488,7 +677,12 @@ impl<W: FnMut(&[u8], &[u8]) -> bool> StateReader<W> {
                 }
             }
         }
-        (self.servers, self.backends.count)
+        Dump {
+            servers: self.servers,
+            backends: self.backends.count,
+            backends_found: Vec::new(),
+            usable_others: self.backends.usable,
+        }
     }
 }
 
@@ -500,51 +694,66 @@ fn read_statistics(connection: &mut Connection, servers: &mut [Server], detail: 
     let is_few = servers.len() <= ONE_BY_ONE;
     let mut asked: Vec<&mut Server> = servers
         .iter_mut()
-        .filter(|server| is_few || detail == Detail::Statistics || server.flags.has(INHERITED))
+        .filter(|server| is_few || detail != Detail::Links || server.flags.has(INHERITED))
         .filter(|server| !server.is_in_disabled_backend())
         .collect();
     if asked.is_empty() {
         return Ok(());
     }
-    let mut header: Option<StatHeader> = None;
-    let address = connection.address().clone();
-    let mut on_line = |line: &[u8], asked: &mut Vec<&mut Server>| {
-        let understood = |error: ParseError| not_understood(&address, &error);
-        match &header {
-            _ if line.is_empty() => Ok(()),
-            _ if line.starts_with(b"# ") => {
-                header = Some(StatHeader::parse(line).map_err(understood)?);
-                Ok(())
-            }
-            Some(header) => {
-                let row = header.row(line).map_err(understood)?;
-                let key = (row.backend_id, row.server_id);
-                let found = asked.binary_search_by_key(&key, |server| (server.backend_id, server.server_id)).ok();
-                if let Some(server) = found.and_then(|index| asked.get_mut(index)) {
-                    server.stat = Some(row);
-                }
-                Ok(())
-            }
-            None => Err(Error::new(
-                ErrorKind::BadReply,
-                format!("the HAProxy at {address} answered 'show stat' with '{}'", excerpt(line, 200)),
-            )),
-        }
-    };
     asked.sort_by_key(|server| (server.backend_id, server.server_id));
-    if asked.len() > ONE_BY_ONE {
-        let query = Query::Stat { proxy: None, server: None };
-        return connection.dump(&query.to_string(), |line| on_line(line, &mut asked));
-    }
+    let address = connection.address().clone();
     let queries: Vec<String> = asked
         .iter()
         .map(|server| Query::Stat { proxy: Some(server.backend_id), server: Some(server.server_id) }.to_string())
         .collect();
-    let (replies, result) = connection.exchange(&queries);
-    for reply in &replies {
-        for line in reply.lines() {
-            on_line(line.as_bytes(), &mut asked)?;
+    let mut reader = StatReader::new(&address, |row| {
+        let key = (row.backend_id, row.server_id);
+        let found = asked.binary_search_by_key(&key, |server| (server.backend_id, server.server_id)).ok();
+        if let Some(server) = found.and_then(|index| asked.get_mut(index)) {
+            server.stat = Some(row);
         }
+    });
+    if queries.len() > ONE_BY_ONE {
+        let query = Query::Stat { proxy: None, server: None };
+        return connection.dump(&query.to_string(), |line| reader.line(line));
+    }
+    let (replies, result) = connection.exchange(&queries);
+    for line in replies.iter().flat_map(|reply| reply.lines()) {
+        reader.line(line.as_bytes())?;
     }
     result
+}
+
+/// Reads one or more replies of `show stat`, line by line.
+pub(crate) struct StatReader<'a, R> {
+    address: &'a Address,
+    header: Option<StatHeader>,
+    on_row: R,
+}
+
+impl<'a, R: FnMut(StatRow)> StatReader<'a, R> {
+    pub(crate) fn new(address: &'a Address, on_row: R) -> Self {
+        Self { address, header: None, on_row }
+    }
+
+    pub(crate) fn line(&mut self, line: &[u8]) -> Result<()> {
+        let understood = |error: ParseError| not_understood(self.address, &error);
+        match &self.header {
+            _ if line.is_empty() => Ok(()),
+            _ if line.starts_with(b"# ") => {
+                self.header = Some(StatHeader::parse(line).map_err(understood)?);
+                Ok(())
+            }
+            Some(header) => {
+                (self.on_row)(header.row(line).map_err(understood)?);
+                Ok(())
+            }
+            // The proxy was deleted since it was observed.
+            None if line == b"No such proxy." => Ok(()),
+            None => Err(Error::new(
+                ErrorKind::BadReply,
+                format!("the HAProxy at {} answered 'show stat' with '{}'", self.address, excerpt(line, 200)),
+            )),
+        }
+    }
 }

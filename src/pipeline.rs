@@ -1,68 +1,157 @@
-//! The whole flow of a run on one screen: discover, observe all, plan, then act, side by side on all instances.
+//! The whole flow of a run on one screen: discover, observe all, plan, refuse or act, side by side on all instances.
 
-use crate::converge::{Converged, Task, converge};
+use std::time::{Duration, Instant};
+
+use crate::converge::Managed;
 use crate::discover::{Discovery, discover};
+use crate::drain::{End, drain, next_state};
 use crate::error::{Error, ErrorKind, Result};
+use crate::exclusion::Exclusion;
+use crate::fleet::{Fleet, Progress};
 use crate::instances::{Instance, Presence, Selected, check_names, needs_discovery, nothing_runs, select};
 use crate::interrupt::Interrupt;
 use crate::missing;
 use crate::name::Address;
-use crate::observe::{Detail, Observation, Wanted, observe};
-use crate::plan::{Decision, Planned, plan};
+use crate::observe::{Detail, Observation, Opened, Wanted, observe, observe_through, open_best};
+use crate::ownership::Ownership;
+use crate::persist::{Mode, assign, persist};
+use crate::refuse::refuse;
 use crate::report::{InstanceOutcome, RunOutcome};
-use crate::request::{Change, OnMissing, OnUnreachable, Request};
+use crate::request::{Change, OnFailure, OnMissing, OnUnreachable, Request};
+use crate::rollback::roll_back;
 use crate::runtime::parse::Level;
 use crate::side_by_side::side_by_side;
+use crate::wait::{end_sessions, wait};
+
+/// How long an open connection may have waited for the lock.
+const STALE: Duration = Duration::from_millis(500);
 
 /// Carries a request out.
 #[must_use]
-pub fn run(request: &Request, interrupt: &Interrupt) -> RunOutcome {
+pub fn run(request: &Request, interrupt: &Interrupt, progress: Progress<'_>) -> RunOutcome {
     let mut run = RunOutcome::default();
-    if let Err(error) = steps(request, interrupt, &mut run) {
+    if let Err(error) = steps(request, interrupt, progress, &mut run) {
         run.error = Some(error);
     }
     run
 }
 
 /// The steps of a run; what they find is in `run` also when one of them fails.
-fn steps(request: &Request, interrupt: &Interrupt, run: &mut RunOutcome) -> Result<()> {
+fn steps(request: &Request, interrupt: &Interrupt, progress: Progress<'_>, run: &mut RunOutcome) -> Result<()> {
     let wanted = Wanted { servers: &request.servers, backends: &request.backends };
     let Selected { chosen, others } = choose(request, run)?;
-    let asked = ask(request, wanted, chosen)?;
+    let mut exclusion = Exclusion::new(request, interrupt, progress);
+    let asked = ask(request, wanted, chosen, &mut exclusion)?;
     run.instances = asked.iter().map(|asked| asked.outcome(request)).collect();
     run.warnings.extend(asked.iter().filter_map(|asked| asked.skipped_warning(request)));
-    if let Some(interrupted) = interrupt.check() {
+    let (instances, answers): (Vec<Instance>, Vec<Result<Observation>>) =
+        asked.into_iter().map(|asked| (asked.instance, asked.answer)).unzip();
+    let start = |(instance, observation)| Managed::new(instance, wanted, request.timeout, interrupt, observation);
+    let answered = instances.iter().zip(answers).filter_map(|(instance, answer)| Some((instance, answer.ok()?)));
+    let mut fleet = Fleet { managed: answered.map(start).collect(), progress, interrupt, exclusion };
+    let result = decide_and_act(request, &mut fleet, &others, run);
+    run.take(fleet.managed);
+    result
+}
+
+/// The steps from what was observed to what was done.
+fn decide_and_act(request: &Request, fleet: &mut Fleet<'_>, others: &[Instance], run: &mut RunOutcome) -> Result<()> {
+    if let Some(interrupted) = fleet.interrupt.check() {
         return Err(interrupted);
     }
-    if run.instances.iter().any(|instance| instance.error.is_some() && !instance.is_skipped) {
+    if run.has_failed() {
         return Ok(());
     }
-    let observations: Vec<&Observation> = asked.iter().filter_map(|asked| asked.answer.as_ref().ok()).collect();
-    missing::check(request, &observations, || elsewhere(request, wanted, &others))?;
-    let Some(change) = &request.change else { return Ok(()) };
-
-    let planned: Vec<Vec<Planned>> = asked.iter().map(|asked| asked.plan(change)).collect();
-    refuse_without_rights(&asked, &planned, run);
-    if run.instances.iter().any(|instance| instance.error.is_some() && !instance.is_skipped) {
+    let observations: Vec<&Observation> = fleet.managed.iter().map(|managed| &managed.current).collect();
+    missing::check(request, &observations, || elsewhere(request, others))?;
+    let ownership = Ownership::load();
+    run.warnings.extend(ownership.warnings.iter().cloned());
+    let Some(change) = request.change else {
+        fleet.managed.iter_mut().for_each(|managed| ownership.show(managed));
+        return Ok(());
+    };
+    run.warnings.extend(fleet.exclusion.check(request)?);
+    refuse(request, change, &ownership, &mut fleet.managed);
+    assign(request, &mut fleet.managed)?;
+    if fleet.has_failed() {
         return Ok(());
     }
     if request.dry_run {
-        for (instance, planned) in run.instances.iter_mut().zip(&planned) {
-            instance.foresee(planned);
-        }
+        foresee(request, change, &mut fleet.managed);
         return Ok(());
     }
-    let work: Vec<(&Asked, Vec<Planned>)> = asked.iter().zip(planned).collect();
-    let done = side_by_side(&work, |(asked, planned)| {
-        let task = Task { instance: &asked.instance, wanted, change, timeout: request.timeout, interrupt };
-        asked.answer.as_ref().ok().map(|observation| converge(&task, observation, planned))
-    });
-    for (instance, converged) in run.instances.iter_mut().zip(done) {
-        if let Some(converged) = converged? {
-            run.warnings.extend(take(instance, converged));
-        }
+    if let Some(interrupted) = fleet.interrupt.check() {
+        return Err(interrupted);
     }
-    interrupt.check().map_or(Ok(()), Err)
+    let result = act(request, change, fleet);
+    run.warnings.extend(ownership.record(request, fleet.exclusion.folder(), &fleet.managed));
+    result
+}
+
+/// Sends what is needed and waits as long as asked; what has failed is set back if the request says so.
+fn act(request: &Request, change: Change, fleet: &mut Fleet<'_>) -> Result<()> {
+    let result = change_and_wait(request, change, fleet);
+    if let Err(error) = &result {
+        fleet.managed.iter_mut().for_each(|managed| managed.give_up(&change, error));
+    }
+    save(fleet);
+    let must_roll_back = request.on_failure == OnFailure::Rollback && (result.is_err() || fleet.has_failed());
+    if must_roll_back || matches!(result, Ok(End::Rollback)) {
+        roll_back(fleet)?;
+        save(fleet);
+    }
+    result.map(drop)
+}
+
+/// Brings the server-state files in step, under the lock, so that no other run writes an older state over it.
+fn save(fleet: &mut Fleet<'_>) {
+    if fleet.managed.iter().all(|managed| managed.state_file.is_none()) {
+        return;
+    }
+    match fleet.lock() {
+        Ok(_) => fleet.managed.iter_mut().for_each(|managed| persist(managed, Mode::Write)),
+        Err(error) => fleet.managed.iter_mut().for_each(|managed| {
+            managed.warnings.push(format!("the state file was not brought in step: {error}"));
+        }),
+    }
+}
+
+fn change_and_wait(request: &Request, change: Change, fleet: &mut Fleet<'_>) -> Result<End> {
+    let end = match request.drain {
+        Some(bounds) => drain(fleet, change, bounds)?,
+        None => {
+            fleet.carry_out(&|_, _| change)?;
+            End::Done
+        }
+    };
+    if request.wait.is_some() || request.shutdown_sessions {
+        // A reload while this run waits must not forget what it has set.
+        save(fleet);
+    }
+    // Who ends the sessions does not wait for their end before.
+    if end == End::Done
+        && let (Some(state), Some(bounds)) = (change.state, request.wait)
+        && !request.shutdown_sessions
+    {
+        wait(fleet, change, state, bounds)?;
+    }
+    if request.shutdown_sessions || end == End::Shutdown {
+        let drained = request.drain.map(|bounds| bounds.timeout).filter(|_| end != End::Shutdown);
+        let waited = request.wait.map(|bounds| bounds.timeout);
+        end_sessions(fleet, change, drained.or(waited).unwrap_or(request.timeout))?;
+    }
+    Ok(end)
+}
+
+/// Predicts what a run would send and how the servers would be then.
+fn foresee(request: &Request, change: Change, managed: &mut [Managed<'_>]) {
+    for managed in managed {
+        if request.drain.is_some() {
+            managed.foresee(&|server| Change { state: Some(next_state(server)), ..change });
+        }
+        managed.foresee(&|_| change);
+        persist(managed, Mode::Compare);
+    }
 }
 
 /// Finds the instances that the request means.
@@ -84,18 +173,21 @@ struct Asked {
 }
 
 impl Asked {
+    /// The outcome of the instance, without its servers.
     fn outcome(&self, request: &Request) -> InstanceOutcome {
-        let name = self.instance.name.as_str();
-        match &self.answer {
-            Ok(observation) => InstanceOutcome::observed(name, observation),
-            Err(error) => InstanceOutcome {
-                name: name.to_owned(),
-                socket: self.instance.addresses.first().map(Address::to_string).unwrap_or_default(),
-                process: None,
-                servers: Vec::new(),
-                error: Some(error.clone()),
-                is_skipped: request.on_unreachable == OnUnreachable::Skip,
-            },
+        let answer = self.answer.as_ref();
+        let socket = match &self.answer {
+            Ok(observation) => Some(&observation.address),
+            Err(_) => self.instance.addresses.first(),
+        };
+        InstanceOutcome {
+            name: self.instance.name.to_string(),
+            socket: socket.map(Address::to_string).unwrap_or_default(),
+            process: answer.ok().map(|answer| (answer.process.version.clone(), answer.process.pid)),
+            servers: Vec::new(),
+            error: answer.err().cloned(),
+            is_skipped: answer.is_err() && request.on_unreachable == OnUnreachable::Skip,
+            persisted: None,
         }
     }
 
@@ -103,22 +195,39 @@ impl Asked {
         let error = self.answer.as_ref().err().filter(|_| request.on_unreachable == OnUnreachable::Skip)?;
         Some(format!("{}: skipped, because {error}", self.instance.name))
     }
-
-    fn plan(&self, change: &Change) -> Vec<Planned> {
-        self.answer.as_ref().map(|observation| plan(change, &observation.servers)).unwrap_or_default()
-    }
 }
 
 /// Observes all instances side by side, and drops those that are none or that are the same HAProxy as another.
-fn ask(request: &Request, wanted: Wanted<'_>, chosen: Vec<Instance>) -> Result<Vec<Asked>> {
-    let detail = if request.change.is_some() { Detail::Links } else { Detail::Statistics };
-    let answers = side_by_side(&chosen, |instance| observe(instance, wanted, detail, request.timeout));
+///
+/// A run that changes something locks the processes first, so that what it observes stays so until it has acted.
+fn ask(
+    request: &Request,
+    wanted: Wanted<'_>,
+    chosen: Vec<Instance>,
+    exclusion: &mut Exclusion<'_>,
+) -> Result<Vec<Asked>> {
+    let detail = match (request.change, request.guard) {
+        (None, _) => Detail::Statistics,
+        (Some(_), None) => Detail::Links,
+        (Some(_), Some(_)) => Detail::Everything,
+    };
+    let opened = side_by_side(&chosen, |instance| open_best(instance, request.timeout));
+    let mut opened: Vec<Result<Opened>> = opened.into_iter().collect::<Result<_>>()?;
+    if request.change.is_some() && !request.dry_run {
+        let began = Instant::now();
+        exclusion.take(opened.iter().flatten().map(|opened| (&opened.address, &opened.process)))?;
+        if began.elapsed() > STALE {
+            // Connections that were opened before a long wait may lead to processes that have ended since.
+            opened = side_by_side(&chosen, |instance| open_best(instance, request.timeout))
+                .into_iter()
+                .collect::<Result<_>>()?;
+        }
+    }
+    let answers = side_by_side(opened, |opened| observe_through(opened?, wanted, detail));
     let mut asked: Vec<Asked> = Vec::new();
     for (instance, answer) in chosen.into_iter().zip(answers) {
         let answer = answer?;
-        if instance.presence == Presence::Possible
-            && answer.as_ref().is_err_and(|error| error.kind == ErrorKind::Unreachable)
-        {
+        if instance.presence == Presence::Possible && answer.as_ref().is_err_and(is_no_haproxy) {
             continue;
         }
         let twin = asked.iter_mut().find(|other| match (&other.answer, &answer) {
@@ -138,6 +247,11 @@ fn ask(request: &Request, wanted: Wanted<'_>, chosen: Vec<Instance>) -> Result<V
     Ok(asked)
 }
 
+/// Tells whether nothing listens at an address, or something that is no HAProxy.
+fn is_no_haproxy(error: &Error) -> bool {
+    matches!(error.kind, ErrorKind::Unreachable | ErrorKind::NotHaproxy)
+}
+
 /// Tells whether one HAProxy has answered twice. Containers may repeat process ids, so that the servers count as well.
 fn is_same(one: &Observation, other: &Observation) -> bool {
     one.process.is(&other.process)
@@ -152,33 +266,8 @@ fn rank(answer: &Result<Observation>) -> Option<(Level, bool)> {
 }
 
 /// Observes the instances that the request leaves out, for names that may be there.
-fn elsewhere(request: &Request, wanted: Wanted<'_>, others: &[Instance]) -> Vec<Observation> {
+fn elsewhere(request: &Request, others: &[Instance]) -> Vec<Observation> {
+    let wanted = Wanted { servers: &request.servers, backends: &request.backends };
     let answers = side_by_side(others, |instance| observe(instance, wanted, Detail::Links, request.timeout));
     answers.into_iter().filter_map(|answer| answer.ok()?.ok()).collect()
-}
-
-/// Refuses, before anything is sent, what the socket of an instance does not allow.
-fn refuse_without_rights(asked: &[Asked], planned: &[Vec<Planned>], run: &mut RunOutcome) {
-    for ((asked, planned), outcome) in asked.iter().zip(planned).zip(&mut run.instances) {
-        let Ok(observation) = &asked.answer else { continue };
-        let needs_rights = planned.iter().any(|planned| matches!(planned.decision, Decision::Change(_)));
-        if needs_rights && observation.level != Level::Admin {
-            let address = &observation.address;
-            let msg = format!(
-                "the socket {address} has the level '{}', but setting servers needs 'admin': write 'stats socket {address} \
-                 level admin' in the global section of haproxy.cfg and reload HAProxy",
-                observation.level.as_str()
-            );
-            outcome.error = Some(Error::new(ErrorKind::PermissionDenied, msg));
-        }
-    }
-}
-
-/// Takes over what became of an instance; returns what is worth knowing besides.
-fn take(instance: &mut InstanceOutcome, converged: Converged) -> Vec<String> {
-    let Converged { outcomes, process, error, warnings } = converged;
-    instance.servers = outcomes;
-    instance.process = Some((process.version, process.pid));
-    instance.error = error;
-    warnings.into_iter().map(|warning| format!("{}: {warning}", instance.name)).collect()
 }

@@ -5,7 +5,7 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::observe::Server;
-use crate::request::Change;
+use crate::request::{Change, Switch, WantedWeight};
 use crate::runtime::command::Action;
 use crate::state::{AdminFlags, AdminState, OperationalState, operational_after};
 
@@ -25,6 +25,8 @@ pub enum Decision {
 /// What is decided for one server, and how it will be then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
+    /// What it is to become.
+    pub goal: Change,
     /// What is to be done.
     pub decision: Decision,
     /// The state that HAProxy's transitions lead to.
@@ -40,19 +42,44 @@ pub struct State {
     pub operational: OperationalState,
     /// The weight that is in force.
     pub weight: u32,
+    /// Whether its health check runs; nothing where it has none.
+    pub health: Option<Switch>,
+    /// Whether its agent check runs; nothing where it has none.
+    pub agent: Option<Switch>,
 }
 
 impl State {
     /// Tells whether what commands set is the same in both; this is what `changed` means.
     #[must_use]
     pub fn is_set_as(&self, other: &Self) -> bool {
-        self.flags.commanded() == other.flags.commanded() && self.weight == other.weight
+        self.flags.commanded() == other.flags.commanded()
+            && self.weight == other.weight
+            && self.health == other.health
+            && self.agent == other.agent
+    }
+
+    /// Returns what brings a server that was changed back to this state.
+    #[must_use]
+    pub fn as_goal(&self) -> Change {
+        Change {
+            // Both forced flags at once can only come from the statistics page; maintenance is what they amount to.
+            state: Some(self.flags.forced().unwrap_or(AdminState::Maint)),
+            weight: Some(WantedWeight::Absolute(self.weight)),
+            health: self.health,
+            agent: self.agent,
+        }
     }
 }
 
 impl From<&Server> for State {
     fn from(server: &Server) -> Self {
-        Self { flags: server.flags, operational: server.operational, weight: server.weight }
+        Self {
+            flags: server.flags,
+            operational: server.operational,
+            weight: server.weight,
+            health: server.health(),
+            agent: server.agent(),
+        }
     }
 }
 
@@ -77,14 +104,14 @@ fn target_of(server: &Server, servers: &[Server]) -> Option<usize> {
     servers.iter().position(|other| other.server == name && other.backend == backend)
 }
 
-/// Plans a change of the matched servers of one instance.
+/// Plans what is to become of the matched servers of one instance.
 #[must_use]
-pub fn plan(change: &Change, servers: &[Server]) -> Vec<Planned> {
+pub fn plan(goal_of: &dyn Fn(&Server) -> Change, servers: &[Server]) -> Vec<Planned> {
     let mut planned: Vec<Option<Planned>> = vec![None; servers.len()];
     for index in order(servers) {
         let Some(server) = servers.get(index) else { continue };
         let target = target_of(server, servers).and_then(|target| planned.get(target)).and_then(Option::as_ref);
-        let decided = plan_one(change, server, target.map(|target| target.after));
+        let decided = plan_one(goal_of(server), server, target.map(|target| target.after));
         if let Some(slot) = planned.get_mut(index) {
             *slot = Some(decided);
         }
@@ -93,30 +120,44 @@ pub fn plan(change: &Change, servers: &[Server]) -> Vec<Planned> {
 }
 
 /// Plans the change of one server, whose tracked server, if it is planned too, will be as `target` says.
-fn plan_one(change: &Change, server: &Server, target: Option<State>) -> Planned {
+fn plan_one(goal: Change, server: &Server, target: Option<State>) -> Planned {
     let before = State::from(server);
     if server.is_in_disabled_backend() {
-        return Planned { decision: Decision::Disabled, after: before };
+        return Planned { goal, decision: Decision::Disabled, after: before };
     }
+    let tracked = target.map(|target| target.operational);
     let inherited = target.map_or(before.flags, |target| before.flags.after_target(target.flags));
-    let flags = change.state.map_or(inherited, |state| inherited.after(state));
-    let weight = change.weight.map_or(before.weight, |weight| weight.of(server.initial_weight));
-    let operational = operational_after((before.flags, before.operational), flags, target.map(|it| it.operational));
-    if let Some(error) = change.state.and_then(|state| unreachable(state, server, flags)) {
-        let operational =
-            operational_after((before.flags, before.operational), inherited, target.map(|it| it.operational));
-        let after = State { flags: inherited, operational, weight: before.weight };
-        return Planned { decision: Decision::Refuse(error), after };
+    let flags = goal.state.map_or(inherited, |state| inherited.after(state));
+    let operational = |flags| operational_after((before.flags, before.operational), flags, tracked);
+    if let Some(error) = goal.state.and_then(|state| unreachable(state, server, flags)) {
+        let after = State { flags: inherited, operational: operational(inherited), ..before };
+        return Planned { goal, decision: Decision::Refuse(error), after };
     }
-    let state = change.state.filter(|state| before.flags.forced() != Some(*state)).map(Action::State);
-    let weighing = change.weight.filter(|_| weight != before.weight).map(Action::Weight);
-    // The weight comes first where the server comes back, so that it never takes traffic with the wrong one.
-    let actions: Vec<Action> = match change.state {
-        Some(AdminState::Ready) | None => weighing.into_iter().chain(state).collect(),
-        Some(AdminState::Drain | AdminState::Maint) => state.into_iter().chain(weighing).collect(),
+    let after = State {
+        flags,
+        operational: operational(flags),
+        weight: goal.weight.map_or(before.weight, |weight| weight.of(server.initial_weight)),
+        health: before.health.map(|health| goal.health.unwrap_or(health)),
+        agent: before.agent.map(|agent| goal.agent.unwrap_or(agent)),
     };
+    let actions = actions(&goal, &before, &after);
     let decision = if actions.is_empty() { Decision::Keep } else { Decision::Change(actions) };
-    Planned { decision, after: State { flags, operational, weight } }
+    Planned { goal, decision, after }
+}
+
+/// The commands that lead from one state to another, in an order that never lets traffic or an agent in between.
+fn actions(goal: &Change, before: &State, after: &State) -> Vec<Action> {
+    let state = goal.state.filter(|state| before.flags.forced() != Some(*state)).map(Action::State);
+    let weight = goal.weight.filter(|_| before.weight != after.weight).map(Action::Weight);
+    let health = after.health.filter(|_| before.health != after.health).map(Action::Health);
+    let agent = after.agent.filter(|_| before.agent != after.agent);
+    let silence = agent.filter(|agent| *agent == Switch::Disabled).map(Action::Agent);
+    let listen = agent.filter(|agent| *agent == Switch::Enabled).map(Action::Agent);
+    let middle = match goal.state {
+        Some(AdminState::Ready) | None => [weight, health, state],
+        Some(AdminState::Drain | AdminState::Maint) => [state, weight, health],
+    };
+    silence.into_iter().chain(middle.into_iter().flatten()).chain(listen).collect()
 }
 
 /// Says why no command leads to the wanted state, if that is so.
@@ -156,7 +197,7 @@ pub fn shortfall(change: &Change, server: &Server) -> Option<Error> {
         }
         if server.flags.forced() != Some(wanted) {
             let why = if server.has_agent() {
-                "its agent check sets the state as well; pause it with 'disable agent' or correct what the agent answers"
+                "its agent check sets the state as well; give 'agent': 'disabled' too, or correct what the agent answers"
             } else {
                 "somebody else has set it in the meantime; find out who, and run this again"
             };
@@ -164,18 +205,28 @@ pub fn shortfall(change: &Change, server: &Server) -> Option<Error> {
             return Some(Error::new(ErrorKind::Overridden, msg).on_server(&server.backend, &server.server));
         }
     }
-    let weight = change.weight.map(|weight| weight.of(server.initial_weight))?;
-    (weight != server.weight).then(|| {
-        let why =
-            if server.has_agent() { "its agent check sets the weight as well" } else { "somebody else has set it" };
-        let msg = format!("{name} was given the weight {weight}, but was read back with {}: {why}", server.weight);
-        Error::new(ErrorKind::Overridden, msg).on_server(&server.backend, &server.server)
-    })
+    let state = State::from(server);
+    let who = if server.has_agent() { "its agent check" } else { "somebody else" };
+    let weight = change.weight.map(|weight| weight.of(server.initial_weight)).filter(|weight| *weight != state.weight);
+    let differs = |wanted: Option<Switch>, is: Option<Switch>| wanted.is_some() && is.is_some() && wanted != is;
+    let what = if let Some(weight) = weight {
+        format!("was given the weight {weight}, but was read back with {}: {who} sets the weight as well", state.weight)
+    } else if differs(change.health, state.health) {
+        format!("had its health check set, but it was read back otherwise: {who} sets it as well")
+    } else if differs(change.agent, state.agent) {
+        format!("had its agent check set, but it was read back otherwise: {who} sets it as well")
+    } else {
+        return None;
+    };
+    Some(Error::new(ErrorKind::Overridden, format!("{name} {what}")).on_server(&server.backend, &server.server))
 }
 
 /// Why the state of a server may not last.
-const AGENT: &str =
-    "an agent check, which may set the state back at any time; pause it, or have the agent answer the same";
+/// What it means that a server is ready although its configuration disables it.
+pub const READY_UNTIL_RELOAD: &str =
+    "'disabled' in haproxy.cfg: ready until the next reload only; remove it there as well, or keep a 'state_file'";
+
+const AGENT: &str = "an agent check is under way, which may set the state back at any time; give 'agent': 'disabled' too, or 'wait' to see it";
 
 /// What keeps a server from being used as its state says, in words that continue "`servers` …".
 #[must_use]
@@ -189,15 +240,23 @@ pub fn caution(change: &Change, server: &Server, after: &State) -> Option<&'stat
                 return Some(caution);
             }
             if after.flags.has(AdminFlags::CONFIG_MAINT) {
-                return Some(
-                    "'disabled' in haproxy.cfg: ready until the next reload only; remove the word from the configuration",
-                );
+                return Some(READY_UNTIL_RELOAD);
             }
             // Where it was ready before, the agent agrees.
-            (server.has_agent() && server.flags.forced() != Some(AdminState::Ready)).then_some(AGENT)
+            (after.agent == Some(Switch::Enabled) && server.flags.forced() != Some(AdminState::Ready)).then_some(AGENT)
         }
-        Some(_) if server.has_agent() => Some(AGENT),
+        Some(_) if after.agent == Some(Switch::Enabled) => Some(AGENT),
         Some(_) | None => None,
+    }
+}
+
+/// What was asked of a server's checks although it has none, in the words of [`caution`].
+#[must_use]
+pub fn check_caution(change: &Change, after: &State) -> Option<&'static str> {
+    match (change.health, after.health, change.agent, after.agent) {
+        (Some(_), None, _, _) => Some("no health check to set; leave 'health' out, or add 'check' in haproxy.cfg"),
+        (_, _, Some(_), None) => Some("no agent check to set; leave 'agent' out, or add 'agent-check' in haproxy.cfg"),
+        _ => None,
     }
 }
 
@@ -239,6 +298,8 @@ mod tests {
         weight: u32,
         initial: u32,
         tracks: Option<prop::sample::Index>,
+        check: u32,
+        agent: u32,
         is_disabled: bool,
     }
 
@@ -259,30 +320,42 @@ mod tests {
             operational: OperationalState::Running,
             weight: made.weight,
             initial_weight: made.initial,
-            check: 0,
-            agent: 0,
+            check: made.check,
+            agent: made.agent,
             stat: tracks.map(|target| StatRow {
                 backend_id: 2,
                 server_id: id,
+                server: name,
                 queue: 0,
                 sessions: 0,
                 status: "UP".to_owned(),
                 check: None,
                 tracks: Some(format!("b/s{target}")),
                 backup: false,
+                is_throttled: false,
+                counter: None,
             }),
         }
     }
 
     /// Servers in any order, of which some track others, also in chains; HAProxy allows no loops.
     fn hosts() -> impl Strategy<Value = Vec<Server>> {
-        let made =
-            (0u32..=127, 0u32..=256, 0u32..=256, any::<Option<prop::sample::Index>>(), prop::bool::weighted(0.1));
-        let made = made.prop_map(|(mask, weight, initial, tracks, is_disabled)| Made {
+        let made = (
+            0u32..=127,
+            0u32..=256,
+            0u32..=256,
+            any::<Option<prop::sample::Index>>(),
+            0u32..=15,
+            0u32..=31,
+            prop::bool::weighted(0.1),
+        );
+        let made = made.prop_map(|(mask, weight, initial, tracks, check, agent, is_disabled)| Made {
             mask,
             weight,
             initial,
             tracks,
+            check,
+            agent,
             is_disabled,
         });
         (prop::collection::vec(made, 1..12), any::<u64>()).prop_map(|(made, seed)| {
@@ -311,8 +384,9 @@ mod tests {
             (0u32..=25_600).prop_map(|percent| Some(WantedWeight::Percent(percent))),
             Just(None),
         ];
-        (prop::sample::select([states.as_slice(), &[None]].concat()), weight)
-            .prop_map(|(state, weight)| Change { state, weight })
+        let switch = || prop::sample::select(vec![None, Some(Switch::Enabled), Some(Switch::Disabled)]);
+        (prop::sample::select([states.as_slice(), &[None]].concat()), weight, switch(), switch())
+            .prop_map(|(state, weight, health, agent)| Change { state, weight, health, agent })
     }
 
     /// What HAProxy does to those that track the server, and to those that track them.
@@ -326,6 +400,15 @@ mod tests {
         }
     }
 
+    /// What HAProxy does to a check; only one that is configured is set.
+    fn set_check(check: &mut u32, switch: Switch) {
+        assert_eq!(*check & 2, 2, "the check is configured");
+        match switch {
+            Switch::Enabled => *check |= 4,
+            Switch::Disabled => *check &= !4,
+        }
+    }
+
     /// Carries the commands of a plan out, in their order.
     fn carry_out(servers: &mut [Server], planned: &[Planned]) {
         for index in order(servers) {
@@ -334,6 +417,9 @@ mod tests {
                 match action {
                     Action::State(state) => servers[index].flags = servers[index].flags.after(*state),
                     Action::Weight(weight) => servers[index].weight = weight.of(servers[index].initial_weight),
+                    Action::Health(switch) => set_check(&mut servers[index].check, *switch),
+                    Action::Agent(switch) => set_check(&mut servers[index].agent, *switch),
+                    Action::ShutdownSessions => panic!("a plan ends no sessions"),
                 }
                 inherit(servers, index);
             }
@@ -345,22 +431,24 @@ mod tests {
 
         #[test]
         fn the_second_plan_changes_nothing(before in hosts(), change in changes()) {
-            let first = plan(&change, &before);
+            let first = plan(&|_| change, &before);
             prop_assert_eq!(first.len(), before.len());
             let mut after = before;
             carry_out(&mut after, &first);
             for (server, planned) in after.iter().zip(&first) {
                 prop_assert_eq!(server.flags, planned.after.flags, "{}", server.full_name());
                 prop_assert_eq!(server.weight, planned.after.weight, "{}", server.full_name());
+                prop_assert_eq!(server.health(), planned.after.health, "{}", server.full_name());
+                prop_assert_eq!(server.agent(), planned.after.agent, "{}", server.full_name());
             }
-            for (server, planned) in after.iter().zip(plan(&change, &after)) {
+            for (server, planned) in after.iter().zip(plan(&|_| change, &after)) {
                 prop_assert!(!matches!(planned.decision, Decision::Change(_)), "{} {planned:?}", server.full_name());
             }
         }
 
         #[test]
         fn what_is_not_refused_is_then_as_wanted(before in hosts(), change in changes()) {
-            let planned = plan(&change, &before);
+            let planned = plan(&|_| change, &before);
             let mut after = before.clone();
             carry_out(&mut after, &planned);
             for ((was, server), planned) in before.iter().zip(&after).zip(&planned) {
@@ -383,13 +471,16 @@ mod tests {
 
         #[test]
         fn nothing_is_sent_to_what_is_as_wanted(before in hosts(), change in changes()) {
-            for (server, planned) in before.iter().zip(plan(&change, &before)) {
+            for (server, planned) in before.iter().zip(plan(&|_| change, &before)) {
                 let Decision::Change(actions) = planned.decision else { continue };
                 prop_assert!(!server.is_in_disabled_backend() && !actions.is_empty());
                 for action in actions {
                     match action {
                         Action::State(state) => prop_assert_ne!(server.flags.forced(), Some(state)),
                         Action::Weight(weight) => prop_assert_ne!(server.weight, weight.of(server.initial_weight)),
+                        Action::Health(switch) => prop_assert_eq!(server.health().map(|is| is != switch), Some(true)),
+                        Action::Agent(switch) => prop_assert_eq!(server.agent().map(|is| is != switch), Some(true)),
+                        Action::ShutdownSessions => prop_assert!(false, "a plan ends no sessions"),
                     }
                 }
             }
@@ -414,9 +505,9 @@ mod tests {
     fn every_mask_is_brought_to_every_state_or_refused() {
         for mask in 0..=127 {
             for state in [AdminState::Ready, AdminState::Drain, AdminState::Maint] {
-                let made = Made { mask, weight: 1, initial: 1, tracks: None, is_disabled: false };
-                let change = Change { state: Some(state), weight: None };
-                let planned = plan(&change, &[server(0, &made, None)]).remove(0);
+                let made = Made { mask, weight: 1, initial: 1, tracks: None, check: 0, agent: 0, is_disabled: false };
+                let change = Change { state: Some(state), ..Change::default() };
+                let planned = plan(&|_| change, &[server(0, &made, None)]).remove(0);
                 let flags = AdminFlags(mask);
                 let expected = if flags.after(state).effective() != state {
                     assert!(matches!(planned.decision, Decision::Refuse(_)), "{mask} {state}: {planned:?}");

@@ -5,17 +5,24 @@
 mod text;
 mod wire;
 
+use std::collections::{BTreeMap, HashMap};
+
+use crate::converge::{Managed, Outcome};
 use crate::error::Error;
-use crate::observe::{Observation, Server};
-use crate::plan::{Decision, Planned, State, caution};
-use crate::request::{Change, Refused, Request};
-use crate::runtime::command;
+use crate::fleet::a_few_of;
+use crate::guard::is_usable;
+use crate::keep::expiry;
+use crate::observe::Server;
+use crate::ownership::now;
+use crate::persist::Persisted;
+use crate::plan::{READY_UNTIL_RELOAD, State, caution, check_caution};
+use crate::request::{Change, Refused, Request, Switch};
 use crate::state::AdminState;
 
 pub use text::text;
-pub use wire::{Diff, ErrorReport, InstanceReport, Report, ServerReport, StateReport, TaskError, to_ascii_json};
-
-use crate::converge::Outcome;
+pub use wire::{
+    Diff, ErrorReport, InstanceReport, Report, ServerReport, StateFileReport, StateReport, TaskError, to_ascii_json,
+};
 
 /// What became of one instance in a run.
 #[derive(Debug)]
@@ -32,38 +39,19 @@ pub struct InstanceOutcome {
     pub error: Option<Error>,
     /// Whether the request says to go on without it.
     pub is_skipped: bool,
+    /// What became of its server-state file.
+    pub persisted: Option<Persisted>,
 }
 
 impl InstanceOutcome {
-    /// The outcome of an instance that answered and that nothing was sent to.
+    /// Tells whether a server of it was changed, or its server-state file.
     #[must_use]
-    pub fn observed(name: &str, observation: &Observation) -> Self {
-        Self {
-            name: name.to_owned(),
-            socket: observation.address.to_string(),
-            process: Some((observation.process.version.clone(), observation.process.pid)),
-            servers: observation.servers.iter().map(Outcome::untouched).collect(),
-            error: None,
-            is_skipped: false,
-        }
+    pub fn is_changed(&self) -> bool {
+        self.servers.iter().any(Outcome::is_changed) || self.has_new_state_file()
     }
 
-    /// Takes over the decisions of a plan that is not carried out: what would be sent, and how it would be then.
-    pub fn foresee(&mut self, planned: &[Planned]) {
-        for (outcome, planned) in self.servers.iter_mut().zip(planned) {
-            outcome.after = Some(planned.after);
-            match &planned.decision {
-                Decision::Change(actions) => {
-                    let target = &outcome.before.target;
-                    outcome.commands = actions
-                        .iter()
-                        .map(|&action| command::Change { target: target.clone(), action }.to_string())
-                        .collect();
-                }
-                Decision::Refuse(error) => outcome.error = Some(error.clone()),
-                Decision::Keep | Decision::Disabled => {}
-            }
-        }
+    fn has_new_state_file(&self) -> bool {
+        self.persisted.as_ref().is_some_and(|persisted| persisted.changed)
     }
 }
 
@@ -78,10 +66,43 @@ pub struct RunOutcome {
     pub warnings: Vec<String>,
 }
 
-/// Tells whether what commands set on the server was changed by this run, or would be in a dry run.
-fn is_changed(outcome: &Outcome) -> bool {
-    let before = State::from(&outcome.before);
-    !outcome.commands.is_empty() && outcome.after.is_some_and(|after| !after.is_set_as(&before))
+impl RunOutcome {
+    /// Tells whether an instance has failed that the request does not pass over.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.instances.iter().any(|instance| instance.error.is_some() && !instance.is_skipped)
+    }
+
+    /// Takes over what became of the instances that were worked on.
+    pub fn take(&mut self, fleet: Vec<Managed<'_>>) {
+        for managed in fleet {
+            let name = managed.instance.name.as_str();
+            let Some(instance) = self.instances.iter_mut().find(|instance| instance.name == name) else { continue };
+            let warnings =
+                managed.warnings.into_iter().chain(bare_backends(&managed.outcomes, &managed.current.usable_others));
+            self.warnings.extend(warnings.map(|warning| format!("{name}: {warning}")));
+            instance.process = Some((managed.current.process.version, managed.current.process.pid));
+            instance.servers = managed.outcomes;
+            instance.error = managed.error;
+            instance.persisted = managed.persisted;
+        }
+    }
+}
+
+/// Says which backends are left without a usable server by the change.
+fn bare_backends(outcomes: &[Outcome], usable_others: &HashMap<u32, u32>) -> Vec<String> {
+    let mut backends: BTreeMap<u32, (&str, u32, u32)> = BTreeMap::new();
+    for outcome in outcomes {
+        let others = usable_others.get(&outcome.before.backend_id).copied().unwrap_or_default();
+        let count = backends.entry(outcome.before.backend_id).or_insert((&outcome.before.backend, others, others));
+        count.1 += u32::from(is_usable(&State::from(&outcome.before)));
+        count.2 += u32::from(outcome.after.is_some_and(|after| is_usable(&after)));
+    }
+    let bare = backends.into_values().filter(|(_, before, after)| *before > 0 && *after == 0);
+    bare.map(|(backend, ..)| {
+        format!("the backend {backend} has no usable server left; 'guard' refuses such a change before it is made")
+    })
+    .collect()
 }
 
 /// Tells whether new traffic comes to the server.
@@ -101,7 +122,7 @@ pub fn report<'a>(request: &Request, run: &'a RunOutcome) -> Report<'a> {
         .iter()
         .flat_map(|instance| instance.servers.iter().map(|outcome| server_report(request, instance, outcome)))
         .collect();
-    let changed = outcomes().any(is_changed);
+    let changed = run.instances.iter().any(InstanceOutcome::is_changed);
     let mut warnings = run.warnings.clone();
     warnings.extend(cautions(request, run));
     let msg = match &error {
@@ -156,9 +177,13 @@ fn instance_report(instance: &InstanceOutcome) -> InstanceReport<'_> {
         socket: &instance.socket,
         version: instance.process.as_ref().map(|(version, _)| version.as_str()),
         pid: instance.process.as_ref().map(|(_, pid)| *pid),
-        changed: instance.servers.iter().any(is_changed),
+        changed: instance.is_changed(),
         failed,
         matched: instance.servers.len(),
+        state_file: instance
+            .persisted
+            .as_ref()
+            .map(|persisted| StateFileReport { path: &persisted.path, changed: persisted.changed }),
         error,
     }
 }
@@ -166,20 +191,27 @@ fn instance_report(instance: &InstanceOutcome) -> InstanceReport<'_> {
 fn server_report<'a>(request: &Request, instance: &'a InstanceOutcome, outcome: &'a Outcome) -> ServerReport<'a> {
     let before = &outcome.before;
     let stat = before.stat.as_ref().filter(|_| request.change.is_none());
+    let record = outcome.record.as_ref();
+    let load = stat.or(outcome.last_seen.as_ref());
     ServerReport {
         instance: &instance.name,
         backend: &before.backend,
         server: &before.server,
         address: &before.address,
-        changed: is_changed(outcome),
+        changed: outcome.is_changed(),
         failed: outcome.error.is_some(),
         ok: request.change.is_none().then(|| outcome.after.is_some_and(|after| is_ok(&after))),
         before: StateReport::from(&State::from(before)),
         after: outcome.after.as_ref().map(StateReport::from),
-        sessions: stat.map(|stat| stat.sessions),
-        queue: stat.map(|stat| stat.queue),
+        sessions: load.map(|stat| stat.sessions),
+        queue: load.map(|stat| stat.queue),
         check: stat.and_then(|stat| stat.check.as_deref()),
         tracks: stat.and_then(|stat| stat.tracks.as_deref()),
+        owner: record.and_then(|record| record.owner.as_deref()),
+        reason: record.and_then(|record| record.reason.as_deref()),
+        expires: record.and_then(|record| record.expires).map(expiry::render),
+        expired: record.and_then(|record| record.expires).map(|expires| expires <= now()),
+        rolled_back: outcome.is_rolled_back,
         commands: &outcome.commands,
         error: outcome.error.as_ref().map(|error| ErrorReport::new(&error.clone().on_instance(&instance.name))),
     }
@@ -217,18 +249,27 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
         return format!("{who}: nothing matches on {asked} instances");
     }
     let settable = all().filter(|outcome| !outcome.is_disabled).count();
-    let what = match (change.state, change.weight) {
-        (Some(state), Some(weight)) => format!("{state} with weight {weight}"),
-        (Some(state), None) => state.to_string(),
-        (None, Some(weight)) => format!("weight {weight}"),
-        (None, None) => String::new(),
+    let switched = |check: &str, switch: Option<Switch>| {
+        switch.map(|switch| format!("{check} checks {}", if switch == Switch::Enabled { "on" } else { "off" }))
     };
-    let how = match (all().any(is_changed), request.dry_run) {
+    let parts = [
+        change.state.map(|state| state.to_string()),
+        change.weight.map(|weight| format!("weight {weight}")),
+        switched("health", change.health),
+        switched("agent", change.agent),
+    ];
+    let what = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    let how = match (all().any(Outcome::is_changed), request.dry_run) {
         (true, true) => format!("would be {what}"),
         (true, false) => what,
         (false, _) => format!("already {what}"),
     };
-    format!("{who}: {how} {preposition} {}", where_(settable))
+    let file = match (run.instances.iter().any(InstanceOutcome::has_new_state_file), request.dry_run) {
+        (false, _) => "",
+        (true, false) => "; state file written",
+        (true, true) => "; state file would be written",
+    };
+    format!("{who}: {how} {preposition} {}{file}", where_(settable))
 }
 
 /// The first failure, and how many there are besides.
@@ -240,32 +281,32 @@ fn failure_sentence(error: &ErrorReport, run: &RunOutcome) -> String {
     let place = error.instance.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
     match failures {
         0 | 1 => format!("{place}{}", error.msg),
+        2 => format!("{place}{} (and one more failure, see 'servers' and 'instances')", error.msg),
         _ => format!("{place}{} (and {} more failures, see 'servers' and 'instances')", error.msg, failures - 1),
     }
 }
 
 /// Says what keeps servers from being used as their state says, a sentence for each cause on each instance.
 fn cautions(request: &Request, run: &RunOutcome) -> Vec<String> {
-    const NAMED: usize = 3;
     let Some(change) = &request.change else { return Vec::new() };
     let mut warnings = Vec::new();
     for instance in &run.instances {
         let mut causes: Vec<(&str, Vec<&Server>)> = Vec::new();
         for outcome in &instance.servers {
             let Some(after) = outcome.after.as_ref().filter(|_| outcome.error.is_none()) else { continue };
-            let Some(cause) = caution_of(change, outcome, after) else { continue };
-            match causes.iter_mut().find(|(known, _)| *known == cause) {
-                Some((_, servers)) => servers.push(&outcome.before),
-                None => causes.push((cause, vec![&outcome.before])),
+            // What the state file brings back is not lost in a reload.
+            let caution = caution_of(change, outcome, after)
+                .filter(|cause| *cause != READY_UNTIL_RELOAD || instance.persisted.is_none());
+            for cause in [caution, check_caution(change, after)].into_iter().flatten() {
+                match causes.iter_mut().find(|(known, _)| *known == cause) {
+                    Some((_, servers)) => servers.push(&outcome.before),
+                    None => causes.push((cause, vec![&outcome.before])),
+                }
             }
         }
         for (cause, servers) in causes {
-            let named: Vec<String> = servers.iter().take(NAMED).map(|server| server.full_name()).collect();
-            let more = match servers.len().saturating_sub(NAMED) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            warnings.push(format!("{}: {}{more}: {cause}", instance.name, named.join(", ")));
+            let names: Vec<String> = servers.iter().map(|server| server.full_name()).collect();
+            warnings.push(format!("{}: {}: {cause}", instance.name, a_few_of(&names)));
         }
     }
     warnings

@@ -9,10 +9,17 @@ mod wire;
 
 use std::time::Duration;
 
-pub use wire::{OnMissing, OnUnreachable, WantedWeight, Wire};
+#[cfg(test)]
+pub(crate) use wire::KNOWN;
+pub use wire::{
+    DrainBounds, MinAvailable, OnFailure, OnMissing, OnTimeout, OnUnreachable, StateFiles, Switch, WaitBounds,
+    WantedWeight, Wire,
+};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::keep::expiry;
 use crate::name::{Address, InstanceName, Pattern, Selector};
+use crate::ownership;
 use crate::state::AdminState;
 
 /// The largest request, in bytes.
@@ -32,6 +39,26 @@ pub struct Request {
     pub instances: Option<Vec<WantedInstance>>,
     /// What is to become of the servers; nothing in a status request.
     pub change: Option<Change>,
+    /// Whether and how servers are drained before they go to maint.
+    pub drain: Option<DrainBounds>,
+    /// Whether the sessions that are left in maint are ended.
+    pub shutdown_sessions: bool,
+    /// Whether and how long the effect of the change is waited for.
+    pub wait: Option<WaitBounds>,
+    /// The fewest usable servers that the change may leave in a backend.
+    pub guard: Option<MinAvailable>,
+    /// The state that every matched server is expected in.
+    pub expect: Option<AdminState>,
+    /// What happens to what was changed when a later part fails.
+    pub on_failure: OnFailure,
+    /// HAProxy's server-state files.
+    pub state_file: Option<StateFiles>,
+    /// Who asks, why and until when.
+    pub claim: Option<Claim>,
+    /// Whether a server is put back although another owner is recorded.
+    pub ignore_owner: bool,
+    /// The longest wait for another run on the same HAProxy.
+    pub lock_timeout: Duration,
     /// What a name that matches nothing means.
     pub on_missing: OnMissing,
     /// What an instance that cannot be asked means.
@@ -47,12 +74,27 @@ pub struct Request {
 }
 
 /// What is to become of the servers.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Change {
     /// The administrative state.
     pub state: Option<AdminState>,
     /// The weight.
     pub weight: Option<WantedWeight>,
+    /// Whether health checks run.
+    pub health: Option<Switch>,
+    /// Whether agent checks run.
+    pub agent: Option<Switch>,
+}
+
+/// Who takes servers out or puts them back, and why and until when they are out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Who.
+    pub owner: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Until when, in seconds since the epoch.
+    pub expires: Option<u64>,
 }
 
 /// An instance as it was asked for.
@@ -146,20 +188,33 @@ fn from_value(value: serde_json::Value, overrides: Overrides) -> std::result::Re
 /// Checks that the fields go together.
 fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Request> {
     let state = wire.state.map(AdminState::from);
-    let is_change = state.is_some() || wire.weight.is_some();
+    let change = Change { state, weight: wire.weight, health: wire.health, agent: wire.agent };
+    let is_change = state.is_some() || wire.weight.is_some() || wire.health.is_some() || wire.agent.is_some();
     let servers = selectors(wire)?;
     if is_change && servers.is_empty() {
         return Err(bad(
             "'server' is missing: a change needs the names of the servers, as \"server\": \"web1\" (or \"*\" for all)",
         ));
     }
+    let given = Given::of(wire);
+    given.check(state, is_change)?;
     let backends = patterns("backend", wire.backend.as_ref())?;
     let instances = wire.instances.as_ref().map(instances).transpose()?;
     Ok(Request {
         servers,
         backends,
         instances,
-        change: is_change.then_some(Change { state, weight: wire.weight }),
+        change: is_change.then_some(change),
+        drain: given.drain,
+        shutdown_sessions: given.shutdown_sessions,
+        wait: given.wait,
+        guard: wire.guard.map(|guard| guard.min_available),
+        expect: wire.expect.map(|expect| expect.admin_state.into()),
+        on_failure: wire.on_failure.unwrap_or(OnFailure::Keep),
+        state_file: wire.state_file.clone(),
+        claim: claim(wire)?,
+        ignore_owner: wire.ignore_owner.unwrap_or_default().0,
+        lock_timeout: wire.lock_timeout.map_or(Duration::from_secs(60), |timeout| timeout.0),
         on_missing: wire.on_missing.unwrap_or(OnMissing::Fail),
         on_unreachable: wire.on_unreachable.unwrap_or(OnUnreachable::Fail),
         dry_run,
@@ -167,6 +222,75 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
         timeout: wire.timeout.map_or(Duration::from_secs(10), |timeout| timeout.0),
         is_task,
     })
+}
+
+/// Reads who asks, why and until when.
+fn claim(wire: &Wire) -> Result<Option<Claim>> {
+    let text = |text: &Option<wire::Text>| text.as_ref().map(|text| text.0.clone());
+    let expires = wire.expires.as_ref().map(|text| expiry::parse(&text.0, ownership::now()));
+    let expires = expires.transpose().map_err(|why| bad(format!("'expires': {why}")))?;
+    let claim = Claim { owner: text(&wire.owner), reason: text(&wire.reason), expires };
+    Ok(Some(claim).filter(|claim| claim.owner.is_some() || claim.reason.is_some() || claim.expires.is_some()))
+}
+
+/// The fields that go with some changes only, and whether they are given: `false` is the same as not given.
+struct Given {
+    drain: Option<DrainBounds>,
+    shutdown_sessions: bool,
+    wait: Option<WaitBounds>,
+    with_change: [(&'static str, bool); 4],
+    with_state: [(&'static str, bool); 1],
+    with_outage: [(&'static str, bool); 2],
+    ignore_owner: bool,
+}
+
+impl Given {
+    fn of(wire: &Wire) -> Self {
+        Self {
+            drain: wire.drain.and_then(|drain| drain.0),
+            shutdown_sessions: wire.shutdown_sessions.unwrap_or_default().0,
+            wait: wire.wait.and_then(|wait| wait.0),
+            with_change: [
+                ("guard", wire.guard.is_some()),
+                ("expect", wire.expect.is_some()),
+                ("on_failure", wire.on_failure == Some(OnFailure::Rollback)),
+                ("state_file", wire.state_file.is_some()),
+            ],
+            with_state: [("owner", wire.owner.is_some())],
+            with_outage: [("reason", wire.reason.is_some()), ("expires", wire.expires.is_some())],
+            ignore_owner: wire.ignore_owner.unwrap_or_default().0,
+        }
+    }
+
+    /// Refuses the fields that do not go with what is wanted.
+    fn check(&self, state: Option<AdminState>, is_change: bool) -> Result<()> {
+        let alone =
+            |given: &[(&'static str, bool)]| given.iter().find(|(_, is_given)| *is_given).map(|(field, _)| *field);
+        let refuse = |field: &str, with: &str| Err(bad(format!("'{field}' goes only with {with}; leave it out")));
+        if let Some(field) = alone(&self.with_change).filter(|_| !is_change) {
+            return refuse(field, "a change ('state', 'weight', 'health' or 'agent')");
+        }
+        if let Some(field) = alone(&self.with_state).filter(|_| state.is_none()) {
+            return refuse(field, "a 'state'");
+        }
+        if self.wait.is_some() && state.is_none() {
+            return refuse("wait", "a 'state'");
+        }
+        let maint = [("drain", self.drain.is_some()), ("shutdown_sessions", self.shutdown_sessions)];
+        if let Some(field) = alone(&maint).filter(|_| state != Some(AdminState::Maint)) {
+            return refuse(field, "'state': 'maint'");
+        }
+        if let Some(field) = alone(&self.with_outage) {
+            match state {
+                Some(AdminState::Drain | AdminState::Maint) => {}
+                Some(AdminState::Ready) | None => return refuse(field, "'state': 'drain' or 'maint'"),
+            }
+        }
+        if self.ignore_owner && state != Some(AdminState::Ready) {
+            return refuse("ignore_owner", "'state': 'ready'");
+        }
+        Ok(())
+    }
 }
 
 fn selectors(wire: &Wire) -> Result<Vec<Selector>> {

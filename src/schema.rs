@@ -28,7 +28,8 @@ fn request() -> Schema {
         choices.push(omitted.clone());
     }
     schema.insert("patternProperties".to_owned(), json!({ "^_": { "description": "Belongs to the calling tool." } }));
-    schema.insert("if".to_owned(), json!({ "anyOf": [given("state"), given("weight")] }));
+    let is_change = ["state", "weight", "health", "agent"].map(given);
+    schema.insert("if".to_owned(), json!({ "anyOf": is_change }));
     schema.insert("then".to_owned(), given("server"));
     schema.insert(
         "examples".to_owned(),
@@ -96,6 +97,11 @@ fn examples(schema: &Schema) -> Vec<Value> {
     for (field, value) in schema.get("properties").and_then(Value::as_object).unwrap() {
         examples.extend(list(value.get("examples")).into_iter().map(|example| {
             let mut request = json!({ "server": "web1", "state": "maint" });
+            match field.as_str() {
+                "reason" | "expires" => request["owner"] = json!("alice"),
+                "ignore_owner" => request["state"] = json!("ready"),
+                _ => {}
+            }
             request[field] = example;
             request
         }));
@@ -124,6 +130,16 @@ fn every_example_is_valid_and_accepted() {
 #[test]
 fn the_example_report_is_valid() {
     assert!(validator(&report()).is_valid(&example_report()));
+}
+
+#[test]
+fn every_known_field_is_in_the_schema() {
+    let schema = request();
+    let mut fields: Vec<&String> = schema.get("properties").and_then(Value::as_object).unwrap().keys().collect();
+    fields.sort();
+    let mut known = crate::request::KNOWN;
+    known.sort();
+    assert_eq!(fields, known);
 }
 
 #[test]

@@ -6,23 +6,33 @@ use crate::error::{Error, ErrorKind, Result};
 const AT_ONCE: usize = 64;
 
 /// Calls `work` with every item, on a thread each, and returns the results in the order of the items.
-pub fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<Result<R>> {
-    if let [item] = items {
-        return vec![Ok(work(item))];
+pub fn side_by_side<T: Send, R: Send>(
+    items: impl IntoIterator<Item = T>,
+    work: impl Fn(T) -> R + Sync,
+) -> Vec<Result<R>> {
+    let mut items: Vec<T> = items.into_iter().collect();
+    if items.len() <= 1 {
+        return items.into_iter().map(|item| Ok(work(item))).collect();
     }
-    let work = &work;
-    let chunk = |items: &[T]| {
-        std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                items.iter().map(|item| std::thread::Builder::new().spawn_scoped(scope, move || work(item))).collect();
-            let join = |thread: std::io::Result<std::thread::ScopedJoinHandle<'_, R>>| {
-                let thread = thread.map_err(|error| internal(&format!("cannot start a thread: {error}")))?;
-                thread.join().map_err(|_| internal("a thread has failed"))
-            };
-            threads.into_iter().map(join).collect::<Vec<_>>()
-        })
-    };
-    items.chunks(AT_ONCE).flat_map(chunk).collect()
+    let mut results = Vec::with_capacity(items.len());
+    while !items.is_empty() {
+        let rest = items.split_off(items.len().min(AT_ONCE));
+        results.extend(at_once(std::mem::replace(&mut items, rest), &work));
+    }
+    results
+}
+
+/// Works on all items at the same time.
+fn at_once<T: Send, R: Send>(items: Vec<T>, work: &(impl Fn(T) -> R + Sync)) -> Vec<Result<R>> {
+    std::thread::scope(|scope| {
+        let start = |item| std::thread::Builder::new().spawn_scoped(scope, move || work(item));
+        let threads: Vec<_> = items.into_iter().map(start).collect();
+        let join = |thread: std::io::Result<std::thread::ScopedJoinHandle<'_, R>>| {
+            let thread = thread.map_err(|error| internal(&format!("cannot start a thread: {error}")))?;
+            thread.join().map_err(|_| internal("a thread has failed"))
+        };
+        threads.into_iter().map(join).collect()
+    })
 }
 
 fn internal(what: &str) -> Error {

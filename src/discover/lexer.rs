@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 /// The environment that a configuration is read in.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Environment {
+pub(crate) struct Environment {
     /// The variables; one without a value is set to something that is not known here.
     variables: HashMap<Vec<u8>, Option<Vec<u8>>>,
     /// Whether a variable that is not listed is known to be unset.
@@ -17,7 +17,7 @@ pub(super) struct Environment {
 
 /// What is known about a variable.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Variable<'a> {
+pub(crate) enum Variable<'a> {
     /// It has this value.
     Set(&'a [u8]),
     /// There is none.
@@ -28,7 +28,7 @@ pub(super) enum Variable<'a> {
 
 impl Environment {
     /// Reads `/proc/PID/environ`; without it, no variable is known.
-    pub(super) fn new(environ: Option<&[u8]>) -> Self {
+    pub(crate) fn new(environ: Option<&[u8]>) -> Self {
         let mut variables = HashMap::new();
         for entry in environ.unwrap_or_default().split(|byte| *byte == 0) {
             if let Some(at) = entry.iter().position(|byte| *byte == b'=') {
@@ -41,7 +41,7 @@ impl Environment {
     }
 
     /// Looks a variable up.
-    pub(super) fn get(&self, name: &[u8]) -> Variable<'_> {
+    pub(crate) fn get(&self, name: &[u8]) -> Variable<'_> {
         match self.variables.get(name) {
             Some(Some(value)) => Variable::Set(value),
             Some(None) => Variable::Unknown,
@@ -51,12 +51,12 @@ impl Environment {
     }
 
     /// Sets a variable, to a value that may not be known.
-    pub(super) fn set(&mut self, name: &[u8], value: Option<Vec<u8>>) {
+    pub(crate) fn set(&mut self, name: &[u8], value: Option<Vec<u8>>) {
         self.variables.insert(name.to_vec(), value);
     }
 
     /// Removes a variable.
-    pub(super) fn unset(&mut self, name: &[u8]) {
+    pub(crate) fn unset(&mut self, name: &[u8]) {
         // What is not listed counts as unknown where the environment was not readable.
         if self.complete {
             self.variables.remove(name);
@@ -64,12 +64,12 @@ impl Environment {
     }
 
     /// Removes all variables but these.
-    pub(super) fn keep_only(&mut self, names: &[Word]) {
+    pub(crate) fn keep_only(&mut self, names: &[Word]) {
         self.variables.retain(|name, _| names.iter().any(|word| word.bytes == *name));
     }
 
     /// Replaces `$NAME` and `${NAME}` as `env_expand()` does, which HAProxy applies to addresses also outside quotes.
-    pub(super) fn expand(&self, text: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn expand(&self, text: &[u8]) -> Option<Vec<u8>> {
         let mut expanded = Vec::new();
         let mut rest = text;
         while let [first, tail @ ..] = rest {
@@ -93,11 +93,11 @@ impl Environment {
 
 /// One word of a line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Word {
+pub(crate) struct Word {
     /// What it says.
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// Whether a variable in it could not be seen, so that it may say something else.
-    pub(super) unknown: bool,
+    pub(crate) unknown: bool,
 }
 
 /// Where in a line the reader is.
@@ -137,7 +137,7 @@ impl Cut {
 }
 
 /// Cuts a line into its words; none where HAProxy itself refuses the line.
-pub(super) fn words(line: &[u8], environment: &Environment) -> Option<Vec<Word>> {
+pub(crate) fn words(line: &[u8], environment: &Environment) -> Option<Vec<Word>> {
     let mut cut = Cut::default();
     let mut quote = Quote::Outside;
     let mut rest = line;
@@ -173,12 +173,12 @@ pub(super) fn words(line: &[u8], environment: &Environment) -> Option<Vec<Word>>
 }
 
 /// Tells whether C's `isspace()` holds.
-pub(super) fn is_space(byte: u8) -> bool {
+pub(crate) fn is_space(byte: u8) -> bool {
     byte.is_ascii_whitespace() || byte == 0x0b
 }
 
 /// Returns what follows the leading white space.
-pub(super) fn skip_spaces(text: &[u8]) -> &[u8] {
+pub(crate) fn skip_spaces(text: &[u8]) -> &[u8] {
     let count = text.iter().take_while(|byte| is_space(**byte)).count();
     text.get(count..).unwrap_or_default()
 }

@@ -14,7 +14,8 @@ use crate::state::{AdminFlags, AdminState, OperationalState, Reason};
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(title = "haproxy_server report", deny_unknown_fields))]
 pub struct Report<'a> {
-    /// Whether the administrative state or the weight of a server was changed; in a dry run, whether it would be.
+    /// Whether the administrative state, the weight or the checks of a server or a server-state file was changed; in a dry
+    /// run, whether it would be.
     pub changed: bool,
     /// Whether anything failed. `false` means that every matched server was read back in the wanted state.
     pub failed: bool,
@@ -60,7 +61,8 @@ pub struct ServerReport<'a> {
     pub server: &'a str,
     /// Its address and port, or `-` where HAProxy knows none.
     pub address: &'a str,
-    /// Whether its administrative state or weight was changed, or would be in a dry run.
+    /// Whether its administrative state, its weight or its checks were changed, or would be in a dry run. `false` where
+    /// they were set back.
     pub changed: bool,
     /// Whether it is not as wanted.
     pub failed: bool,
@@ -71,18 +73,35 @@ pub struct ServerReport<'a> {
     pub before: StateReport,
     /// How it was read back; in a dry run, how it would be. `null` where it could not be read back.
     pub after: Option<StateReport>,
-    /// In a status report: its sessions.
+    /// In a status report, and where sessions were waited for: its sessions when they were last seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sessions: Option<u32>,
-    /// In a status report: the requests that wait for it.
+    /// In a status report, and where sessions were waited for: the requests in its queue when they were last seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<u32>,
-    /// In a status report: what its last health check found, in HAProxy's words (`L7OK`); missing without checks.
+    /// In a status report: what its last health check found, in HAProxy's words (`L7OK`, `L4CON`; management.txt 9.1,
+    /// `check_status`); missing without checks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub check: Option<&'a str>,
     /// In a status report: the server that it tracks, as `backend/server`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracks: Option<&'a str>,
+    /// In a status report: who has taken it out, where that was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<&'a str>,
+    /// In a status report: why it was taken out, where that was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'a str>,
+    /// In a status report: until when it was to be out (RFC 3339, UTC), where that was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    /// In a status report: whether that time is over, so that `ready` is no longer refused; missing without `expires`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expired: Option<bool>,
+    /// Whether the run has set it back to what it was before (`on_failure`, or `on_timeout` of `drain`); missing where it
+    /// has not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rolled_back: bool,
     /// The commands that were sent to HAProxy for it, or would be in a dry run.
     pub commands: &'a [String],
     /// Why it is not as wanted.
@@ -134,15 +153,29 @@ pub struct InstanceReport<'a> {
     /// The id of the process that answered last; missing where none did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// Whether a server on it was changed, or would be in a dry run.
+    /// Whether a server on it or its server-state file was changed, or would be in a dry run.
     pub changed: bool,
     /// Whether it, or a server on it, failed. An instance that `on_unreachable: skip` passes over has not failed.
     pub failed: bool,
     /// How many of its servers matched.
     pub matched: usize,
+    /// Its server-state file, where that is kept in step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_file: Option<StateFileReport<'a>>,
     /// Why it could not be managed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
+}
+
+/// The server-state file of an instance.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(deny_unknown_fields))]
+pub struct StateFileReport<'a> {
+    /// Its path.
+    pub path: &'a str,
+    /// Whether it was written, or would be in a dry run.
+    pub changed: bool,
 }
 
 /// A failure.

@@ -3,6 +3,7 @@
 //! The conversions are those of Ansible's `module_utils/common/validation.py`; where its versions differ, or where a
 //! conversion would hide a mistake (`server: 1.10` in YAML is the number 1.1), the value is refused.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -15,27 +16,9 @@ use crate::state::AdminState;
 /// What Ansible puts where a variable is `omit`; a value that starts so was never given.
 const OMITTED: &str = "__omit_place_holder__";
 
-/// The fields of the contract that this version does not act on yet.
-const UNFINISHED: [&str; 14] = [
-    "health",
-    "agent",
-    "drain",
-    "shutdown_sessions",
-    "wait",
-    "guard",
-    "expect",
-    "on_failure",
-    "state_file",
-    "owner",
-    "reason",
-    "expires",
-    "ignore_owner",
-    "lock_timeout",
-];
-
 /// A request to `haproxy_server`: which servers, on which HAProxy instances, and what is to become of them.
 ///
-/// A request with none of `state` and `weight` is a status request and changes nothing. Keys that start with `_`
+/// A request with none of `state`, `weight`, `health` and `agent` is a status request and changes nothing. Keys that start with `_`
 /// belong to the calling tool: `_ansible_check_mode` and `_noop` mean `dry_run`, `_ansible_diff` means `diff`, and the
 /// others are ignored. A value of `null` is the same as leaving the field out.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -65,6 +48,72 @@ pub struct Wire {
     /// first, like the state. A server of weight 0 takes no new traffic but that of its persistence clients.
     #[cfg_attr(test, schemars(example = 10, example = &"50%"))]
     pub weight: Option<WantedWeight>,
+    /// Whether health checks of the servers run: `enabled` resumes them, `disabled` pauses them. A server that has none
+    /// is left as it is, with a warning. Left as they are by default.
+    #[cfg_attr(test, schemars(example = &"disabled"))]
+    pub health: Option<Switch>,
+    /// Whether agent checks of the servers run: `enabled` resumes them, `disabled` pauses them, so that an agent does not
+    /// set the state back. A server that has none is left as it is, with a warning. Left as they are by default.
+    #[cfg_attr(test, schemars(example = &"disabled"))]
+    pub agent: Option<Switch>,
+    /// With `state: maint`: drains the servers first, in all backends of all instances at once and under one deadline;
+    /// each goes to maint as soon as it has no session and no queue left (`scur` and `qcur` of `show stat`, in which an idle
+    /// keep-alive connection is no session). A server that is down goes there at once, one that is in maint stays there.
+    /// `true` stands for 300 s and `fail`. Not asked for by default.
+    #[cfg_attr(test, schemars(example = true, example = serde_json::json!({"timeout": 60, "on_timeout": "maint"})))]
+    pub drain: Option<Drain>,
+    /// With `state: maint`: ends the sessions that are left after the change, again until none is left or the time is
+    /// over (that of `drain`, else that of `wait`, else `timeout`), which fails as `not_drained`. Clients see their
+    /// connections cut. `false` by default.
+    #[cfg_attr(test, schemars(example = true))]
+    pub shutdown_sessions: Option<Flag>,
+    /// Waits after the change of `state`: after `ready` until each server takes traffic (its check has passed since the
+    /// change, its weight is above 0 and slowstart is over), after `drain` and `maint` until no session is left. A check
+    /// with `fall 1` does not show that it has passed; with it a server must stay up for 5 s. A server without a check, or
+    /// with a paused one, counts at once. `true` stands for 60 s. Not asked for by default.
+    #[cfg_attr(test, schemars(example = true, example = serde_json::json!({"timeout": 120, "stable": 5})))]
+    pub wait: Option<Wait>,
+    /// Refuses, before anything is sent anywhere, a change that lowers the number of usable servers of a backend below
+    /// this. Usable are servers that are ready, running or starting, and have a weight above 0; backup servers count as
+    /// HAProxy uses them: only where no other is usable, and then as one. Servers that track a changed one count as they
+    /// would be then. It needs the lock that keeps other runs out. No guard by default.
+    #[cfg_attr(test, schemars(example = serde_json::json!({"min_available": 1}), example = serde_json::json!({"min_available": "50%"})))]
+    pub guard: Option<Guard>,
+    /// Refuses, before anything is sent anywhere, a change while a matched server is in another administrative state
+    /// than this. It is the state before the change, also where nothing is to be changed: a second run may fail with
+    /// `expectation_failed`. Nothing is expected by default.
+    #[cfg_attr(test, schemars(example = serde_json::json!({"admin_state": "ready"})))]
+    pub expect: Option<Expect>,
+    /// What happens to what this run has changed when a later part of it fails, or when a signal ends it. What somebody
+    /// else has changed meanwhile is left alone. `keep` by default.
+    pub on_failure: Option<OnFailure>,
+    /// Keeps HAProxy's server-state file in step with the state of the servers, so that a reload keeps it: the absolute
+    /// path of the file (where one instance is asked), or an object of instance names and paths. The rows of the matched
+    /// servers are compared also where HAProxy needs no command; a difference is written and is `changed`. The configuration
+    /// must load the file (`server-state-file` and `load-server-state-from-file`). None by default.
+    #[cfg_attr(test, schemars(example = serde_json::json!({"http": "/var/lib/haproxy/http.state"})))]
+    pub state_file: Option<StateFiles>,
+    /// Who takes the server out, or puts it back: recorded on this host with `drain` and `maint`; `ready` is refused
+    /// where another owner is recorded, or any where this is missing. At most 200 characters. Nobody by default.
+    #[cfg_attr(test, schemars(example = &"alice"))]
+    pub owner: Option<Text>,
+    /// Why the server is taken out: recorded with `drain` and `maint`, and shown in a status. At most 200 characters. No
+    /// reason by default.
+    #[cfg_attr(test, schemars(example = &"disk replacement"))]
+    pub reason: Option<Text>,
+    /// Until when the server is to be out, with `drain` and `maint`: a time in RFC 3339 with its offset, or `+` and a
+    /// duration in units of s, m, h, d and w; in the future, at most a hundred years ahead. After it `ready` is no longer
+    /// refused, and a status says `expired`; the server is not put back by itself. Never by default, as long as the server
+    /// stays in that state.
+    #[cfg_attr(test, schemars(example = &"+2h", example = &"2100-01-01T12:00:00Z"))]
+    pub expires: Option<Text>,
+    /// With `state: ready`: puts a server back although another owner is recorded. `false` by default.
+    #[cfg_attr(test, schemars(example = true))]
+    pub ignore_owner: Option<Flag>,
+    /// The longest wait for another run that changes servers of the same HAProxy, in seconds; from 0 (one try) to 86400,
+    /// 60 by default. It counts anew each time that the lock is taken again after a wait.
+    #[cfg_attr(test, schemars(example = 5))]
+    pub lock_timeout: Option<Pause>,
     /// What a listed server or backend means that matches nothing. `fail` by default.
     pub on_missing: Option<OnMissing>,
     /// What an instance means that cannot be asked. `fail` by default.
@@ -80,14 +129,36 @@ pub struct Wire {
 }
 
 /// The keys of [`Wire`], for the nearest one to a key that is unknown.
-const KNOWN: [&str; 10] =
-    ["server", "state", "backend", "instances", "weight", "on_missing", "on_unreachable", "dry_run", "diff", "timeout"];
+pub(crate) const KNOWN: [&str; 24] = [
+    "server",
+    "state",
+    "backend",
+    "instances",
+    "weight",
+    "health",
+    "agent",
+    "drain",
+    "shutdown_sessions",
+    "wait",
+    "guard",
+    "expect",
+    "on_failure",
+    "state_file",
+    "owner",
+    "reason",
+    "expires",
+    "ignore_owner",
+    "lock_timeout",
+    "on_missing",
+    "on_unreachable",
+    "dry_run",
+    "diff",
+    "timeout",
+];
 
 /// Reads the fields of an object from which the caller's keys have been taken.
 pub(super) fn read(object: Map<String, Value>) -> Result<Wire, String> {
-    if let Some(key) =
-        object.keys().find(|key| ![KNOWN.as_slice(), &UNFINISHED].iter().any(|keys| keys.contains(&key.as_str())))
-    {
+    if let Some(key) = object.keys().find(|key| !KNOWN.contains(&key.as_str())) {
         let shown: String = key.chars().take(80).collect();
         let hint = nearest(key, &KNOWN)
             .map_or_else(|| format!("; known are {}", KNOWN.join(", ")), |known| format!("; did you mean '{known}'?"));
@@ -95,12 +166,6 @@ pub(super) fn read(object: Map<String, Value>) -> Result<Wire, String> {
     }
     let mut object = object;
     object.retain(|_, value| !is_absent(value));
-    if let Some(key) = object.keys().find(|key| UNFINISHED.contains(&key.as_str())) {
-        return Err(format!(
-            "'{key}' is not supported by version {} of haproxy_server; leave it out",
-            env!("CARGO_PKG_VERSION")
-        ));
-    }
     serde_path_to_error::deserialize(Value::Object(object)).map_err(|error| {
         let path = error.path().to_string();
         format!("'{path}': {}", error.into_inner())
@@ -238,7 +303,25 @@ macro_rules! read_from_value {
         }
     )+};
 }
-read_from_value!(Names, Flag, Seconds, WantedWeight, Instances, WantedState, OnMissing, OnUnreachable);
+read_from_value!(
+    Names,
+    Flag,
+    Seconds,
+    Pause,
+    Text,
+    WantedWeight,
+    MinAvailable,
+    Instances,
+    StateFiles,
+    Drain,
+    Wait,
+    WantedState,
+    Switch,
+    OnTimeout,
+    OnMissing,
+    OnUnreachable,
+    OnFailure
+);
 
 /// Shows a value that was refused, cut to what fits into a sentence.
 fn shown(value: &Value) -> String {
@@ -314,11 +397,49 @@ impl Seconds {
     const SHORTEST: f64 = 0.001;
 
     fn from_value(value: &Value) -> Result<Self, String> {
-        let number = number(value).ok_or_else(|| format!("{} is no number of seconds", shown(value)))?;
-        if !(Self::SHORTEST..=Self::LONGEST).contains(&number) {
+        let seconds = Pause::from_value(value)?.0;
+        if seconds.as_secs_f64() < Self::SHORTEST {
             return Err(format!("{} is no time from 0.001 to 86400 seconds", shown(value)));
         }
+        Ok(Self(seconds))
+    }
+}
+
+/// A time in seconds that may be none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pause(pub Duration);
+
+impl Pause {
+    fn from_value(value: &Value) -> Result<Self, String> {
+        let number = number(value).ok_or_else(|| format!("{} is no number of seconds", shown(value)))?;
+        if !(0.0..=Seconds::LONGEST).contains(&number) {
+            return Err(format!("{} is no time from 0 to 86400 seconds", shown(value)));
+        }
         Ok(Self(Duration::from_secs_f64(number)))
+    }
+}
+
+/// A short line of text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text(pub String);
+
+impl Text {
+    /// The longest text, in characters.
+    const MAX: usize = 200;
+
+    fn from_value(value: &Value) -> Result<Self, String> {
+        let text = name(value)?;
+        let text = text.trim();
+        if text.is_empty() {
+            return Err("it is empty; leave the field out".to_owned());
+        }
+        if text.chars().count() > Self::MAX {
+            return Err(format!("it has more than {} characters", Self::MAX));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(format!("{} has a control character", shown(value)));
+        }
+        Ok(Self(text.to_owned()))
     }
 }
 
@@ -381,6 +502,176 @@ impl fmt::Display for WantedWeight {
         match self {
             Self::Absolute(weight) => write!(f, "{weight}"),
             Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+/// The fewest usable servers that a guard allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MinAvailable {
+    /// So many.
+    Count(u32),
+    /// A share of the backend's servers that the configuration does not disable, rounded up.
+    Percent(u32),
+}
+
+impl MinAvailable {
+    fn from_value(value: &Value) -> Result<Self, String> {
+        let refuse = || format!("{} is no number of servers and no share from \"0%\" to \"100%\"", shown(value));
+        if let Value::String(text) = value
+            && let Some(percent) = text.trim().strip_suffix('%')
+        {
+            let percent = percent.parse().ok().filter(|percent| *percent <= 100).ok_or_else(refuse)?;
+            return Ok(Self::Percent(percent));
+        }
+        let whole = number(value).filter(|number| number.fract() == 0.0 && (0.0..=1e6).contains(number));
+        let digits = whole.ok_or_else(refuse)?.to_string();
+        digits.parse().map(Self::Count).map_err(|_| refuse())
+    }
+
+    /// Returns the number for a backend of so many servers.
+    #[must_use]
+    pub fn of(self, servers: u32) -> u32 {
+        match self {
+            Self::Count(count) => count,
+            Self::Percent(percent) => servers.saturating_mul(percent).div_ceil(100),
+        }
+    }
+}
+
+impl fmt::Display for MinAvailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => write!(f, "{count}"),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+/// Reads a field that is an object, or `true` for the object with its defaults; `false` means that it is not given.
+fn object_or_flag<'v>(value: &'v Value, known: &[&str]) -> Result<Option<Cow<'v, Map<String, Value>>>, String> {
+    match value {
+        Value::Object(fields) => {
+            if let Some(key) = fields.keys().find(|key| !known.contains(&key.as_str())) {
+                return Err(format!("'{}' is none of its fields: {}", key.escape_debug(), known.join(", ")));
+            }
+            Ok(Some(Cow::Borrowed(fields)))
+        }
+        _ => match Flag::from_value(value) {
+            Ok(Flag(true)) => Ok(Some(Cow::Owned(Map::new()))),
+            Ok(Flag(false)) => Ok(None),
+            Err(_) => Err(format!("{} is neither true nor an object of {}", shown(value), known.join(", "))),
+        },
+    }
+}
+
+/// Reads a field of an object by its type's own rule.
+fn field<T>(
+    fields: &Map<String, Value>,
+    key: &str,
+    read: impl FnOnce(&Value) -> Result<T, String>,
+) -> Result<Option<T>, String> {
+    match fields.get(key).filter(|value| !is_absent(value)) {
+        Some(value) => read(value).map(Some).map_err(|why| format!("'{key}': {why}")),
+        None => Ok(None),
+    }
+}
+
+/// How servers are drained before they go to maint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain(pub Option<DrainBounds>);
+
+/// The bounds of a drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainBounds {
+    /// The longest that sessions are waited for.
+    pub timeout: Duration,
+    /// What happens to servers that have sessions then.
+    pub on_timeout: OnTimeout,
+}
+
+impl Drain {
+    fn from_value(value: &Value) -> Result<Self, String> {
+        let Some(fields) = object_or_flag(value, &["timeout", "on_timeout"])? else { return Ok(Self(None)) };
+        Ok(Self(Some(DrainBounds {
+            timeout: field(&fields, "timeout", Pause::from_value)?.map_or(Duration::from_secs(300), |pause| pause.0),
+            on_timeout: field(&fields, "on_timeout", OnTimeout::from_value)?.unwrap_or(OnTimeout::Fail),
+        })))
+    }
+}
+
+/// How the effect of a change is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wait(pub Option<WaitBounds>);
+
+/// The bounds of a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitBounds {
+    /// The longest wait.
+    pub timeout: Duration,
+    /// How long a server must have taken traffic on end.
+    pub stable: Duration,
+}
+
+impl Wait {
+    fn from_value(value: &Value) -> Result<Self, String> {
+        let Some(fields) = object_or_flag(value, &["timeout", "stable"])? else { return Ok(Self(None)) };
+        Ok(Self(Some(WaitBounds {
+            timeout: field(&fields, "timeout", Pause::from_value)?.map_or(Duration::from_secs(60), |pause| pause.0),
+            stable: field(&fields, "stable", Pause::from_value)?.map_or(Duration::ZERO, |pause| pause.0),
+        })))
+    }
+}
+
+/// What a change must leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Guard {
+    /// The fewest usable servers of a backend: a number from 0 to 1000000, or a share from `"0%"` to `"100%"` of its servers
+    /// that the configuration does not disable, rounded up.
+    pub min_available: MinAvailable,
+}
+
+/// What must be so before a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// The effective administrative state of every matched server.
+    pub admin_state: WantedState,
+}
+
+/// HAProxy's server-state files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StateFiles {
+    /// That of the one instance.
+    One(String),
+    /// Those of instances by their names.
+    Each(Vec<(String, String)>),
+}
+
+impl StateFiles {
+    fn from_value(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::String(path) => Self::path(path).map(Self::One),
+            Value::Object(fields) => {
+                let each = fields.iter().map(|(name, path)| {
+                    let path = path.as_str().ok_or_else(|| format!("{} is no path", shown(path)));
+                    Ok::<_, String>((name.clone(), Self::path(path?)?))
+                });
+                let each: Vec<_> = each.collect::<Result<_, _>>()?;
+                if each.is_empty() { Err("it names no instance".to_owned()) } else { Ok(Self::Each(each)) }
+            }
+            _ => Err(format!("{} is no path, and no object of instance names and paths", shown(value))),
+        }
+    }
+
+    fn path(path: &str) -> Result<String, String> {
+        if path.starts_with('/') && path.len() < 4096 && !path.ends_with('/') && !path.chars().any(char::is_control) {
+            Ok(path.to_owned())
+        } else {
+            Err(format!("{} is no absolute path of a file", shown(&Value::from(path))))
         }
     }
 }
@@ -480,6 +771,40 @@ impl From<WantedState> for AdminState {
 }
 
 words! {
+    /// Whether checks run.
+    Switch {
+        /// They run.
+        Enabled = "enabled",
+        /// They are paused.
+        Disabled = "disabled",
+    }
+}
+
+words! {
+    /// What happens to servers that have sessions when the time of a drain is over.
+    OnTimeout {
+        /// They stay in drain, and the run fails. The default.
+        Fail = "fail",
+        /// They are set back to what they were, and so is all else that the run has changed; the run fails.
+        Rollback = "rollback",
+        /// They go to maint, with a warning; their sessions go on.
+        Maint = "maint",
+        /// They go to maint and their sessions are ended, with a warning.
+        Shutdown = "shutdown",
+    }
+}
+
+words! {
+    /// What happens to what was changed when a later part fails.
+    OnFailure {
+        /// It stays as it is. The default.
+        Keep = "keep",
+        /// It is set back to what it was before, in reverse.
+        Rollback = "rollback",
+    }
+}
+
+words! {
     /// What a listed name or pattern means that matches nothing.
     OnMissing {
         /// An error where no selected instance has it. The default.
@@ -517,7 +842,7 @@ mod schema {
 
     use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-    use super::{Flag, Instances, Names, Seconds, WantedWeight};
+    use super::{Drain, Flag, Instances, MinAvailable, Names, Pause, Seconds, StateFiles, Text, Wait, WantedWeight};
 
     macro_rules! schema {
         ($type:ty, $name:literal, $schema:tt) => {
@@ -565,6 +890,82 @@ mod schema {
             { "type": "string", "pattern": r"^\s*([0-9]+%|\+?[0-9]+(\.0*)?([eE]\+?[0-9]+)?)\s*$" }
         ]
     });
+    schema!(Pause, "Pause", {
+        "description": "A time in seconds that may be 0, as a number or as text with a number.",
+        "anyOf": [
+            { "type": "number", "minimum": 0, "maximum": 86400 },
+            { "type": "string", "pattern": r"^\s*\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$" }
+        ]
+    });
+    schema!(Text, "Text", {
+        "description": "A line of text, at most 200 characters; a whole number is text.",
+        "anyOf": [{ "type": "string", "minLength": 1 }, { "type": "integer", "minimum": 0 }]
+    });
+    schema!(MinAvailable, "MinAvailable", {
+        "description": "A number of servers, or a share from \"0%\" to \"100%\".",
+        "anyOf": [
+            { "type": "integer", "minimum": 0, "maximum": 1_000_000 },
+            { "type": "string", "pattern": r"^\s*([0-9]{1,3}%|\+?[0-9]+(\.0*)?([eE]\+?[0-9]+)?)\s*$" }
+        ]
+    });
+    schema!(StateFiles, "StateFiles", {
+        "description": "An absolute path, or an object of instance names and absolute paths.",
+        "anyOf": [
+            { "type": "string", "pattern": "^/" },
+            { "type": "object", "minProperties": 1, "additionalProperties": { "type": "string", "pattern": "^/" } }
+        ]
+    });
+
+    /// The schema of a field that is an object, or `true` for the object with its defaults.
+    fn object_or_flag(generator: &mut SchemaGenerator, properties: serde_json::Value) -> Schema {
+        let flag = generator.subschema_for::<Flag>();
+        json_schema!({
+            "anyOf": [flag, { "type": "object", "additionalProperties": false, "properties": properties }]
+        })
+    }
+
+    impl JsonSchema for Drain {
+        fn schema_name() -> Cow<'static, str> {
+            "Drain".into()
+        }
+        fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+            let properties = serde_json::json!({
+                "timeout": {
+                    "description": "The longest that sessions are waited for, in seconds; from 0 (they are looked at once) to 86400.",
+                    "default": 300,
+                    "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
+                },
+                "on_timeout": {
+                    "description": "What happens to servers that have sessions then.",
+                    "default": "fail",
+                    "anyOf": [generator.subschema_for::<super::OnTimeout>(), { "type": "null" }]
+                }
+            });
+            object_or_flag(generator, properties)
+        }
+    }
+
+    impl JsonSchema for Wait {
+        fn schema_name() -> Cow<'static, str> {
+            "Wait".into()
+        }
+        fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+            let properties = serde_json::json!({
+                "timeout": {
+                    "description": "The longest wait, in seconds; from 0 to 86400.",
+                    "default": 60,
+                    "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
+                },
+                "stable": {
+                    "description": "After `ready`: how long a server must have taken traffic on end, in seconds; from 0 to 86400.",
+                    "default": 0,
+                    "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
+                }
+            });
+            object_or_flag(generator, properties)
+        }
+    }
+
     schema!(Instances, "Instances", {
         "description": "Instances: a list of names, addresses and objects, or a string in which commas separate names and addresses.",
         "anyOf": [

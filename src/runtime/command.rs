@@ -5,7 +5,7 @@
 use std::fmt;
 
 use crate::name::is_plain;
-use crate::request::WantedWeight;
+use crate::request::{Switch, WantedWeight};
 use crate::state::AdminState;
 
 /// A proxy or a server as a command names it: by its name, or by its number (`#7`) where the name would not do.
@@ -77,6 +77,22 @@ pub enum Query {
         /// The server; all of them where it is missing.
         server: Option<u32>,
     },
+    /// The processes of a master, on its CLI.
+    Processes,
+    /// The statistics of all servers of a backend in one worker, on the CLI of its master.
+    StatOf {
+        /// The process id of the worker.
+        worker: u32,
+        /// The backend, whose name must be plain.
+        backend: String,
+    },
+    /// The connections to all servers of a backend in one worker, on the CLI of its master.
+    ConnOf {
+        /// The process id of the worker.
+        worker: u32,
+        /// The backend, whose name must be plain.
+        backend: String,
+    },
 }
 
 impl fmt::Display for Query {
@@ -86,6 +102,9 @@ impl fmt::Display for Query {
             Self::Level => f.write_str("show cli level"),
             Self::ServersState(None) => f.write_str("show servers state"),
             Self::ServersState(Some(backend)) => write!(f, "show servers state {backend}"),
+            Self::Processes => f.write_str("show proc"),
+            Self::StatOf { worker, backend } => write!(f, "@!{worker} show stat {backend} 4 -1"),
+            Self::ConnOf { worker, backend } => write!(f, "@!{worker} show servers conn {backend}"),
             Self::Stat { proxy, server } => {
                 // 4 is the type mask for servers; -1 stands for all (management.txt, "show stat").
                 let number = |id: &Option<u32>| id.map_or_else(|| "-1".to_owned(), |id| id.to_string());
@@ -111,6 +130,12 @@ pub enum Action {
     State(AdminState),
     /// Sets the weight, absolute or as a share of the configured one.
     Weight(WantedWeight),
+    /// Resumes or pauses health checks.
+    Health(Switch),
+    /// Resumes or pauses agent checks.
+    Agent(Switch),
+    /// Ends the sessions that are under way.
+    ShutdownSessions,
 }
 
 impl fmt::Display for Change {
@@ -118,6 +143,11 @@ impl fmt::Display for Change {
         match self.action {
             Action::State(state) => write!(f, "set server {} state {state}", self.target),
             Action::Weight(weight) => write!(f, "set server {} weight {weight}", self.target),
+            Action::Health(Switch::Enabled) => write!(f, "enable health {}", self.target),
+            Action::Health(Switch::Disabled) => write!(f, "disable health {}", self.target),
+            Action::Agent(Switch::Enabled) => write!(f, "enable agent {}", self.target),
+            Action::Agent(Switch::Disabled) => write!(f, "disable agent {}", self.target),
+            Action::ShutdownSessions => write!(f, "shutdown sessions server {}", self.target),
         }
     }
 }
@@ -132,6 +162,9 @@ mod tests {
         let change = |action| Change { target: target.clone(), action }.to_string();
         assert_eq!(change(Action::State(AdminState::Maint)), "set server app/web1 state maint");
         assert_eq!(change(Action::Weight(WantedWeight::Percent(50))), "set server app/web1 weight 50%");
+        assert_eq!(change(Action::Health(Switch::Disabled)), "disable health app/web1");
+        assert_eq!(change(Action::Agent(Switch::Enabled)), "enable agent app/web1");
+        assert_eq!(change(Action::ShutdownSessions), "shutdown sessions server app/web1");
         assert_eq!(Query::ServersState(None).to_string(), "show servers state");
         assert_eq!(Query::Stat { proxy: Some(3), server: None }.to_string(), "show stat 3 4 -1");
         assert_eq!(Query::Stat { proxy: None, server: None }.to_string(), "show stat -1 4 -1");

@@ -4,7 +4,7 @@
 //! shows the line; no row is passed over.
 
 use crate::error::excerpt;
-use crate::state::{AdminFlags, OperationalState};
+use crate::state::{AdminFlags, AdminState, OperationalState};
 
 /// How much of a line that is not understood an error shows, in bytes.
 const SHOWN: usize = 200;
@@ -126,6 +126,18 @@ pub struct StateRow<'a> {
     pub agent: u32,
 }
 
+/// A server as far as it is of interest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AnyRow<'a> {
+    /// It is wanted.
+    Wanted(StateRow<'a>),
+    /// It is another one.
+    Other {
+        /// Whether it takes new traffic.
+        is_usable: bool,
+    },
+}
+
 /// Checks the first line of `show servers state`.
 ///
 /// # Errors
@@ -167,8 +179,8 @@ impl StateHeader {
         Ok(header)
     }
 
-    /// Reads a row, if the number of its backend, its backend and its server are `wanted`; the number of columns is
-    /// checked in any case.
+    /// Reads a row, if the number of its backend, its backend and its server are `wanted`; of another one only whether
+    /// the server takes traffic. The number of columns is checked in any case.
     ///
     /// # Errors
     /// Shows the row and what is wrong with it.
@@ -176,7 +188,7 @@ impl StateHeader {
         &self,
         line: &'a [u8],
         wanted: impl FnOnce(u32, &[u8], &[u8]) -> bool,
-    ) -> Result<Option<StateRow<'a>>, ParseError> {
+    ) -> Result<AnyRow<'a>, ParseError> {
         let found = line.iter().filter(|byte| is_space(byte)).count() + 1;
         if found != self.count {
             let line = excerpt(line, SHOWN);
@@ -190,12 +202,18 @@ impl StateHeader {
             line: excerpt(line, SHOWN),
         })?;
         if !wanted(backend_id, column(self.be_name), column(self.srv_name)) {
-            return Ok(None);
+            let flags = decimal(column(self.srv_admin_state)).map(AdminFlags);
+            let operational = decimal(column(self.srv_op_state)).and_then(OperationalState::from_number);
+            let weight = decimal(column(self.srv_uweight));
+            let is_usable = flags.is_some_and(|flags| flags.effective() == AdminState::Ready)
+                && operational.is_some_and(OperationalState::takes_traffic)
+                && weight.is_some_and(|weight| weight > 0);
+            return Ok(AnyRow::Other { is_usable });
         }
         let columns: Vec<&[u8]> = line.split(is_space).collect();
         let row = Row { command: STATE, columns: &columns, line };
         let operational = row.number(self.srv_op_state, "srv_op_state")?;
-        Ok(Some(StateRow {
+        Ok(AnyRow::Wanted(StateRow {
             backend_id,
             backend: row.text(self.be_name, "be_name")?,
             server_id: row.number(self.srv_id, "srv_id")?,
@@ -211,6 +229,27 @@ impl StateHeader {
             check: row.number(self.srv_check_state, "srv_check_state")?,
             agent: row.number(self.srv_agent_state, "srv_agent_state")?,
         }))
+    }
+}
+
+impl StateHeader {
+    /// Writes a row anew with the flags, the weight and the checks that `of` gives for its backend and server.
+    #[must_use]
+    pub fn rewritten(
+        &self,
+        line: &[u8],
+        of: impl FnOnce(&[u8], &[u8]) -> Option<(AdminFlags, u32, u32, u32)>,
+    ) -> Option<Vec<u8>> {
+        let column = |index| line.split(is_space).nth(index).unwrap_or_default();
+        let (flags, weight, check, agent) = of(column(self.be_name), column(self.srv_name))?;
+        let columns = line.split(is_space).enumerate().map(|(index, text)| match index {
+            _ if index == self.srv_admin_state => flags.0.to_string().into_bytes(),
+            _ if index == self.srv_uweight => weight.to_string().into_bytes(),
+            _ if index == self.srv_check_state => check.to_string().into_bytes(),
+            _ if index == self.srv_agent_state => agent.to_string().into_bytes(),
+            _ => text.to_vec(),
+        });
+        Some(columns.collect::<Vec<_>>().join(&b' '))
     }
 }
 
@@ -248,7 +287,7 @@ impl<'a> Row<'_, 'a> {
 }
 
 /// Reads a number of decimal digits only, which is how HAProxy prints every number here.
-fn decimal(digits: &[u8]) -> Option<u32> {
+pub(crate) fn decimal(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() {
         return None;
     }
@@ -347,6 +386,7 @@ impl Level {
 /// The columns of `show stat` that this program reads (management.txt, section 9.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatHeader {
+    svname: usize,
     iid: usize,
     sid: usize,
     qcur: usize,
@@ -355,6 +395,10 @@ pub struct StatHeader {
     check_status: usize,
     tracked: usize,
     bck: usize,
+    throttle: usize,
+    check_rise: usize,
+    check_health: usize,
+    check_fall: usize,
 }
 
 /// One server as `show stat` shows it.
@@ -364,6 +408,8 @@ pub struct StatRow {
     pub backend_id: u32,
     /// The number of the server in its backend.
     pub server_id: u32,
+    /// The server.
+    pub server: String,
     /// Requests that wait for this server.
     pub queue: u32,
     /// Sessions on this server.
@@ -376,6 +422,21 @@ pub struct StatRow {
     pub tracks: Option<String>,
     /// Whether it is a backup server.
     pub backup: bool,
+    /// Whether `slowstart` is under way: it takes only a share of its traffic.
+    pub is_throttled: bool,
+    /// How its health check counts; nothing without checks.
+    pub counter: Option<CheckCounter>,
+}
+
+/// How a health check counts its results: up at `rise`, and one more for each that passes, to `rise + fall - 1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckCounter {
+    /// The count.
+    pub health: u32,
+    /// From which count on the server is up.
+    pub rise: u32,
+    /// How many failures in a row take a server down that has the highest count.
+    pub fall: u32,
 }
 
 impl StatHeader {
@@ -391,6 +452,7 @@ impl StatHeader {
             names.iter().position(|name| *name == column.as_bytes()).ok_or_else(|| missing(column))
         };
         Ok(Self {
+            svname: find("svname")?,
             iid: find("iid")?,
             sid: find("sid")?,
             qcur: find("qcur")?,
@@ -399,6 +461,10 @@ impl StatHeader {
             check_status: find("check_status")?,
             tracked: find("tracked")?,
             bck: find("bck")?,
+            throttle: find("throttle")?,
+            check_rise: find("check_rise")?,
+            check_health: find("check_health")?,
+            check_fall: find("check_fall")?,
         })
     }
 
@@ -417,12 +483,25 @@ impl StatHeader {
         Ok(StatRow {
             backend_id: decimal(row.bytes(self.iid)).ok_or_else(|| row.wrong(self.iid, "iid"))?,
             server_id: decimal(row.bytes(self.sid)).ok_or_else(|| row.wrong(self.sid, "sid"))?,
+            server: row.text(self.svname, "svname")?.to_owned(),
             queue: decimal(row.bytes(self.qcur)).ok_or_else(|| row.wrong(self.qcur, "qcur"))?,
             sessions: decimal(row.bytes(self.scur)).ok_or_else(|| row.wrong(self.scur, "scur"))?,
             status: some(self.status).ok_or_else(|| row.wrong(self.status, "status"))?,
             check: some(self.check_status).map(|check| check.trim_start_matches("* ").to_owned()),
             tracks: some(self.tracked),
             backup: row.bytes(self.bck) == b"1",
+            is_throttled: !matches!(row.bytes(self.throttle), b"" | b"100"),
+            counter: self.counter(&row),
+        })
+    }
+}
+
+impl StatHeader {
+    fn counter(&self, row: &Row<'_, '_>) -> Option<CheckCounter> {
+        Some(CheckCounter {
+            health: decimal(row.bytes(self.check_health))?,
+            rise: decimal(row.bytes(self.check_rise))?,
+            fall: decimal(row.bytes(self.check_fall))?,
         })
     }
 }
@@ -468,13 +547,16 @@ mod tests {
         srv_iweight srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state \
         srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord";
 
-    fn row(line: &[u8]) -> Result<Option<StateRow<'_>>, ParseError> {
-        StateHeader::parse(HEADER).unwrap().row(line, |_, _, _| true)
+    fn row(line: &[u8]) -> Result<StateRow<'_>, ParseError> {
+        match StateHeader::parse(HEADER).unwrap().row(line, |_, _, _| true)? {
+            AnyRow::Wanted(row) => Ok(row),
+            AnyRow::Other { .. } => unreachable!("every row is wanted"),
+        }
     }
 
     #[test]
     fn a_row_is_read_by_the_names_of_its_columns() {
-        let row = row(b"3 app 1 web1 127.0.0.1 0 5 7 1 25 1 0 2 14 0 0 0 - 8080 -").unwrap().unwrap();
+        let row = row(b"3 app 1 web1 127.0.0.1 0 5 7 1 25 1 0 2 14 0 0 0 - 8080 -").unwrap();
         assert_eq!((row.backend_id, row.backend, row.server_id, row.server), (3, "app", 1, "web1"));
         assert_eq!((row.operational, row.flags), (OperationalState::Stopped, AdminFlags(5)));
         assert_eq!((row.weight, row.initial_weight, row.check, row.port), (7, 1, 14, "8080"));
@@ -551,7 +633,7 @@ mod tests {
             let _ = StateHeader::parse(&bytes);
             let _ = StateHeader::parse(HEADER).unwrap().row(&bytes, |_, _, _| true);
             let _ = StatHeader::parse(&bytes);
-            let _ = StatHeader::parse(b"# pxname,iid,sid,qcur,scur,status,check_status,tracked,bck").unwrap().row(&bytes);
+            let _ = StatHeader::parse(b"# pxname,svname,iid,sid,qcur,scur,status,check_status,tracked,bck,throttle,check_rise,check_health,check_fall").unwrap().row(&bytes);
             let _ = Info::parse(&text);
             let _ = Level::parse(&text);
             let _ = without_severity(&text);
@@ -560,7 +642,7 @@ mod tests {
         #[test]
         fn every_mask_and_state_is_kept(mask in 0u32..=127, op in 0u32..=3, weight in 0u32..=256) {
             let line = format!("3 app 1 web1 127.0.0.1 {op} {mask} {weight} 1 25 1 0 2 14 0 0 0 - 8080 -");
-            let row = row(line.as_bytes()).unwrap().unwrap();
+            let row = row(line.as_bytes()).unwrap();
             prop_assert_eq!(row.flags, AdminFlags(mask));
             prop_assert_eq!(row.weight, weight);
             prop_assert_eq!(OperationalState::from_number(op), Some(row.operational));

@@ -61,6 +61,15 @@ pub enum Door {
     Master,
 }
 
+/// Where a conversation that begins at a master CLI goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    /// With its current worker.
+    Worker,
+    /// With the master itself.
+    Master,
+}
+
 /// A conversation with one HAProxy process.
 #[derive(Debug)]
 pub struct Connection {
@@ -81,6 +90,18 @@ impl Connection {
     /// # Errors
     /// Tells apart what is not there, what may not be opened, what does not answer in time, and what is no HAProxy.
     pub fn open(address: &Address, timeout: Duration) -> Result<Self> {
+        Self::enter(address, timeout, Entry::Worker)
+    }
+
+    /// Connects to a master CLI and stays with the master, instead of going on to its worker.
+    ///
+    /// # Errors
+    /// As [`Connection::open`]; also when it is no master CLI.
+    pub fn open_master(address: &Address, timeout: Duration) -> Result<Self> {
+        Self::enter(address, timeout, Entry::Master)
+    }
+
+    fn enter(address: &Address, timeout: Duration, entry: Entry) -> Result<Self> {
         let mut tries = 1;
         loop {
             let mut connection = Self {
@@ -94,7 +115,7 @@ impl Connection {
                 start: 0,
                 end: 0,
             };
-            match connection.greet() {
+            match connection.greet(entry) {
                 Ok(()) => return Ok(connection),
                 // Its process has ended, or its master has started itself anew; nothing was asked yet.
                 Err(error) if error.kind == ErrorKind::Unreachable && tries < REFUSED_TRIES => {
@@ -182,13 +203,32 @@ impl Connection {
     }
 
     /// Sends `prompt` and sees by the answer what listens here.
-    fn greet(&mut self) -> Result<()> {
+    fn greet(&mut self, entry: Entry) -> Result<()> {
         // Who has closed already is found out by reading.
         let sent = self.send(b"prompt\n", "prompt");
         if sent.as_ref().is_err_and(|error| error.kind != ErrorKind::Unreachable) {
             return sent;
         }
         let until = Instant::now() + self.timeout;
+        self.read_prompt("prompt", until)?;
+        let is_master = self.unread().trim_ascii_start() == MASTER_PROMPT;
+        if !is_master && (self.unread() != b"\n> " || entry == Entry::Master) {
+            return Err(self.stranger());
+        }
+        self.start = self.end;
+        match (is_master, entry) {
+            (false, _) => Ok(()),
+            (true, Entry::Worker) => self.enter_worker(until),
+            (true, Entry::Master) => {
+                self.door = Door::Master;
+                self.prompt = MASTER_PROMPT.to_vec();
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads on until something that looks like a prompt has come.
+    fn read_prompt(&mut self, command: &str, until: Instant) -> Result<()> {
         while !self.unread().ends_with(PROMPT) {
             let left = until.saturating_duration_since(Instant::now());
             let read = if left.is_zero() { Err(Errno::EAGAIN) } else { self.fill(left) };
@@ -200,34 +240,17 @@ impl Connection {
                 Ok(0) => return Err(self.stranger()),
                 Ok(_) if self.unread().len() > SHOWN => return Err(self.stranger()),
                 Ok(_) => {}
-                Err(errno) => return Err(self.no_answer(errno, "prompt")),
+                Err(errno) => return Err(self.no_answer(errno, command)),
             }
         }
-        if self.unread() == b"\n> " {
-            self.start = self.end;
-            return Ok(());
-        }
-        if self.unread().trim_ascii_start() != MASTER_PROMPT.trim_ascii_start() {
-            return Err(self.stranger());
-        }
-        self.start = self.end;
-        self.enter_worker(until)
+        Ok(())
     }
 
     /// Goes from the master CLI to its current worker, whose prompt is its process id.
     fn enter_worker(&mut self, until: Instant) -> Result<()> {
         self.door = Door::Master;
         self.send(b"@1\n", "@1")?;
-        while !self.unread().ends_with(PROMPT) {
-            let left = until.saturating_duration_since(Instant::now());
-            let read = if left.is_zero() { Err(Errno::EAGAIN) } else { self.fill(left) };
-            match read {
-                Ok(0) => return Err(self.error(ErrorKind::Unreachable, "was closed by the master process")),
-                Ok(_) if self.unread().len() > REPLY_SIZE => return Err(self.stranger()),
-                Ok(_) => {}
-                Err(errno) => return Err(self.no_answer(errno, "@1")),
-            }
-        }
+        self.read_prompt("@1", until)?;
         let prompt = self.unread().trim_ascii_start().to_vec();
         let is_worker =
             prompt.strip_suffix(PROMPT).is_some_and(|pid| !pid.is_empty() && pid.iter().all(u8::is_ascii_digit));

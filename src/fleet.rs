@@ -1,0 +1,164 @@
+//! All instances of a run together: every step is done side by side, and every wait is one wait for all.
+
+use std::time::Duration;
+
+use crate::converge::{Direction, Goals, Managed};
+use crate::deadline::{Backoff, Deadline};
+use crate::error::Result;
+use crate::exclusion::Exclusion;
+use crate::interrupt::Interrupt;
+use crate::observe::Server;
+use crate::request::Change;
+use crate::runtime::parse::StatRow;
+use crate::side_by_side::side_by_side;
+
+/// Where a person sees how a long wait goes.
+pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
+
+/// The instances that a run works on.
+pub struct Fleet<'a> {
+    /// The instances.
+    pub managed: Vec<Managed<'a>>,
+    /// Where a person sees how a long wait goes.
+    pub progress: Progress<'a>,
+    /// Whether a signal has asked the run to end.
+    pub interrupt: &'a Interrupt,
+    /// What keeps other runs out.
+    pub exclusion: Exclusion<'a>,
+}
+
+/// What was seen of one server that is waited for.
+#[derive(Debug)]
+pub struct Look<'f> {
+    /// Which instance it is on.
+    pub instance: usize,
+    /// Which of its servers it is.
+    pub place: usize,
+    /// The server as it was observed last.
+    pub server: &'f Server,
+    /// Its statistics; nothing where it is gone.
+    pub stat: Option<StatRow>,
+}
+
+impl Fleet<'_> {
+    /// Brings every instance to the goals, which may depend on the instance and the server.
+    ///
+    /// # Errors
+    /// When the lock cannot be had. What fails on an instance is kept there.
+    pub fn carry_out(&mut self, goals: &(dyn Fn(usize, &Server) -> Change + Sync)) -> Result<()> {
+        if self.lock()? {
+            // Somebody else may have changed something while this run only waited.
+            let again = |(index, managed): (usize, &mut Managed<'_>)| {
+                managed.refresh_for(&|server: &Server| goals(index, server));
+            };
+            side_by_side(self.managed.iter_mut().enumerate(), again).into_iter().collect::<Result<()>>()?;
+        }
+        let work = |(index, managed): (usize, &mut Managed<'_>)| {
+            let goals: Goals<'_> = &|server: &Server| goals(index, server);
+            managed.carry_out(goals, Direction::Forward);
+        };
+        side_by_side(self.managed.iter_mut().enumerate(), work).into_iter().collect()
+    }
+
+    /// Takes the lock on all instances, if it is not held; tells whether others could do something before.
+    ///
+    /// # Errors
+    /// When another run does not let go of it in time, or a signal comes.
+    pub fn lock(&mut self) -> Result<bool> {
+        self.exclusion.take(self.managed.iter().map(|managed| (&managed.current.address, &managed.current.process)))
+    }
+
+    /// Reads back what this run has set, because time has passed since; tells whether no instance was reloaded.
+    ///
+    /// # Errors
+    /// When a thread fails. What fails on an instance is kept there.
+    pub fn refresh(&mut self) -> Result<bool> {
+        let same: Vec<bool> = side_by_side(&mut self.managed, Managed::refresh).into_iter().collect::<Result<_>>()?;
+        Ok(same.into_iter().all(|is_same| is_same))
+    }
+
+    /// The servers that have not failed and that a test picks, by instance.
+    pub fn pick(&self, mut test: impl FnMut(usize, &Managed<'_>, usize) -> bool) -> Vec<Vec<usize>> {
+        let of = |(index, managed): (usize, &Managed<'_>)| match managed.error {
+            Some(_) => Vec::new(),
+            None => (0..managed.outcomes.len())
+                .filter(|&place| {
+                    let outcome = managed.outcomes.get(place);
+                    outcome.is_some_and(|outcome| outcome.error.is_none() && !outcome.is_disabled)
+                })
+                .filter(|&place| test(index, managed, place))
+                .collect(),
+        };
+        self.managed.iter().enumerate().map(of).collect()
+    }
+
+    /// Looks at the statistics of the picked servers; returns nothing where an instance was reloaded and is followed.
+    ///
+    /// # Errors
+    /// When a thread fails. What fails on an instance is kept there.
+    pub fn look(&mut self, picked: &[Vec<usize>]) -> Result<Option<Vec<Look<'_>>>> {
+        let looks = side_by_side(self.managed.iter_mut().zip(picked), |(managed, places)| {
+            if places.is_empty() {
+                return Some(Vec::new());
+            }
+            match managed.look(places) {
+                Ok(Some(rows)) => Some(rows),
+                Ok(None) => {
+                    managed.error = managed.follow().err();
+                    None
+                }
+                Err(error) => {
+                    managed.error = Some(error);
+                    Some(Vec::new())
+                }
+            }
+        });
+        let looks: Vec<Option<Vec<Option<StatRow>>>> = looks.into_iter().collect::<Result<_>>()?;
+        let Some(looks) = looks.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
+        let mut seen = Vec::new();
+        for (instance, (managed, (places, rows))) in self.managed.iter().zip(picked.iter().zip(looks)).enumerate() {
+            for (&place, stat) in places.iter().zip(rows) {
+                let Some(server) = managed.current.servers.get(place) else { continue };
+                seen.push(Look { instance, place, server, stat });
+            }
+        }
+        Ok(Some(seen))
+    }
+
+    /// Lets go of the lock and waits until the next look.
+    ///
+    /// # Errors
+    /// The failure that ends the run, once a signal has come.
+    pub fn pause(&mut self, backoff: &mut Backoff, deadline: &Deadline, picked: &[Vec<usize>]) -> Result<()> {
+        let most = picked.iter().map(Vec::len).max().unwrap_or_default();
+        let pause = backoff.next(most).min(deadline.left());
+        if pause > Duration::ZERO {
+            self.exclusion.release();
+            self.interrupt.pause(pause)?;
+        }
+        Ok(())
+    }
+
+    /// Tells whether any part of the run has failed.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.managed.iter().any(Managed::has_failed)
+    }
+}
+
+/// Counts servers for a person.
+#[must_use]
+pub fn servers(count: usize) -> String {
+    if count == 1 { "1 server".to_owned() } else { format!("{count} servers") }
+}
+
+/// Names the first few of many, for a person.
+#[must_use]
+pub fn a_few_of(names: &[String]) -> String {
+    const NAMED: usize = 3;
+    let named = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}

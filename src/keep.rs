@@ -1,0 +1,11 @@
+//! What stays on the host when a run has ended: [locks](lock), [owners](owner) and HAProxy's [state file](state_file).
+//!
+//! Locks and owners are in one [folder]. The state file is HAProxy's own, where its configuration says.
+
+pub mod expiry;
+pub mod folder;
+pub mod lock;
+pub mod owner;
+mod replace;
+pub mod state_file;
+mod walk;

@@ -1,0 +1,236 @@
+//! The folder that locks and owners are kept in: `/run/haproxy_server`, or one of the caller's own.
+//!
+//! Others may list it and read the owners, so that a monitoring user sees who took a server out; hence 0755. What is
+//! in the names, process ids and starts, everybody sees in `/proc` as well. The lock files are 0600, since whoever can
+//! open a file can lock it. Nobody else can write in the folder, or it is not used.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat};
+use nix::unistd::{Uid, geteuid, mkdir};
+
+/// The folder of root.
+pub const OF_ROOT: &str = "/run/haproxy_server";
+
+/// The name of the folder of another caller, below `XDG_RUNTIME_DIR`.
+const OF_CALLER: &str = "haproxy_server";
+
+/// The bits of a mode that let others than the owner write.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// Why there is no folder that can be used, as a sentence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub String);
+
+/// The folder, held open, so that all that follows happens in this very one.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    fd: Arc<OwnedFd>,
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Opens the folder of the caller, and creates it where it is missing.
+    ///
+    /// # Errors
+    /// Says why there is none, or why it cannot be trusted.
+    pub fn of_caller() -> Result<Self, Unavailable> {
+        let caller = geteuid();
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR");
+        Self::open(&place(caller, runtime.as_deref())?, caller)
+    }
+
+    /// Opens the folder of root, in which others may read the owners, where there is one that can be trusted.
+    #[must_use]
+    pub fn of_root() -> Option<Self> {
+        Self::look(Path::new(OF_ROOT), Uid::from_raw(0)).ok()
+    }
+
+    /// Opens the folder of the caller where there is one that can be trusted, without creating it.
+    #[must_use]
+    pub fn of_caller_if_any() -> Option<Self> {
+        let caller = geteuid();
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR");
+        Self::look(&place(caller, runtime.as_deref()).ok()?, caller).ok()
+    }
+
+    /// Opens a folder that belongs to `owner`, and creates it where it is missing.
+    ///
+    /// # Errors
+    /// Says why it cannot be created or opened, or who else could write in it.
+    pub fn open(path: &Path, owner: Uid) -> Result<Self, Unavailable> {
+        let created = match mkdir(path, Mode::from_bits_truncate(0o700)) {
+            Ok(()) => true,
+            Err(Errno::EEXIST) => false,
+            Err(errno) => return Err(unavailable(path, "cannot be created", errno)),
+        };
+        let folder = Self::look(path, owner)?;
+        if created {
+            // Whatever the umask is.
+            fchmod(&folder, Mode::from_bits_truncate(0o755))
+                .map_err(|errno| unavailable(path, "cannot be opened to its readers", errno))?;
+        }
+        Ok(folder)
+    }
+
+    /// Opens a folder that is there and belongs to `owner`.
+    ///
+    /// # Errors
+    /// Says why it cannot be opened, or who else could write in it.
+    pub fn look(path: &Path, owner: Uid) -> Result<Self, Unavailable> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = match open(path, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::ENOTDIR | Errno::ELOOP) => {
+                return Err(Unavailable(format!(
+                    "{} is a link or no folder, so that nothing can be kept there; remove it",
+                    path.display()
+                )));
+            }
+            Err(errno) => return Err(unavailable(path, "cannot be opened", errno)),
+        };
+        let stat = fstat(&fd).map_err(|errno| unavailable(path, "cannot be looked at", errno))?;
+        check(&stat, owner).map_err(|why| Unavailable(format!("{} {why}", path.display())))?;
+        Ok(Self { fd: Arc::new(fd), path: path.to_owned() })
+    }
+
+    /// Returns where the folder is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens a file of the folder, never through a link.
+    pub(super) fn file(&self, name: &str, flags: OFlag, mode: Mode) -> nix::Result<File> {
+        // What is no regular file must not hold the run up.
+        let always = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        openat(self, name, flags | always, mode).map(File::from)
+    }
+
+    /// Looks at a file of the folder without opening it.
+    pub(super) fn stat(&self, name: &str) -> nix::Result<FileStat> {
+        fstatat(self, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+    }
+}
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Chooses the folder of a caller.
+fn place(caller: Uid, runtime: Option<&OsStr>) -> Result<PathBuf, Unavailable> {
+    if caller.is_root() {
+        return Ok(PathBuf::from(OF_ROOT));
+    }
+    match runtime.map(Path::new).filter(|path| path.is_absolute()) {
+        Some(path) => Ok(path.join(OF_CALLER)),
+        None => Err(Unavailable(format!(
+            "user id {caller} has no folder of its own for locks and owners; run as root, or set XDG_RUNTIME_DIR"
+        ))),
+    }
+}
+
+/// Checks that nobody but its owner can write in the folder.
+fn check(stat: &FileStat, owner: Uid) -> Result<(), String> {
+    if stat.st_uid != owner.as_raw() {
+        Err(format!("belongs to user id {}, not to {owner}, so that nothing can be kept there; remove it", stat.st_uid))
+    } else if stat.st_mode & WRITABLE_BY_OTHERS != 0 {
+        Err("can be written by others, so that nothing can be kept there; take that right away with chmod go-w".into())
+    } else {
+        Ok(())
+    }
+}
+
+fn unavailable(path: &Path, what: &str, errno: Errno) -> Unavailable {
+    Unavailable(format!("the folder {} {what} ({})", path.display(), errno.desc()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+
+    fn mode(path: &Path, bits: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(bits)).unwrap();
+    }
+
+    #[test]
+    fn it_is_created_once_and_for_its_owner_alone() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("kept");
+        for _ in 0..2 {
+            Folder::open(&path, geteuid()).unwrap();
+            let metadata = fs::metadata(&path).unwrap();
+            assert_eq!((metadata.mode() & 0o7777, metadata.uid()), (0o755, geteuid().as_raw()));
+        }
+        mode(&path, 0o700);
+        Folder::open(&path, geteuid()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
+    }
+
+    #[test]
+    fn one_that_others_can_write_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("kept");
+        fs::create_dir(&path).unwrap();
+        for (bits, expected) in [(0o755, true), (0o711, true), (0o775, false), (0o757, false), (0o1777, false)] {
+            mode(&path, bits);
+            assert_eq!(Folder::open(&path, geteuid()).is_ok(), expected, "{bits:o}");
+        }
+        mode(&path, 0o755);
+        let other = Uid::from_raw(geteuid().as_raw() + 1);
+        let why = Folder::open(&path, other).unwrap_err().to_string();
+        assert!(why.contains("belongs to user id"), "{why}");
+        if geteuid().is_root() {
+            chown(&path, Some(1234), None).unwrap();
+            assert!(Folder::open(&path, geteuid()).is_err());
+        }
+    }
+
+    #[test]
+    fn neither_a_link_nor_a_file_is_a_folder() {
+        let place = tempfile::tempdir().unwrap();
+        let (real, link, file) = (place.path().join("real"), place.path().join("link"), place.path().join("file"));
+        fs::create_dir(&real).unwrap();
+        symlink(&real, &link).unwrap();
+        fs::write(&file, "").unwrap();
+        for path in [&link, &file] {
+            assert!(Folder::open(path, geteuid()).unwrap_err().to_string().contains("is a link or no folder"));
+        }
+        assert!(Folder::open(&place.path().join("no/where"), geteuid()).is_err());
+        assert!(Folder::look(&place.path().join("missing"), geteuid()).is_err());
+    }
+
+    #[test]
+    fn its_files_are_never_links() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::open(&place.path().join("kept"), geteuid()).unwrap();
+        let victim = place.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        symlink(&victim, folder.path().join("a")).unwrap();
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT;
+        assert_eq!(folder.file("a", flags, Mode::S_IRWXU).unwrap_err(), Errno::ELOOP);
+        assert!(folder.file("b", flags, Mode::S_IRWXU).is_ok());
+    }
+
+    #[test]
+    fn each_caller_has_its_place() {
+        let user = Uid::from_raw(1000);
+        let runtime = |path: &'static str| Some(OsStr::new(path));
+        assert_eq!(place(Uid::from_raw(0), runtime("/run/user/0")), Ok(PathBuf::from(OF_ROOT)));
+        assert_eq!(place(user, runtime("/run/user/1000")), Ok(PathBuf::from("/run/user/1000/haproxy_server")));
+        assert!(place(user, None).is_err());
+        assert!(place(user, runtime("")).is_err());
+        assert!(place(user, runtime("relative")).is_err());
+    }
+}

@@ -1,0 +1,77 @@
+//! Sets back what a run has changed, in reverse, and leaves alone what somebody else has changed meanwhile.
+
+use std::collections::HashMap;
+
+use crate::converge::{Direction, Managed, Outcome};
+use crate::error::{Error, Result};
+use crate::fleet::Fleet;
+use crate::interrupt::Interrupt;
+use crate::observe::Server;
+use crate::plan::State;
+use crate::request::Change;
+
+/// A signal does not stop the run from setting back what it has changed.
+static PATIENT: Interrupt = Interrupt::never();
+
+/// Sets every server back that this run has changed.
+///
+/// # Errors
+/// When the lock cannot be had again. What fails on an instance or a server is kept there.
+pub fn roll_back(fleet: &mut Fleet<'_>) -> Result<()> {
+    fleet.lock()?;
+    for managed in fleet.managed.iter_mut().rev().filter(|managed| managed.outcomes.iter().any(Outcome::is_changed)) {
+        // What has failed is what the report is about; it must not keep the servers from being set back.
+        let failure = managed.error.take();
+        let failures: Vec<Option<Error>> = managed.outcomes.iter_mut().map(|outcome| outcome.error.take()).collect();
+        let interrupt = std::mem::replace(&mut managed.interrupt, &PATIENT);
+        roll_back_one(managed);
+        managed.interrupt = interrupt;
+        managed.error = failure.or(managed.error.take());
+        for (outcome, failure) in managed.outcomes.iter_mut().zip(failures) {
+            outcome.error = failure.or(outcome.error.take());
+        }
+    }
+    Ok(())
+}
+
+/// Sets back the servers of one instance.
+fn roll_back_one(managed: &mut Managed<'_>) {
+    let set: Vec<Option<State>> = managed.outcomes.iter().map(|outcome| outcome.after).collect();
+    match managed.read_back() {
+        Ok(true) => {}
+        Ok(false) => {
+            managed.warnings.push("nothing was rolled back: HAProxy has forgotten the change in its reload".to_owned());
+            managed.error = managed.follow().err();
+            return;
+        }
+        Err(error) => {
+            managed.error = Some(error);
+            return;
+        }
+    }
+    let mut goals: HashMap<String, Change> = HashMap::new();
+    let mut left_alone = Vec::new();
+    for (outcome, set) in managed.outcomes.iter_mut().zip(set) {
+        let before = State::from(&outcome.before);
+        let Some(now) = outcome.after.filter(|now| !outcome.commands.is_empty() && !now.is_set_as(&before)) else {
+            continue;
+        };
+        let name = outcome.before.full_name();
+        if set.is_some_and(|set| !set.is_set_as(&now)) {
+            left_alone.push(format!(
+                "{name} was left alone: somebody else has set it to {} meanwhile",
+                now.flags.effective()
+            ));
+            continue;
+        }
+        outcome.is_rolled_back = true;
+        goals.insert(name, before.as_goal());
+    }
+    managed.warnings.extend(left_alone);
+    managed
+        .carry_out(&|server: &Server| goals.get(&server.full_name()).copied().unwrap_or_default(), Direction::Backward);
+    for outcome in &mut managed.outcomes {
+        let before = State::from(&outcome.before);
+        outcome.is_rolled_back &= outcome.after.is_some_and(|after| after.is_set_as(&before));
+    }
+}
