@@ -20,6 +20,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use support::{Haproxy, Test, logs};
 
 mod capture;
+mod drain;
 mod instances;
 mod moving;
 mod procedure;
@@ -39,6 +40,7 @@ fn tools() -> Vec<(&'static str, Vec<Test>)> {
 /// Every module of tests by its name.
 fn modules() -> Vec<(&'static str, Vec<Test>)> {
     vec![
+        ("drain", drain::tests()),
         ("instances", instances::tests()),
         ("moving", moving::tests()),
         ("readme", readme::tests()),

@@ -5,15 +5,17 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 
-use crate::support::{Haproxy, Stage, Test, TestResult};
+use crate::support::{Haproxy, Stage, Test, TestResult, get_with};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![("examples_show_what_happens", examples_show_what_happens), ("demo_plays_to_its_end", demo_plays_to_its_end)]
 }
 
-/// Stands in the page for the folder of the stage.
+/// Stand in the page for the folder of the stage, and for one below it.
 const FOLDER: &str = "/run/haproxy/";
+const STATE_FOLDER: &str = "/var/lib/haproxy/";
 
 /// One command of the page with the output that the page shows.
 struct Example<'a> {
@@ -40,19 +42,32 @@ fn examples(page: &str) -> Vec<Example<'_>> {
     examples
 }
 
-/// Takes out what differs from run to run: process ids, versions and the ports of the servers.
+/// Takes out what differs from run to run: process ids, versions, the ports of the servers, and times.
 fn comparable(output: &str) -> String {
     const DIFFERING: [&str; 3] = ["\"pid\": ", "\"version\": ", "\"address\": "];
+    const UNTIL: &str = " until ";
     let line = |line: &str| match DIFFERING.iter().find(|key| line.trim_start().starts_with(*key)) {
         Some(key) => format!("{key}…\n"),
-        None => format!("{line}\n"),
+        None => match line.split_once(UNTIL) {
+            Some((before, rest)) => format!("{before}{UNTIL}…{}\n", rest.trim_start_matches(is_of_a_time)),
+            None => format!("{line}\n"),
+        },
     };
     output.lines().map(line).collect()
 }
 
+/// Tells whether a sign is one of those that RFC 3339 writes a time in UTC with.
+fn is_of_a_time(sign: char) -> bool {
+    sign.is_ascii_digit() || matches!(sign, '-' | ':' | 'T' | 'Z')
+}
+
 fn examples_show_what_happens(haproxy: &Haproxy) -> TestResult {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"))?;
-    let stage = Stage::start(haproxy);
+    let stage = Stage::start_with(haproxy, "check inter 200ms", |setup| setup);
+    // The page speaks of a client that downloads from web3 all the time.
+    let frontend = stage.frontend("web");
+    let client = thread::spawn(move || get_with(frontend, "/hold", &[("Cookie", "SRV=web3")]));
+    stage.server("web3").await_held(1);
     // Discovery would find the instances of other tests too; this stands for a host that has these three only. A
     // request that comes through a pipe names its instances itself.
     let instances: Vec<String> = stage.instances().iter().map(|instance| instance.address()).collect();
@@ -64,23 +79,32 @@ fn examples_show_what_happens(haproxy: &Haproxy) -> TestResult {
     let command = stage.folder.write("haproxy_server", &script);
     fs::set_permissions(&command, fs::Permissions::from_mode(0o755))?;
     let folder = format!("{}/", stage.folder.path().display());
+    let state_folder = format!("{folder}lib/");
+    fs::create_dir(&state_folder)?;
     let path = format!("{folder}:{}", env::var("PATH").unwrap_or_default());
 
     let examples = examples(&page);
     assert!(examples.len() >= 6, "README.md has lost its examples");
     for Example { command, output } in examples {
         let done = Command::new("sh")
-            .args(["-c", &format!("exec 2>&1; {}", command.replace(FOLDER, &folder))])
+            .args([
+                "-c",
+                &format!("exec 2>&1; {}", command.replace(STATE_FOLDER, &state_folder).replace(FOLDER, &folder)),
+            ])
             .current_dir(stage.folder.path())
             .env("PATH", &path)
+            .env("XDG_RUNTIME_DIR", stage.folder.path())
             .stdin(Stdio::null())
             .output()?;
-        let shown = String::from_utf8(done.stdout)?.replace(&folder, FOLDER);
+        let shown = String::from_utf8(done.stdout)?.replace(&state_folder, STATE_FOLDER).replace(&folder, FOLDER);
         assert!(
             comparable(&shown) == comparable(&output),
             "$ {command}\nREADME.md shows:\n{output}\nbut this came:\n{shown}"
         );
     }
+    stage.server("web3").release();
+    let answer = client.join().expect("the client to end")?;
+    assert_eq!(answer.body, "web3", "the examples have cut the client");
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) use backend::{Agent, Answer, Dns, Health, HttpBackend, Response, TcpEcho, get, get_with};
+pub(crate) use client::{Bound, KeepAlive, Load, TcpClient};
 pub(crate) use folder::Folder;
 pub(crate) use haproxy::{Haproxy, Instance, Mode, Row, Rows, Session, Setup, ask};
 pub(crate) use port::Port;
@@ -23,6 +24,7 @@ pub(crate) use stage::Stage;
 
 pub(crate) mod accept;
 pub(crate) mod backend;
+pub(crate) mod client;
 pub(crate) mod folder;
 pub(crate) mod haproxy;
 pub(crate) mod logs;

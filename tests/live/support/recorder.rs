@@ -5,18 +5,35 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use super::Instance;
 use super::accept::Acceptor;
+use super::{Instance, PATIENCE};
 
 /// A Unix socket that passes everything on to a real stats socket and keeps what clients send.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     pub(crate) socket: PathBuf,
     connections: Arc<Mutex<Vec<Vec<u8>>>>,
+    times: Arc<Mutex<Vec<(Instant, String)>>>,
+    gate: Arc<Gate>,
     _acceptor: Acceptor,
+}
+
+/// What holds changing commands up on their way to HAProxy.
+#[derive(Debug, Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    is_closed: bool,
+    waiting: usize,
+    tickets: usize,
 }
 
 impl Recorder {
@@ -33,7 +50,10 @@ impl Recorder {
         let _ = std::fs::remove_file(socket);
         let listener = UnixListener::bind(socket).expect("a socket to listen on");
         let connections: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+        let times: Arc<Mutex<Vec<(Instant, String)>>> = Arc::default();
+        let gate: Arc<Gate> = Arc::default();
         let (seen, target) = (connections.clone(), target.to_owned());
+        let (timed, guarded) = (times.clone(), gate.clone());
         let accept = |listener: &UnixListener| listener.accept().map(|(client, _)| client);
         let acceptor = Acceptor::start(listener, accept, move |client| {
             // As HAProxy not being there: the client is cut off without a word.
@@ -44,13 +64,63 @@ impl Recorder {
                 seen.len() - 1
             };
             let (Ok(client_end), Ok(server_end)) = (client.try_clone(), server.try_clone()) else { return };
-            let seen = seen.clone();
+            let (seen, timed, guarded) = (seen.clone(), timed.clone(), guarded.clone());
             thread::spawn(move || {
-                pass(client_end, server_end, |bytes| lock(&seen)[index].extend_from_slice(bytes));
+                let mut unfinished = Vec::new();
+                pass(client_end, server_end, |bytes| {
+                    lock(&seen)[index].extend_from_slice(bytes);
+                    unfinished.extend_from_slice(bytes);
+                    let mut is_change = false;
+                    while let Some(end) = unfinished.iter().position(|byte| *byte == b'\n') {
+                        let line: Vec<u8> = unfinished.drain(..=end).collect();
+                        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+                        is_change |= changing(&line);
+                        lock(&timed).push((Instant::now(), line));
+                    }
+                    if is_change {
+                        guarded.pass();
+                    }
+                });
             });
             thread::spawn(move || pass(server, client, |_| ()));
         });
-        Self { socket: socket.to_owned(), connections, _acceptor: acceptor }
+        Self { socket: socket.to_owned(), connections, times, gate, _acceptor: acceptor }
+    }
+
+    /// Lines of all connections in the order in which they came, with their times, which all recorders share.
+    pub(crate) fn timeline(&self) -> Vec<(Instant, String)> {
+        lock(&self.times).clone()
+    }
+
+    /// Holds changing commands up from now on, until [`Self::let_go`].
+    pub(crate) fn hold_changes(&self) {
+        lock(&self.gate.state).is_closed = true;
+    }
+
+    /// Waits until a changing command is held up.
+    pub(crate) fn await_held(&self) {
+        super::eventually(PATIENCE, "a changing command", || (lock(&self.gate.state).waiting > 0).then_some(()));
+    }
+
+    /// Passes on what is held up now, or else the next that comes.
+    pub(crate) fn let_go_of_one(&self) {
+        let mut state = lock(&self.gate.state);
+        state.tickets += 1;
+        self.gate.changed.notify_all();
+        let end = Instant::now() + PATIENCE;
+        while state.tickets > 0 && Instant::now() < end {
+            (state, _) = self
+                .gate
+                .changed
+                .wait_timeout(state, Duration::from_millis(100))
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Passes on what is held up, and what comes later.
+    pub(crate) fn let_go(&self) {
+        lock(&self.gate.state).is_closed = false;
+        self.gate.changed.notify_all();
     }
 
     /// Socket as a text, for requests.
@@ -84,6 +154,32 @@ impl Recorder {
         for bytes in lock(&self.connections).iter_mut() {
             bytes.clear();
         }
+        lock(&self.times).clear();
+    }
+}
+
+impl Gate {
+    /// Waits while it is closed, for at most a minute.
+    fn pass(&self) {
+        let mut state = lock(&self.state);
+        state.waiting += 1;
+        let end = Instant::now() + Duration::from_secs(60);
+        while state.is_closed && Instant::now() < end {
+            if state.tickets > 0 {
+                state.tickets -= 1;
+                self.changed.notify_all();
+                break;
+            }
+            (state, _) =
+                self.changed.wait_timeout(state, Duration::from_secs(1)).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.waiting -= 1;
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.let_go();
     }
 }
 
