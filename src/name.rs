@@ -421,6 +421,20 @@ impl fmt::Display for Address {
     }
 }
 
+/// Returns the known word that the given one was probably meant to be.
+#[must_use]
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    const LONGEST: usize = 80;
+    let word = word.to_lowercase();
+    if word.len() > LONGEST {
+        return None;
+    }
+    let near = known.into_iter().filter(|known| known.len().abs_diff(word.len()) <= 1 + known.len() / 4);
+    let (distance, best) =
+        near.map(|known| (strsim::damerau_levenshtein(&word, &known.to_lowercase()), known)).min()?;
+    (distance <= 1 + best.len() / 4).then_some(best)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -460,6 +474,17 @@ mod tests {
         for (pattern, name, expected) in table {
             assert_eq!(Pattern::parse(pattern).unwrap().matches(name.as_bytes()), expected, "{pattern} {name}");
         }
+    }
+
+    #[test]
+    fn the_nearest_name_is_near() {
+        let names = ["puppet-i0-svc1", "puppet-i0-svc2", "web1"];
+        for (word, expected) in
+            [("pupet-i0-svc1", Some("puppet-i0-svc1")), ("Web1", Some("web1")), ("database7", None), ("", None)]
+        {
+            assert_eq!(nearest(word, names), expected, "{word}");
+        }
+        assert_eq!(nearest(&"x".repeat(1000), names), None);
     }
 
     #[test]

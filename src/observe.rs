@@ -435,6 +435,18 @@ pub fn dump(
     Ok(())
 }
 
+/// Asks for the names of all backends that have servers, and of their servers, over a new connection.
+///
+/// # Errors
+/// As [`observe`].
+pub fn names(address: &Address, timeout: Duration) -> Result<Vec<(String, String)>> {
+    let mut opened = open(address, timeout)?;
+    let mut reader = StateReader::new(|_: &[u8], _: &[u8]| true);
+    reader.read(&mut opened.connection, &Query::ServersState(None))?;
+    opened.connection.close();
+    Ok(reader.finish().servers.into_iter().map(|server| (server.backend, server.server)).collect())
+}
+
 /// A connection whose process is known.
 #[derive(Debug)]
 pub struct Opened {

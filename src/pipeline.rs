@@ -12,7 +12,7 @@ use crate::instances::{Instance, Presence, Selected, check_names, needs_discover
 use crate::interrupt::Interrupt;
 use crate::missing;
 use crate::name::Address;
-use crate::observe::{Detail, Observation, Opened, Wanted, observe, observe_through, open_best};
+use crate::observe::{Detail, Observation, Opened, Wanted, names, observe, observe_through, open_best};
 use crate::ownership::Ownership;
 use crate::persist::{Mode, assign, persist};
 use crate::refuse::refuse;
@@ -63,7 +63,8 @@ fn decide_and_act(request: &Request, fleet: &mut Fleet<'_>, others: &[Instance],
         return Ok(());
     }
     let observations: Vec<&Observation> = fleet.managed.iter().map(|managed| &managed.current).collect();
-    missing::check(request, &observations, || elsewhere(request, others))?;
+    let known = || observations.iter().filter_map(|it| names(&it.address, request.timeout).ok()).flatten().collect();
+    missing::check(request, &observations, || elsewhere(request, others), known)?;
     let ownership = Ownership::load();
     run.warnings.extend(ownership.warnings.iter().cloned());
     let Some(change) = request.change else {

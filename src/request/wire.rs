@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use crate::name::nearest;
 use crate::state::AdminState;
 
 /// What Ansible puts where a variable is `omit`; a value that starts so was never given.
@@ -160,7 +161,7 @@ pub(crate) const KNOWN: [&str; 24] = [
 pub(super) fn read(object: Map<String, Value>) -> Result<Wire, String> {
     if let Some(key) = object.keys().find(|key| !KNOWN.contains(&key.as_str())) {
         let shown: String = key.chars().take(80).collect();
-        let hint = nearest(key, &KNOWN)
+        let hint = nearest(&key.replace('-', "_"), KNOWN)
             .map_or_else(|| format!("; known are {}", KNOWN.join(", ")), |known| format!("; did you mean '{known}'?"));
         return Err(format!("'{}' is no field of a request{hint}", shown.escape_debug()));
     }
@@ -232,14 +233,6 @@ fn is_absent(value: &Value) -> bool {
         Value::String(text) => text.starts_with(OMITTED),
         Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => false,
     }
-}
-
-/// Returns the known word that the given one was probably meant to be.
-pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let word = word.to_lowercase().replace('-', "_");
-    let distance = |known: &str| strsim::damerau_levenshtein(&word, known);
-    let best = known.iter().copied().min_by_key(|known| distance(known))?;
-    (word.len() <= 80 && distance(best) <= 1 + best.len() / 4).then_some(best)
 }
 
 /// JSON in which no object has a key twice.
@@ -829,7 +822,7 @@ words! {
 }
 
 fn none_of(value: &Value, words: &[&str]) -> String {
-    let hint = value.as_str().and_then(|word| nearest(word, words));
+    let hint = value.as_str().and_then(|word| nearest(word, words.iter().copied()));
     let hint = hint.map_or_else(String::new, |word| format!("; did you mean '{word}'?"));
     format!("{} is none of {}{hint}", shown(value), words.join(", "))
 }
@@ -842,7 +835,9 @@ mod schema {
 
     use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-    use super::{Drain, Flag, Instances, MinAvailable, Names, Pause, Seconds, StateFiles, Text, Wait, WantedWeight};
+    use super::{
+        Drain, Flag, Instance, Instances, MinAvailable, Names, Pause, Seconds, StateFiles, Text, Wait, WantedWeight,
+    };
 
     macro_rules! schema {
         ($type:ty, $name:literal, $schema:tt) => {
@@ -966,20 +961,26 @@ mod schema {
         }
     }
 
-    schema!(Instances, "Instances", {
-        "description": "Instances: a list of names, addresses and objects, or a string in which commas separate names and addresses.",
+    schema!(Instance, "Instance", {
+        "description": "One instance: a name, an address, or a name for an address.",
         "anyOf": [
             { "type": "string", "minLength": 1 },
             { "type": "integer", "minimum": 0 },
             { "type": "object", "required": ["name", "socket"], "additionalProperties": false,
-              "properties": { "name": { "type": "string", "minLength": 1 }, "socket": { "type": "string", "minLength": 1 } } },
-            { "type": "array", "minItems": 1, "items": { "anyOf": [
-                { "type": "string", "minLength": 1 },
-                { "type": "integer", "minimum": 0 },
-                { "type": "object", "required": ["name", "socket"], "additionalProperties": false,
-                  "properties": { "name": { "type": "string", "minLength": 1 }, "socket": { "type": "string", "minLength": 1 } } },
-                { "type": "null" }
-            ] } }
+              "properties": { "name": { "type": "string", "minLength": 1 }, "socket": { "type": "string", "minLength": 1 } } }
         ]
     });
+
+    impl JsonSchema for Instances {
+        fn schema_name() -> Cow<'static, str> {
+            "Instances".into()
+        }
+        fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+            let one = generator.subschema_for::<Instance>();
+            json_schema!({
+                "description": "One instance, several in a string with commas, or a list.",
+                "anyOf": [one, { "type": "array", "minItems": 1, "items": { "anyOf": [one, { "type": "null" }] } }]
+            })
+        }
+    }
 }
