@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, ErrorKind, Result, excerpt};
+use crate::guard::is_usable;
 use crate::instances::Instance;
 use crate::name::{Address, Pattern, Selector};
 use crate::plan::State;
@@ -326,6 +327,10 @@ pub fn observe_through(mut opened: Opened, wanted: Wanted<'_>, detail: Detail) -
     if detail == Detail::Everything {
         let is_wanted = |it: &Server| wanted.matches(it.backend.as_bytes(), it.server.as_bytes());
         (observation.servers, observation.others) = observation.servers.into_iter().partition(is_wanted);
+        // The dump counts those that it does not hand over, and here it has handed over all.
+        for server in observation.others.iter().filter(|server| is_usable(&State::from(*server))) {
+            *observation.usable_others.entry(server.backend_id).or_default() += 1;
+        }
     }
     Ok(observation)
 }
