@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use crate::converge::Managed;
 use crate::deadline::{Backoff, Deadline};
 use crate::drain::{is_drained, what_is_left};
 use crate::error::{Error, ErrorKind, Result};
@@ -83,9 +84,6 @@ pub fn wait(fleet: &mut Fleet<'_>, change: Change, wanted: AdminState, bounds: W
     let mut backoff = Backoff::default();
     let mut waiting = Waiting { wanted, stable: bounds.stable, since: HashMap::new(), why: HashMap::new() };
     let mut picked = fleet.pick(|_, _, _| true);
-    if wanted == AdminState::Ready {
-        name_unchecked(fleet, &picked);
-    }
     loop {
         let Some(looks) = fleet.look(&picked)? else {
             // A new process knows nothing of the change: set it again, and wait for it anew.
@@ -111,6 +109,9 @@ pub fn wait(fleet: &mut Fleet<'_>, change: Change, wanted: AdminState, bounds: W
         }
         if count == 0 || deadline.is_over() {
             if fleet.refresh()? {
+                if wanted == AdminState::Ready {
+                    fleet.managed.iter_mut().for_each(say_unchecked);
+                }
                 return Ok(());
             }
             fleet.carry_out(&|_, _| change)?;
@@ -125,18 +126,20 @@ pub fn wait(fleet: &mut Fleet<'_>, change: Change, wanted: AdminState, bounds: W
     }
 }
 
-/// Says which servers count as serving at once, because nothing checks them.
-fn name_unchecked(fleet: &mut Fleet<'_>, picked: &[Vec<usize>]) {
-    for (managed, places) in fleet.managed.iter_mut().zip(picked) {
-        let servers = places.iter().filter_map(|&place| managed.current.servers.get(place));
-        let unchecked: Vec<String> = servers
-            .filter(|server| server.health() != Some(Switch::Enabled) && server.tracks().is_none())
-            .map(Server::full_name)
-            .collect();
-        if !unchecked.is_empty() {
-            let what = "taken for serving at once, because no health check runs there";
-            managed.warnings.push(format!("{}: {what}", a_few_of(&unchecked)));
-        }
+/// Says which servers counted as up although nothing has seen them work.
+fn say_unchecked(managed: &mut Managed<'_>) {
+    let servers = managed.current.servers.iter().zip(&managed.outcomes);
+    let unchecked: Vec<String> = servers
+        .filter(|(server, outcome)| outcome.error.is_none() && !outcome.is_disabled && !server.has_check())
+        // The check of the server that it tracks stands for its own.
+        .filter(|(server, _)| server.tracks().is_none())
+        .map(|(server, _)| server.full_name())
+        .collect();
+    if !unchecked.is_empty() {
+        let named = a_few_of(&unchecked);
+        managed
+            .warnings
+            .push(format!("{named}: no health check is under way, so that 'wait' counted it as up at once"));
     }
 }
 
