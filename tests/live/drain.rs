@@ -267,37 +267,29 @@ fn all_servers_share_one_deadline(haproxy: &Haproxy) -> TestResult {
 
 fn bound_clients_keep_a_drain_from_ending(haproxy: &Haproxy) -> TestResult {
     let stage = Stage::start(haproxy);
-    let frontend = stage.frontend("web");
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    thread::scope(|scope| {
-        for client in 0..5 {
-            let stop = &stop;
-            scope.spawn(move || {
-                thread::sleep(Duration::from_millis(40 * client));
-                while !stop.load(std::sync::atomic::Ordering::SeqCst) {
-                    assert!(!Bound::send(frontend, "web1", "/slow").served_by().is_empty());
-                }
-            });
-        }
-        eventually(PATIENCE, "sessions", || (sessions(&stage.http, "web", "web1") != "0").then_some(()));
-        let instances = json!(stage.http.address());
-        let report = Program::request(&drained(&json!("web1"), &json!({ "timeout": 1 }), &instances)).report();
-        let before = stage.server("web1").requests();
-        eventually(PATIENCE, "bound clients in drain", || (stage.server("web1").requests() > before).then_some(()));
-        let drain = json!({ "timeout": 0.3, "on_timeout": "maint" });
-        let done = Program::request(&drained(&json!("web1"), &drain, &instances)).report();
-        // In maint they go elsewhere, so that the sessions end by themselves.
-        let quiet = Program::request(
-            &json!({ "server": "web1", "state": "maint", "wait": { "timeout": 10 }, "instances": instances }),
-        )
-        .report();
-        stop.store(true, std::sync::atomic::Ordering::SeqCst);
-        assert_eq!(kind(&report), "not_drained", "{report}");
-        assert!(report["error"]["msg"].as_str().unwrap().contains("persistence cookie"), "{report}");
-        assert!(server(&report, "web/web1")["sessions"].as_u64().unwrap() > 0, "{report}");
-        assert_eq!((&done["failed"], &quiet["failed"]), (&json!(false), &json!(false)), "{done} {quiet}");
-        assert_eq!(quiet["changed"], false);
-    });
+    let instances = json!(stage.http.address());
+    let mut held = vec![Bound::hold(stage.frontend("web"), stage.server("web1"))];
+    let running = Program::request(&drained(&json!("web1"), &json!({ "timeout": 1 }), &instances)).spawn();
+    await_drain(&stage.http, "web", "web1");
+    held.push(Bound::hold(stage.frontend("web"), stage.server("web1")));
+    let report = running.wait().report();
+    assert_eq!(kind(&report), "not_drained", "{report}");
+    let msg = report["error"]["msg"].as_str().unwrap();
+    assert!(msg.contains("still has 2 sessions") && msg.contains("persistence cookie"), "{msg}");
+    assert_eq!(server(&report, "web/web1")["sessions"], 2);
+
+    // In maint they go elsewhere, so that the sessions end by themselves.
+    let drain = json!({ "timeout": 0.2, "on_timeout": "maint" });
+    let report = Program::request(&drained(&json!("web1"), &drain, &instances)).report();
+    assert_eq!(report["failed"], false, "{report}");
+    assert_ne!(Bound::send(stage.frontend("web"), "web1", "/").served_by(), "web1");
+    stage.server("web1").release();
+    for client in held {
+        assert_eq!(client.served_by(), "web1");
+    }
+    let request = json!({ "server": "web1", "state": "maint", "wait": { "timeout": 10 }, "instances": instances });
+    let report = Program::request(&request).report();
+    assert_eq!((&report["failed"], &report["changed"]), (&json!(false), &json!(false)), "{report}");
     Ok(())
 }
 

@@ -124,8 +124,7 @@ struct HoldState {
 
 /// An HTTP/1.1 server with keep-alive that answers every request with its name.
 ///
-/// `/health` is for health checks and is not counted, `/hold` is answered after [`HttpBackend::release`], `/slow` after
-/// 200 ms.
+/// `/health` is for health checks and is not counted, `/hold` is answered after [`HttpBackend::release`].
 #[derive(Debug)]
 pub(crate) struct HttpBackend {
     site: Arc<Site>,
@@ -257,9 +256,6 @@ fn serve_http(site: &Site, stream: &TcpStream) -> io::Result<()> {
             });
             requests[at] += 1;
             drop(requests);
-            if path == "/slow" {
-                thread::sleep(Duration::from_millis(200));
-            }
             if path == "/hold" {
                 let mut state = lock(&site.hold.state);
                 state.waiting += 1;
