@@ -31,6 +31,7 @@ mod support;
 mod transitions;
 mod transport;
 mod traps;
+mod wait;
 
 /// What is run with `--ignored` only, by its name.
 fn tools() -> Vec<(&'static str, Vec<Test>)> {
@@ -50,6 +51,7 @@ fn modules() -> Vec<(&'static str, Vec<Test>)> {
         ("transitions", transitions::tests()),
         ("transport", transport::tests()),
         ("traps", traps::tests()),
+        ("wait", wait::tests()),
     ]
 }
 

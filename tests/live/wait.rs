@@ -1,0 +1,308 @@
+//! What `wait` waits for: real traffic after ready, no session left after drain and maint.
+
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::report::{kind, server, warnings};
+use crate::support::{
+    Agent, Bound, Haproxy, Health, HttpBackend, Instance, PATIENCE, Port, Program, Recorder, Run, Setup, Stage, Test,
+    TestResult, eventually, tests,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    tests![
+        a_server_is_up_once_its_check_has_passed,
+        a_check_that_never_passes_is_not_up,
+        a_server_that_goes_down_at_once_has_to_stay_up,
+        slowstart_is_waited_for,
+        what_has_no_check_counts_at_once,
+        an_agent_that_sets_it_back_is_noticed,
+        a_server_that_answers_404_takes_no_traffic,
+        a_server_has_to_stay_up_for_as_long_as_asked,
+        what_keeps_a_server_from_traffic_is_said,
+        a_server_that_is_up_is_not_waited_for,
+        sessions_are_waited_for_after_drain_and_maint,
+        sessions_that_do_not_end_are_reported,
+    ]
+}
+
+/// A backend `app` with one server `one`, with these options, in front of a real server.
+struct One {
+    instance: Instance,
+    behind: HttpBackend,
+    port: Port,
+}
+
+impl One {
+    fn start(haproxy: &Haproxy, options: &str) -> Self {
+        let behind = HttpBackend::start("one");
+        let port = Port::reserve();
+        let proxies = format!(
+            "listen app\n    bind 127.0.0.1:{}\n    option httpchk GET /health\n    http-check disable-on-404\n    \
+             cookie SRV insert indirect\n    server one {} cookie one {options}\n",
+            port.number(),
+            behind.address()
+        );
+        Self { instance: Setup::new("waiting", &proxies).start(haproxy), behind, port }
+    }
+
+    fn request(&self, state: &str, wait: Value) -> Value {
+        json!({ "server": "app/one", "state": state, "wait": wait, "instances": self.instance.address() })
+    }
+
+    fn run(&self, state: &str, wait: Value) -> Run {
+        Program::request(&self.request(state, wait)).run()
+    }
+
+    fn maint(&self) {
+        self.instance.set_state("app/one", "maint");
+    }
+
+    fn status(&self) -> String {
+        self.instance.stat("app", "one", "status")
+    }
+}
+
+fn assert_done(run: &Run) -> Value {
+    let report = run.report();
+    assert_eq!(report["failed"], false, "{report}");
+    assert_eq!(run.code, Some(0));
+    report
+}
+
+fn a_server_is_up_once_its_check_has_passed(haproxy: &Haproxy) -> TestResult {
+    for (rise, fall) in [(1, 2), (2, 3), (3, 2)] {
+        let one = One::start(haproxy, &format!("check inter 150ms rise {rise} fall {fall}"));
+        eventually(PATIENCE, "a first check", || (one.behind.checks() > 0).then_some(()));
+        one.maint();
+        one.behind.set_health(Health::Bad);
+        thread::sleep(Duration::from_millis(200));
+        let mut running = Program::request(&one.request("ready", json!({ "timeout": 20 }))).spawn();
+        // HAProxy says UP until the checks have failed.
+        eventually(PATIENCE, "the checks to fail", || (one.status() == "DOWN").then_some(()));
+        assert!(!running.ended(), "rise {rise} fall {fall}: no check has passed");
+        one.behind.set_health(Health::Good);
+        let report = assert_done(&running.wait());
+        assert_eq!(report["changed"], true);
+        assert_eq!(server(&report, "app/one")["after"]["operational_state"], "running");
+        assert!(one.status().starts_with("UP"), "{}", one.status());
+
+        // The other way: good all the time, but not before a check since the change.
+        one.maint();
+        thread::sleep(Duration::from_millis(200));
+        let before = one.behind.checks();
+        assert_done(&one.run("ready", json!({ "timeout": 20 })));
+        assert!(one.behind.checks() > before, "rise {rise} fall {fall}: a check has passed since the change");
+    }
+    Ok(())
+}
+
+fn a_check_that_never_passes_is_not_up(haproxy: &Haproxy) -> TestResult {
+    for (health, fall) in [(Health::Bad, 2), (Health::Refuse, 2), (Health::Bad, 1)] {
+        let one = One::start(haproxy, &format!("check inter 100ms rise 2 fall {fall}"));
+        one.maint();
+        one.behind.set_health(health);
+        let run = one.run("ready", json!({ "timeout": 1.2 }));
+        let report = run.report();
+        assert_eq!((kind(&report), &report["changed"]), ("not_up", &json!(true)), "{health:?} {fall}: {report}");
+        assert_eq!(report["error"]["retryable"], true);
+        let entry = server(&report, "app/one");
+        let msg = entry["error"]["msg"].as_str().unwrap();
+        let seen = if health == Health::Bad { "L7STS" } else { "L4CON" };
+        assert!(msg.contains("app/one does not take traffic after 1.2 s: it is down") && msg.contains(seen), "{msg}");
+        assert_eq!(entry["after"]["operational_state"], "stopped", "{entry}");
+        assert!(
+            run.elapsed >= Duration::from_millis(1200) && run.elapsed < Duration::from_secs(6),
+            "{:?}",
+            run.elapsed
+        );
+        assert_eq!(one.instance.row("app", "one").admin, 0, "it stays ready");
+    }
+    Ok(())
+}
+
+fn a_server_that_goes_down_at_once_has_to_stay_up(haproxy: &Haproxy) -> TestResult {
+    let one = One::start(haproxy, "check inter 100ms rise 1 fall 1");
+    one.maint();
+    let run = one.run("ready", json!({ "timeout": 20 }));
+    assert_done(&run);
+    assert!(run.elapsed >= Duration::from_secs(5) && run.elapsed < Duration::from_secs(9), "{:?}", run.elapsed);
+    Ok(())
+}
+
+fn slowstart_is_waited_for(haproxy: &Haproxy) -> TestResult {
+    for options in ["slowstart 1s", "check inter 100ms slowstart 1s"] {
+        let one = One::start(haproxy, options);
+        one.maint();
+        let run = one.run("ready", json!({ "timeout": 20 }));
+        let report = assert_done(&run);
+        assert!(run.elapsed >= Duration::from_millis(900), "{options}: {:?}", run.elapsed);
+        assert_eq!(server(&report, "app/one")["after"]["operational_state"], "running");
+        assert_eq!(one.instance.state("app", "one"), (0, 2));
+        one.maint();
+        let report = one.run("ready", json!({ "timeout": 0.3 })).report();
+        assert_eq!(kind(&report), "not_up");
+        let msg = report["error"]["msg"].as_str().unwrap();
+        assert!(msg.contains("slowstart") || msg.contains("has not passed"), "{msg}");
+    }
+    Ok(())
+}
+
+fn what_has_no_check_counts_at_once(haproxy: &Haproxy) -> TestResult {
+    let one = One::start(haproxy, "");
+    one.maint();
+    one.behind.set_health(Health::Refuse);
+    let run = one.run("ready", json!({ "timeout": 20 }));
+    let report = assert_done(&run);
+    assert!(run.elapsed < Duration::from_secs(3), "{:?}", run.elapsed);
+    let said = warnings(&report);
+    assert!(said.contains("app/one") && said.contains("no health check"), "nobody has seen it work: {said:?}");
+
+    // The same where its check is paused.
+    let one = One::start(haproxy, "check inter 50ms");
+    one.instance.set("disable health app/one");
+    one.maint();
+    let report = assert_done(&one.run("ready", json!({ "timeout": 20 })));
+    assert!(warnings(&report).contains("no health check"), "{report}");
+    Ok(())
+}
+
+fn an_agent_that_sets_it_back_is_noticed(haproxy: &Haproxy) -> TestResult {
+    for (words, state, was) in
+        [("drain", "ready", (1, 0)), ("maint", "ready", (8, 2)), ("ready", "maint", (0, 2)), ("ready", "drain", (0, 2))]
+    {
+        let agent = Agent::start("up");
+        let one = One::start(haproxy, &format!("check inter 50ms {}", agent.options("100ms")));
+        agent.await_asked();
+        one.instance.set_state(
+            "app/one",
+            if was.0 == 1 {
+                "maint"
+            } else if was.0 == 8 {
+                "drain"
+            } else {
+                "ready"
+            },
+        );
+        agent.say(words);
+        agent.await_asked();
+        let run = one.run(state, json!({ "timeout": 20, "stable": 1 }));
+        let report = run.report();
+        assert_eq!(kind(&report), "overridden", "agent {words}, wanted {state}: {report}");
+        assert!(run.elapsed < Duration::from_secs(10), "{:?}", run.elapsed);
+        let msg = report["error"]["msg"].as_str().unwrap();
+        assert!(msg.contains("agent check") && msg.contains("'agent': 'disabled'"), "{msg}");
+        assert_eq!(report["error"]["retryable"], false);
+
+        // Without the agent's word it is as wanted.
+        let mut request = one.request(state, json!({ "timeout": 20, "stable": 0.5 }));
+        request["agent"] = json!("disabled");
+        assert_eq!(Program::request(&request).report()["failed"], false, "agent {words}, wanted {state}");
+    }
+    Ok(())
+}
+
+fn a_server_that_answers_404_takes_no_traffic(haproxy: &Haproxy) -> TestResult {
+    let one = One::start(haproxy, "check inter 100ms rise 1 fall 3");
+    one.maint();
+    one.behind.set_health(Health::NotFound);
+    let report = one.run("ready", json!({ "timeout": 1.2 })).report();
+    assert_eq!(kind(&report), "not_up", "{report}");
+    assert!(report["error"]["msg"].as_str().unwrap().contains("404"), "{report}");
+    assert_eq!(server(&report, "app/one")["after"]["operational_state"], "stopping");
+    let running = Program::request(&one.request("ready", json!({ "timeout": 20 }))).spawn();
+    thread::sleep(Duration::from_millis(300));
+    one.behind.set_health(Health::Good);
+    assert_eq!(assert_done(&running.wait())["changed"], false);
+    Ok(())
+}
+
+fn a_server_has_to_stay_up_for_as_long_as_asked(haproxy: &Haproxy) -> TestResult {
+    let one = One::start(haproxy, "check inter 50ms rise 1 fall 2");
+    eventually(PATIENCE, "a first check", || (one.behind.checks() > 0).then_some(()));
+    one.maint();
+    let running = Program::request(&one.request("ready", json!({ "timeout": 20, "stable": 1.5 }))).spawn();
+    // Up for a while, but not for long enough: the time begins again.
+    thread::sleep(Duration::from_millis(700));
+    one.behind.set_health(Health::Bad);
+    eventually(PATIENCE, "it to go down", || (one.status() == "DOWN").then_some(()));
+    thread::sleep(Duration::from_millis(900));
+    one.behind.set_health(Health::Good);
+    let run = running.wait();
+    assert_done(&run);
+    assert!(run.elapsed >= Duration::from_millis(700 + 900 + 1500), "{:?}", run.elapsed);
+
+    // One that comes and goes is never up for that long.
+    let report = {
+        one.maint();
+        let running = Program::request(&one.request("ready", json!({ "timeout": 1.5, "stable": 10 }))).spawn();
+        running.wait().report()
+    };
+    assert_eq!(kind(&report), "not_up");
+    assert!(report["error"]["msg"].as_str().unwrap().contains("long enough"), "{report}");
+    Ok(())
+}
+
+fn what_keeps_a_server_from_traffic_is_said(haproxy: &Haproxy) -> TestResult {
+    let one = One::start(haproxy, "");
+    one.instance.set("set server app/one weight 0");
+    let report = one.run("ready", json!({ "timeout": 0.3 })).report();
+    assert_eq!((kind(&report), &report["changed"]), ("not_up", &json!(false)));
+    assert!(report["error"]["msg"].as_str().unwrap().contains("weight is 0"), "{report}");
+    // Given a weight as well, it takes traffic.
+    let mut request = one.request("ready", json!({ "timeout": 10 }));
+    request["weight"] = json!(1);
+    assert_eq!(Program::request(&request).report()["failed"], false);
+    Ok(())
+}
+
+fn a_server_that_is_up_is_not_waited_for(haproxy: &Haproxy) -> TestResult {
+    let one = One::start(haproxy, "check inter 50ms rise 2 fall 3");
+    eventually(PATIENCE, "checks", || (one.behind.checks() > 4).then_some(()));
+    let recorder = Recorder::on(&one.instance);
+    let mut request = one.request("ready", json!(true));
+    request["instances"] = json!(recorder.address());
+    let run = Program::request(&request).run();
+    assert_eq!(assert_done(&run)["changed"], false);
+    assert!(run.elapsed < Duration::from_secs(2), "{:?}", run.elapsed);
+    assert_eq!(recorder.changing_commands(), [""; 0]);
+    Ok(())
+}
+
+fn sessions_are_waited_for_after_drain_and_maint(haproxy: &Haproxy) -> TestResult {
+    let one = One::start(haproxy, "");
+    for (state, mask) in [("drain", (8, 2)), ("maint", (1, 0))] {
+        one.instance.set_state("app/one", "ready");
+        one.behind.hold();
+        let held = Bound::hold(one.port.address(), &one.behind);
+        let mut running = Program::request(&one.request(state, json!({ "timeout": 20 }))).spawn();
+        one.instance.await_state("app", "one", mask);
+        thread::sleep(Duration::from_millis(400));
+        assert!(!running.ended(), "{state}: a session is left");
+        one.behind.release();
+        assert_eq!(held.served_by(), "one");
+        let report = assert_done(&running.wait());
+        assert_eq!((&report["changed"], &server(&report, "app/one")["sessions"]), (&json!(true), &json!(0)));
+    }
+    Ok(())
+}
+
+fn sessions_that_do_not_end_are_reported(haproxy: &Haproxy) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let held = Bound::hold(stage.frontend("web"), stage.server("web1"));
+    for state in ["drain", "maint"] {
+        let request = json!({ "server": ["web1", "web2"], "state": state, "wait": { "timeout": 0.4 },
+            "instances": stage.http.address() });
+        let report = Program::request(&request).report();
+        assert_eq!(kind(&report), "not_drained", "{report}");
+        let entry = server(&report, "web/web1");
+        assert_eq!((&entry["sessions"], &entry["after"]["admin_state"]), (&json!(1), &json!(state)), "{entry}");
+        assert!(entry["error"]["msg"].as_str().unwrap().contains("it has 1 session"), "{entry}");
+        assert_eq!(server(&report, "web/web2")["failed"], false);
+    }
+    stage.server("web1").release();
+    assert_eq!(held.served_by(), "web1");
+    Ok(())
+}
