@@ -21,6 +21,7 @@ use support::{Haproxy, Test, logs};
 
 mod capture;
 mod drain;
+mod guard;
 mod instances;
 mod moving;
 mod procedure;
@@ -42,6 +43,7 @@ fn tools() -> Vec<(&'static str, Vec<Test>)> {
 fn modules() -> Vec<(&'static str, Vec<Test>)> {
     vec![
         ("drain", drain::tests()),
+        ("guard", guard::tests()),
         ("instances", instances::tests()),
         ("moving", moving::tests()),
         ("readme", readme::tests()),

@@ -1,0 +1,418 @@
+//! Guards and locks: what is refused, and how two runs at once do not both take out the last server.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
+use serde_json::{Value, json};
+
+use crate::support::report::{kind, server, warnings};
+use crate::support::{
+    Bound, Folder, Haproxy, Health, Instance, Port, Program, Recorder, Run, Setup, Stage, Test, TestResult, tests,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    tests![
+        a_refusal_has_its_numbers,
+        only_servers_that_take_traffic_count,
+        backup_servers_count_as_haproxy_uses_them,
+        what_lowers_nothing_is_never_refused,
+        all_refusals_are_reported_and_nothing_is_sent,
+        servers_that_track_a_changed_one_count,
+        without_a_guard_an_empty_backend_is_a_warning,
+        of_two_runs_at_once_one_is_refused,
+        whoever_waits_for_the_lock_learns_for_whom,
+        a_killed_run_leaves_no_lock,
+        the_lock_is_let_go_while_sessions_are_waited_for,
+        a_status_and_a_dry_run_take_no_lock,
+        an_ordinary_user_goes_on_without_a_lock_but_not_with_a_guard,
+    ]
+}
+
+/// Starts one instance with these proxies.
+fn start(haproxy: &Haproxy, proxies: &str) -> Instance {
+    Setup::new("guarded", proxies).start(haproxy)
+}
+
+/// A backend of so many servers, `s1` and so on, with more lines.
+fn backend(name: &str, count: u32, more: &str) -> String {
+    let servers: String = (1..=count).map(|number| format!("    server s{number} 127.0.0.1:9\n")).collect();
+    format!("backend {name}\n{servers}{more}")
+}
+
+fn request(servers: &Value, state: &str, least: &Value, instances: &Value) -> Value {
+    json!({ "server": servers, "state": state, "guard": { "min_available": least }, "instances": instances })
+}
+
+fn a_refusal_has_its_numbers(haproxy: &Haproxy) -> TestResult {
+    // Five servers, of which the configuration disables one; four take traffic.
+    let instance = start(haproxy, &backend("app", 4, "    server out 127.0.0.1:9 disabled\n"));
+    let at = json!(instance.address());
+    // The guard, how many servers are taken out, and the numbers of the refusal, if there is one.
+    let table: [(Value, u32, Option<&str>); 12] = [
+        (json!(3), 1, None),
+        (json!(4), 1, Some("has 4 usable servers and would have 3, fewer than 'guard.min_available' 4;")),
+        (json!(1), 3, None),
+        (json!(1), 4, Some("has 4 usable servers and would have 0, fewer than 'guard.min_available' 1;")),
+        (json!("75%"), 1, None),
+        (json!("76%"), 1, Some("would have 3, fewer than 'guard.min_available' 4 (76% of 4);")),
+        (json!("50%"), 2, None),
+        (json!("51%"), 2, Some("would have 2, fewer than 'guard.min_available' 3 (51% of 4);")),
+        (json!("1%"), 4, Some("would have 0, fewer than 'guard.min_available' 1 (1% of 4);")),
+        (json!("100%"), 1, Some("would have 3, fewer than 'guard.min_available' 4 (100% of 4);")),
+        (json!(0), 4, None),
+        (json!(9), 1, Some("has 4 usable servers and would have 3, fewer than 'guard.min_available' 9;")),
+    ];
+    for (least, count, refusal) in table {
+        for state in ["maint", "drain"] {
+            let names: Value = (1..=count).map(|number| format!("s{number}")).collect();
+            let mut asked = request(&names, state, &least, &at);
+            asked["dry_run"] = json!(true);
+            let foreseen = Program::request(&asked).report();
+            asked["dry_run"] = json!(false);
+            let report = Program::request(&asked).report();
+            match refusal {
+                None => {
+                    assert_eq!((kind(&report), &report["changed"]), ("", &json!(true)), "{least} {count}: {report}")
+                }
+                Some(numbers) => {
+                    assert_eq!((kind(&report), kind(&foreseen)), ("guard_refused", "guard_refused"), "{report}");
+                    let msg = report["error"]["msg"].as_str().unwrap();
+                    assert!(msg.contains("the backend app") && msg.contains(numbers), "{least} {count}: {msg}");
+                    assert_eq!((&report["changed"], &report["error"]["backend"]), (&json!(false), &json!("app")));
+                    assert_eq!(report["error"]["retryable"], true);
+                }
+            }
+            for number in 1..=4 {
+                let touched = refusal.is_none() && number <= count;
+                assert_eq!(instance.row("app", &format!("s{number}")).admin != 0, touched, "{least} {count} s{number}");
+                instance.set_state(&format!("app/s{number}"), "ready");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn only_servers_that_take_traffic_count(haproxy: &Haproxy) -> TestResult {
+    let stage = Stage::start_with(haproxy, "check inter 50ms rise 1 fall 1", |setup| setup);
+    let at = json!(stage.http.address());
+    let try_it = |why: &str, numbers: &str| {
+        let report = Program::request(&request(&json!("web1"), "maint", &json!(2), &at)).report();
+        assert_eq!(kind(&report), "guard_refused", "{why}: {report}");
+        let msg = report["error"]["msg"].as_str().unwrap();
+        assert!(msg.contains(numbers), "{why}: {msg}");
+        assert_eq!(stage.http.state("web", "web1"), (0, 2), "{why}");
+    };
+    let two = "has 2 usable servers and would have 1";
+    stage.http.set("set server web/web2 weight 0");
+    try_it("weight 0", two);
+    stage.http.set("set server web/web2 weight 100%");
+    for state in ["drain", "maint"] {
+        stage.http.set_state("web/web2", state);
+        try_it(state, two);
+        stage.http.set_state("web/web2", "ready");
+    }
+    stage.server("web2").set_health(Health::Bad);
+    stage.http.await_state("web", "web2", (0, 0));
+    try_it("down", two);
+    stage.server("web2").set_health(Health::Good);
+    stage.http.await_state("web", "web2", (0, 2));
+    let report = Program::request(&request(&json!("web1"), "maint", &json!(2), &at)).report();
+    assert_eq!((kind(&report), &report["changed"]), ("", &json!(true)), "all three take traffic: {report}");
+    // Weight 0 takes a server out as well.
+    let asked = json!({ "server": "web2", "weight": 0, "guard": { "min_available": 2 }, "instances": at });
+    let report = Program::request(&asked).report();
+    assert_eq!(kind(&report), "guard_refused", "{report}");
+    assert_eq!(stage.http.row("web", "web2").weight, 1);
+    Ok(())
+}
+
+fn backup_servers_count_as_haproxy_uses_them(haproxy: &Haproxy) -> TestResult {
+    let backups = "    server b1 127.0.0.1:9 backup\n    server b2 127.0.0.1:9 backup\n";
+    let instance = start(haproxy, &backend("app", 2, backups));
+    let at = json!(instance.address());
+    let attempt = |names: Value, least: u32| Program::request(&request(&names, "maint", &json!(least), &at)).report();
+    assert_eq!(kind(&attempt(json!(["s1"]), 1)), "", "another one is left");
+    let report = attempt(json!(["s2"]), 2);
+    assert_eq!(kind(&report), "", "one before, and one of the backup servers after: not lowered: {report}");
+    assert_eq!(kind(&attempt(json!(["b1"]), 1)), "", "the other backup server is left");
+    let report = attempt(json!(["b2"]), 1);
+    assert_eq!(kind(&report), "guard_refused", "{report}");
+    assert!(report["error"]["msg"].as_str().unwrap().contains("has 1 usable servers and would have 0"), "{report}");
+    Ok(())
+}
+
+fn what_lowers_nothing_is_never_refused(haproxy: &Haproxy) -> TestResult {
+    let instance = start(haproxy, &backend("app", 3, ""));
+    for server in ["app/s1", "app/s2"] {
+        instance.set_state(server, "maint");
+    }
+    let at = json!(instance.address());
+    for (names, state) in [
+        (json!("s1"), "maint"),
+        (json!(["s1", "s2"]), "maint"),
+        (json!("s1"), "drain"),
+        (json!("s3"), "ready"),
+        (json!("s2"), "ready"),
+    ] {
+        let report = Program::request(&request(&names, state, &json!(3), &at)).report();
+        assert_eq!(kind(&report), "", "{names} {state}: {report}");
+    }
+    Ok(())
+}
+
+fn all_refusals_are_reported_and_nothing_is_sent(haproxy: &Haproxy) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let recorders: Vec<Recorder> = stage.instances().into_iter().map(Recorder::on).collect();
+    let instances: Value = recorders.iter().map(|one| json!(one.address())).collect();
+    // Two of three backends on two instances would be too short of servers; the third could be changed.
+    let names = json!(["web1", "web2", "i0_puppet_masters/puppet-i*", "ldap1"]);
+    let report = Program::request(&request(&names, "maint", &json!(2), &instances)).report();
+    assert_eq!(kind(&report), "guard_refused", "{report}");
+    assert_eq!(report["changed"], false);
+    for refused in ["web/web1", "web/web2", "i0_puppet_masters/puppet-i0-svc1", "i0_puppet_masters/puppet-i10-svc1"] {
+        let entry = server(&report, refused);
+        assert_eq!(kind(entry), "guard_refused", "{entry}");
+        let backend = refused.split('/').next().unwrap();
+        assert!(entry["error"]["msg"].as_str().unwrap().contains(&format!("the backend {backend} ")), "{entry}");
+        assert_eq!(entry["before"], entry["after"]);
+    }
+    assert_eq!(server(&report, "directory/ldap1")["failed"], false);
+    assert!(recorders.iter().all(|recorder| !recorder.lines().is_empty()), "all were looked at");
+    let sent: Vec<String> = recorders.iter().flat_map(Recorder::changing_commands).collect();
+    assert_eq!(sent, [""; 0]);
+    Ok(())
+}
+
+fn servers_that_track_a_changed_one_count(haproxy: &Haproxy) -> TestResult {
+    // The tracking servers follow theirs, in a backend that is not asked for.
+    let proxies = "backend app\n    server s1 127.0.0.1:9 check inter 1h\n    server s2 127.0.0.1:9 check inter 1h\n    \
+                   server s3 127.0.0.1:9\nbackend admin\n    server t1 127.0.0.1:9 track app/s1\n    \
+                   server t2 127.0.0.1:9 track app/s2\n";
+    let instance = start(haproxy, proxies);
+    let recorder = Recorder::on(&instance);
+    let at = json!(recorder.address());
+    assert_eq!(kind(&Program::request(&request(&json!("s1"), "maint", &json!(1), &at)).report()), "");
+    assert_eq!(instance.row("admin", "t1").admin, 2, "it is out as well");
+    recorder.clear();
+    let report = Program::request(&request(&json!("s2"), "maint", &json!(1), &at)).report();
+    assert_eq!(kind(&report), "guard_refused", "{report}");
+    assert_eq!(report["error"]["backend"], "admin", "{report}");
+    assert!(report["error"]["msg"].as_str().unwrap().contains("has 1 usable servers and would have 0"), "{report}");
+    assert_eq!(recorder.changing_commands(), [""; 0]);
+    Ok(())
+}
+
+fn without_a_guard_an_empty_backend_is_a_warning(haproxy: &Haproxy) -> TestResult {
+    let instance = start(haproxy, &(backend("app", 2, "") + &backend("other", 2, "")));
+    let at = json!(instance.address());
+    let ask = |names: Value| {
+        Program::request(&json!({ "server": names, "state": "maint", "instances": at, "dry_run": false })).report()
+    };
+    let report = ask(json!("app/s1"));
+    assert_eq!(warnings(&report), "", "{report}");
+    let report = ask(json!(["app/s2", "other/s1"]));
+    assert_eq!(report["failed"], false);
+    let said = warnings(&report);
+    assert!(said.contains("the backend app has no usable server left") && said.contains("'guard'"), "{said}");
+    assert!(!said.contains("other"), "{said}");
+    assert_eq!(warnings(&ask(json!("app/s2"))), "", "nothing is lowered any more");
+    // With a guard, those that are not asked for are left as well.
+    instance.set_state("app/s1", "ready");
+    instance.set_state("app/s2", "ready");
+    let report = Program::request(&request(&json!("app/s1"), "maint", &json!(0), &at)).report();
+    assert_eq!((kind(&report), warnings(&report).as_str()), ("", ""), "{report}");
+    let report = Program::request(&request(&json!("app/s2"), "maint", &json!(0), &at)).report();
+    assert!(warnings(&report).contains("the backend app has no usable server left"), "{report}");
+    Ok(())
+}
+
+fn of_two_runs_at_once_one_is_refused(haproxy: &Haproxy) -> TestResult {
+    let instance = start(haproxy, &backend("app", 2, ""));
+    let at = json!(instance.address());
+    for round in 0..20 {
+        let ask = |name: &str| {
+            let mut asked = request(&json!(name), "maint", &json!(1), &at);
+            if round % 2 == 1 {
+                asked["drain"] = json!({ "timeout": 10 });
+            }
+            Program::request(&asked).spawn()
+        };
+        let (one, other) = (ask("s1"), ask("s2"));
+        let (one, other) = (one.wait().report(), other.wait().report());
+        let kinds = [kind(&one), kind(&other)];
+        assert!(kinds == ["", "guard_refused"] || kinds == ["guard_refused", ""], "round {round}: {one} {other}");
+        let out = ["s1", "s2"].map(|name| instance.row("app", name).admin);
+        assert!(out == [1, 0] || out == [0, 1], "round {round}: {out:?}");
+        instance.set_state("app/s1", "ready");
+        instance.set_state("app/s2", "ready");
+    }
+    Ok(())
+}
+
+/// A run that holds the lock, since what it sends is held up; and a request for another server at the same recorder.
+fn holder(recorder: &Recorder) -> (crate::support::Running, Value) {
+    recorder.hold_changes();
+    let at = json!(recorder.address());
+    let running =
+        Program::request(&json!({ "server": "s1", "state": "maint", "timeout": 30, "instances": at })).spawn();
+    recorder.await_held();
+    (running, json!({ "server": "s2", "state": "maint", "instances": at }))
+}
+
+fn whoever_waits_for_the_lock_learns_for_whom(haproxy: &Haproxy) -> TestResult {
+    let instance = start(haproxy, &backend("app", 3, ""));
+    let recorder = Recorder::on(&instance);
+    let (running, mut second) = holder(&recorder);
+    for timeout in [json!(0), json!(0.4)] {
+        second["lock_timeout"] = timeout;
+        // Another socket of the same process is the same HAProxy.
+        for at in [recorder.address(), instance.address()] {
+            second["instances"] = json!(at);
+            let run = Program::request(&second).run();
+            let report = run.report();
+            assert_eq!((kind(&report), &report["changed"]), ("locked", &json!(false)), "{report}");
+            assert_eq!((run.code, &report["error"]["retryable"]), (Some(1), &json!(true)));
+            let msg = report["error"]["msg"].as_str().unwrap();
+            let who = format!("process {} (s1 to maint)", running.pid());
+            assert!(msg.contains(&who) && msg.contains("lock_timeout"), "{msg}");
+            assert!(run.elapsed < Duration::from_secs(5), "{:?}", run.elapsed);
+        }
+    }
+    // With time enough it comes after the other one.
+    second["lock_timeout"] = json!(30);
+    let waiting = Program::request(&second).spawn();
+    thread::sleep(Duration::from_millis(200));
+    recorder.let_go();
+    assert_eq!(running.wait().report()["changed"], true);
+    assert_eq!(waiting.wait().report()["changed"], true);
+    assert_eq!(instance.rows().values().filter(|row| row.admin == 1).count(), 2);
+    Ok(())
+}
+
+fn a_killed_run_leaves_no_lock(haproxy: &Haproxy) -> TestResult {
+    let instance = start(haproxy, &backend("app", 3, ""));
+    let recorder = Recorder::on(&instance);
+    let (running, mut second) = holder(&recorder);
+    second["instances"] = json!(instance.address());
+    second["lock_timeout"] = json!(30);
+    let waiting = Program::request(&second).spawn();
+    thread::sleep(Duration::from_millis(200));
+    running.signal(Signal::SIGKILL);
+    let run = waiting.wait();
+    assert_eq!(run.report()["changed"], true);
+    assert!(run.elapsed < Duration::from_secs(5), "{:?}", run.elapsed);
+    assert_eq!(running.wait().code, None);
+    Ok(())
+}
+
+fn the_lock_is_let_go_while_sessions_are_waited_for(haproxy: &Haproxy) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let at = json!(stage.http.address());
+    let held = Bound::hold(stage.frontend("web"), stage.server("web1"));
+    let mut asked = request(&json!("web1"), "maint", &json!(1), &at);
+    asked["drain"] = json!({ "timeout": 30 });
+    let mut running = Program::request(&asked).spawn();
+    stage.http.await_state("web", "web1", (8, 2));
+    // Others get through, and what they see of the guard is as it is: web1 takes no new traffic.
+    let mut second = request(&json!("web2"), "maint", &json!(1), &at);
+    second["lock_timeout"] = json!(2);
+    let run: Run = Program::request(&second).run();
+    assert_eq!((kind(&run.report()), run.code), ("", Some(0)), "{}", run.stdout);
+    let mut third = request(&json!("web3"), "maint", &json!(1), &at);
+    third["lock_timeout"] = json!(2);
+    assert_eq!(kind(&Program::request(&third).report()), "guard_refused");
+    assert!(!running.ended());
+    stage.server("web1").release();
+    assert_eq!(held.served_by(), "web1");
+    let report = running.wait().report();
+    assert_eq!((&report["failed"], &report["changed"]), (&json!(false), &json!(true)), "{report}");
+    assert_eq!((stage.http.state("web", "web1"), stage.http.state("web", "web2")), ((1, 0), (1, 0)));
+
+    // The same after the change.
+    stage.http.set_state("web/web1", "ready");
+    stage.server("web1").hold();
+    let held = Bound::hold(stage.frontend("web"), stage.server("web1"));
+    let asked = json!({ "server": "web1", "state": "maint", "wait": { "timeout": 30 }, "instances": at });
+    let running = Program::request(&asked).spawn();
+    stage.http.await_state("web", "web1", (1, 0));
+    let other = json!({ "server": "web2", "state": "ready", "lock_timeout": 2, "instances": at });
+    assert_eq!(Program::request(&other).report()["changed"], true);
+    stage.server("web1").release();
+    assert_eq!(held.served_by(), "web1");
+    assert_eq!(running.wait().report()["failed"], false);
+    Ok(())
+}
+
+fn a_status_and_a_dry_run_take_no_lock(haproxy: &Haproxy) -> TestResult {
+    let instance = start(haproxy, &backend("app", 3, ""));
+    let recorder = Recorder::on(&instance);
+    let (running, mut second) = holder(&recorder);
+    let at = json!(instance.address());
+    second["instances"] = at.clone();
+    second["lock_timeout"] = json!(0);
+    second["dry_run"] = json!(true);
+    let report = Program::request(&second).report();
+    assert_eq!((kind(&report), &report["changed"]), ("", &json!(true)), "{report}");
+    let report = Program::request(&json!({ "instances": at })).report();
+    assert_eq!((kind(&report), &report["ok"]), ("", &json!(true)), "{report}");
+    recorder.let_go();
+    assert_eq!(running.wait().report()["failed"], false);
+    Ok(())
+}
+
+/// A user without any rights of its own.
+const NOBODY: u32 = 65_534;
+
+fn an_ordinary_user_goes_on_without_a_lock_but_not_with_a_guard(haproxy: &Haproxy) -> TestResult {
+    if !geteuid().is_root() {
+        eprintln!("not run: only root can run the program as somebody else");
+        return Ok(());
+    }
+    let port = Port::reserve();
+    let address = format!("ipv4@127.0.0.1:{}", port.number());
+    let instance =
+        Setup::new("guarded", &backend("app", 3, "")).stats_socket(&format!("{address} level admin")).start(haproxy);
+    let folder = Folder::new();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    let binary = folder.join("haproxy_server");
+    fs::copy(env!("CARGO_BIN_EXE_haproxy_server"), &binary)?;
+    let runtime = folder.join("runtime");
+    fs::create_dir(&runtime)?;
+    chown(&runtime, Some(NOBODY), Some(NOBODY))?;
+    let as_nobody = |asked: &Value, runtime: &str| {
+        let who = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+        Program::request(asked)
+            .binary(&binary)
+            .env("XDG_RUNTIME_DIR", runtime)
+            .under(["setpriv"].iter().chain(&who))
+            .run()
+            .report()
+    };
+    let plain = json!({ "server": "s1", "state": "maint", "instances": address });
+    let guarded = request(&json!("s2"), "maint", &json!(1), &json!(address));
+
+    let report = as_nobody(&plain, "");
+    assert_eq!((kind(&report), &report["changed"]), ("", &json!(true)), "{report}");
+    assert!(warnings(&report).contains("other runs are not kept out"), "{report}");
+    let report = as_nobody(&guarded, "");
+    assert_eq!((kind(&report), &report["changed"]), ("guard_refused", &json!(false)), "{report}");
+    assert!(report["error"]["msg"].as_str().unwrap().contains("lock"), "{report}");
+    assert_eq!(instance.state("app", "s2"), (0, 2));
+    let mut status = as_nobody(&json!({ "instances": address }), "");
+    assert_eq!((kind(&status), warnings(&status).as_str()), ("", ""), "{status}");
+
+    // With a folder of its own, there is a lock among this user's runs.
+    let report = as_nobody(&guarded, runtime.to_str().unwrap());
+    assert_eq!((kind(&report), warnings(&report).as_str()), ("", ""), "{report}");
+    // A folder that others can write is no place for a lock.
+    fs::set_permissions(runtime.join("haproxy_server"), fs::Permissions::from_mode(0o777))?;
+    let again = request(&json!("s3"), "drain", &json!(0), &json!(address));
+    status = as_nobody(&again, runtime.to_str().unwrap());
+    assert_eq!(kind(&status), "guard_refused", "{status}");
+    assert!(status["error"]["msg"].as_str().unwrap().contains("can be written by others"), "{status}");
+    Ok(())
+}
