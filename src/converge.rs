@@ -44,6 +44,8 @@ pub struct Outcome {
     pub after: Option<State>,
     /// The commands that were sent to it.
     pub commands: Vec<String>,
+    /// How it was read back right after the last of them: what differs from that later was set by somebody else.
+    pub left_as: Option<State>,
     /// Why it is not as wanted.
     pub error: Option<Error>,
     /// Whether HAProxy says that its backend is disabled.
@@ -65,6 +67,7 @@ impl Outcome {
             before: server.clone(),
             after: Some(State::from(server)),
             commands: Vec::new(),
+            left_as: None,
             error: None,
             is_rolled_back: false,
             last_seen: None,
@@ -219,6 +222,11 @@ impl<'a> Managed<'a> {
         let Some(failure) = self.send(commands)? else { return Ok(false) };
         if !self.read_back().map_err(|error| failure.clone().unwrap_or(error))? {
             return Ok(false);
+        }
+        for (index, _) in commands {
+            if let Some(outcome) = self.outcomes.get_mut(*index) {
+                outcome.left_as = outcome.after;
+            }
         }
         match failure {
             // What was sent has been read back, so that its outcome is known; what was not sent still counts.

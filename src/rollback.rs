@@ -36,7 +36,6 @@ pub fn roll_back(fleet: &mut Fleet<'_>) -> Result<()> {
 
 /// Sets back the servers of one instance.
 fn roll_back_one(managed: &mut Managed<'_>) {
-    let set: Vec<Option<State>> = managed.outcomes.iter().map(|outcome| outcome.after).collect();
     match managed.read_back() {
         Ok(true) => {}
         Ok(false) => {
@@ -51,13 +50,13 @@ fn roll_back_one(managed: &mut Managed<'_>) {
     }
     let mut goals: HashMap<String, Change> = HashMap::new();
     let mut left_alone = Vec::new();
-    for (outcome, set) in managed.outcomes.iter_mut().zip(set) {
+    for outcome in &mut managed.outcomes {
         let before = State::from(&outcome.before);
         let Some(now) = outcome.after.filter(|now| !outcome.commands.is_empty() && !now.is_set_as(&before)) else {
             continue;
         };
         let name = outcome.before.full_name();
-        if set.is_some_and(|set| !set.is_set_as(&now)) {
+        if outcome.left_as.is_some_and(|left_as| !left_as.is_set_as(&now)) {
             left_alone.push(format!(
                 "{name} was left alone: somebody else has set it to {} meanwhile",
                 now.flags.effective()
