@@ -26,6 +26,7 @@ mod instances;
 mod moving;
 mod procedure;
 mod readme;
+mod rollback;
 mod running;
 mod states;
 mod support;
@@ -47,6 +48,7 @@ fn modules() -> Vec<(&'static str, Vec<Test>)> {
         ("instances", instances::tests()),
         ("moving", moving::tests()),
         ("readme", readme::tests()),
+        ("rollback", rollback::tests()),
         ("procedure", procedure::tests()),
         ("running", running::tests()),
         ("states", states::tests()),
