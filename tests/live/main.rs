@@ -20,6 +20,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use support::{Haproxy, Test, logs};
 
 mod capture;
+mod checks;
 mod drain;
 mod guard;
 mod instances;
@@ -43,6 +44,7 @@ fn tools() -> Vec<(&'static str, Vec<Test>)> {
 /// Every module of tests by its name.
 fn modules() -> Vec<(&'static str, Vec<Test>)> {
     vec![
+        ("checks", checks::tests()),
         ("drain", drain::tests()),
         ("guard", guard::tests()),
         ("instances", instances::tests()),

@@ -1,0 +1,187 @@
+//! Health and agent checks that are paused and resumed, and the state that is expected before a change.
+
+use serde_json::{Value, json};
+
+use crate::support::report::{commands, kind, server, warnings};
+use crate::support::{Agent, Haproxy, HttpBackend, Instance, Program, Recorder, Setup, Stage, Test, TestResult, tests};
+
+pub(crate) fn tests() -> Vec<Test> {
+    tests![
+        checks_are_paused_and_resumed_once,
+        a_server_without_the_check_is_left_as_it_is,
+        a_paused_agent_does_not_set_the_state_back,
+        an_enabled_agent_is_a_warning_where_nothing_is_waited_for,
+        a_check_and_a_state_go_together,
+        another_state_than_expected_is_refused,
+    ]
+}
+
+fn checked(haproxy: &Haproxy, agent: &Agent) -> (Instance, HttpBackend) {
+    let behind = HttpBackend::start("both");
+    let proxies = format!(
+        "backend app\n    option httpchk GET /health\n    server both {0} check inter 100ms {1}\n    \
+         server none {0}\n    server health {0} check inter 100ms\n",
+        behind.address(),
+        agent.options("100ms")
+    );
+    let instance = Setup::new("checked", &proxies).start(haproxy);
+    agent.await_asked();
+    (instance, behind)
+}
+
+/// Whether a check is enabled, by HAProxy's own mask.
+fn is_enabled(instance: &Instance, server: &str, column: &str) -> bool {
+    instance.row("app", server).columns[column].parse::<u32>().unwrap() & 4 != 0
+}
+
+fn checks_are_paused_and_resumed_once(haproxy: &Haproxy) -> TestResult {
+    let agent = Agent::start("up");
+    let (instance, _behind) = checked(haproxy, &agent);
+    let recorder = Recorder::on(&instance);
+    for (check, column) in [("health", "srv_check_state"), ("agent", "srv_agent_state")] {
+        for (wanted, verb) in [("disabled", "disable"), ("enabled", "enable")] {
+            let mut request = json!({ "server": "app/both", "instances": recorder.address() });
+            request[check] = json!(wanted);
+            let mut dry = request.clone();
+            dry["dry_run"] = json!(true);
+            let foreseen = Program::request(&dry).report();
+            recorder.clear();
+            let report = Program::request(&request).report();
+            assert_eq!((&report["changed"], &report["failed"]), (&json!(true), &json!(false)), "{report}");
+            assert_eq!(recorder.changing_commands(), [format!("{verb} {check} app/both")]);
+            assert_eq!((commands(&foreseen), &foreseen["changed"]), (commands(&report), &json!(true)));
+            assert_eq!(is_enabled(&instance, "both", column), wanted == "enabled");
+            recorder.clear();
+            let report = Program::request(&request).report();
+            assert_eq!((&report["changed"], &report["failed"]), (&json!(false), &json!(false)), "{report}");
+            assert_eq!(recorder.changing_commands(), [""; 0], "a second run sends nothing");
+            assert_eq!(instance.row("app", "both").admin, 0, "it is no state");
+        }
+    }
+    Ok(())
+}
+
+fn a_server_without_the_check_is_left_as_it_is(haproxy: &Haproxy) -> TestResult {
+    let agent = Agent::start("up");
+    let (instance, _behind) = checked(haproxy, &agent);
+    let recorder = Recorder::on(&instance);
+    for (check, wanted, names) in [
+        ("health", "disabled", vec!["none"]),
+        ("health", "enabled", vec!["none"]),
+        ("agent", "disabled", vec!["none", "health"]),
+        ("agent", "enabled", vec!["none", "health"]),
+    ] {
+        let mut request = json!({ "server": names, "instances": recorder.address() });
+        request[check] = json!(wanted);
+        let report = Program::request(&request).report();
+        assert_eq!((&report["changed"], &report["failed"]), (&json!(false), &json!(false)), "{report}");
+        let said = warnings(&report);
+        assert!(said.contains("app/none") && said.contains(&format!("no {check} check")), "{said}");
+    }
+    assert_eq!(recorder.changing_commands(), [""; 0]);
+    // One that has it is set all the same.
+    let request = json!({ "server": "app/*", "health": "disabled", "instances": recorder.address() });
+    let report = Program::request(&request).report();
+    assert_eq!((&report["changed"], &report["failed"]), (&json!(true), &json!(false)), "{report}");
+    assert_eq!(recorder.changing_commands(), ["disable health app/both", "disable health app/health"]);
+    Ok(())
+}
+
+fn a_paused_agent_does_not_set_the_state_back(haproxy: &Haproxy) -> TestResult {
+    let agent = Agent::start("ready");
+    let (instance, _behind) = checked(haproxy, &agent);
+    let recorder = Recorder::on(&instance);
+    let request = json!({ "server": "both", "state": "maint", "agent": "disabled", "instances": recorder.address() });
+    let report = Program::request(&request).report();
+    assert_eq!((&report["changed"], &report["failed"]), (&json!(true), &json!(false)), "{report}");
+    assert_eq!(
+        recorder.changing_commands(),
+        ["disable agent app/both", "set server app/both state maint"],
+        "the agent is silent before the state is set"
+    );
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(instance.state("app", "both"), (1, 0), "nobody sets it back");
+    recorder.clear();
+    assert_eq!(Program::request(&request).report()["changed"], false);
+    assert_eq!(recorder.changing_commands(), [""; 0]);
+    // Back again, in the other order.
+    let request = json!({ "server": "both", "state": "ready", "agent": "enabled", "instances": recorder.address() });
+    assert_eq!(Program::request(&request).report()["failed"], false);
+    assert_eq!(recorder.changing_commands(), ["set server app/both state ready", "enable agent app/both"]);
+    Ok(())
+}
+
+fn an_enabled_agent_is_a_warning_where_nothing_is_waited_for(haproxy: &Haproxy) -> TestResult {
+    let agent = Agent::start("up");
+    let (instance, _behind) = checked(haproxy, &agent);
+    for state in ["maint", "drain", "ready"] {
+        let request = json!({ "server": "app/both", "state": state, "instances": instance.address() });
+        let report = Program::request(&request).report();
+        assert_eq!((&report["changed"], &report["failed"]), (&json!(true), &json!(false)), "{report}");
+        let said = warnings(&report);
+        assert!(said.contains("app/both") && said.contains("an agent check is under way"), "{state}: {said}");
+    }
+    let request =
+        json!({ "server": "app/both", "state": "maint", "agent": "disabled", "instances": instance.address() });
+    assert_eq!(warnings(&Program::request(&request).report()), "");
+    Ok(())
+}
+
+fn a_check_and_a_state_go_together(haproxy: &Haproxy) -> TestResult {
+    let agent = Agent::start("up");
+    let (instance, behind) = checked(haproxy, &agent);
+    let recorder = Recorder::on(&instance);
+    let request = json!({ "server": "app/both", "state": "maint", "weight": 0, "health": "disabled",
+        "agent": "disabled", "instances": recorder.address() });
+    let report = Program::request(&request).report();
+    assert_eq!((&report["changed"], &report["failed"]), (&json!(true), &json!(false)), "{report}");
+    assert_eq!(
+        recorder.changing_commands(),
+        [
+            "disable agent app/both",
+            "set server app/both state maint",
+            "set server app/both weight 0",
+            "disable health app/both"
+        ],
+        "out first, then the rest"
+    );
+    assert_eq!(commands(&report), recorder.changing_commands());
+    // In maint without a check, it stays ready then without one: nothing asks the server.
+    instance.set_state("app/both", "ready");
+    let before = behind.checks();
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let row = server(&report, "app/both");
+    assert_eq!(row["after"]["weight"], 0);
+    assert!(behind.checks() >= before);
+    assert!(!is_enabled(&instance, "both", "srv_check_state"));
+    Ok(())
+}
+
+fn another_state_than_expected_is_refused(haproxy: &Haproxy) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let recorders: Vec<Recorder> = stage.instances().into_iter().map(Recorder::on).collect();
+    let instances: Value = recorders.iter().map(|one| json!(one.address())).collect();
+    stage.http.set_state("web/web2", "drain");
+    stage.ldap.set_state("directory/ldap1", "maint");
+    let ask = |names: Value, state: &str, expected: &str| {
+        recorders.iter().for_each(Recorder::clear);
+        let request = json!({ "server": names, "state": state, "expect": { "admin_state": expected },
+            "instances": instances });
+        Program::request(&request).report()
+    };
+    let sent = || recorders.iter().flat_map(Recorder::changing_commands).collect::<Vec<_>>();
+    let report = ask(json!(["web1", "web2", "ldap1"]), "maint", "ready");
+    assert_eq!((kind(&report), &report["changed"]), ("expectation_failed", &json!(false)), "{report}");
+    assert_eq!(kind(server(&report, "web/web2")), "expectation_failed");
+    assert_eq!(kind(server(&report, "directory/ldap1")), "expectation_failed");
+    assert_eq!(server(&report, "web/web1")["failed"], false, "all of them, and only them");
+    let msg = server(&report, "web/web2")["error"]["msg"].as_str().unwrap();
+    assert!(msg.contains("web/web2 is in drain") && msg.contains("'expect.admin_state' is ready"), "{msg}");
+    assert_eq!(sent(), [""; 0]);
+    // What is as wanted but not as expected is refused as well.
+    assert_eq!(kind(&ask(json!("ldap1"), "maint", "drain")), "expectation_failed");
+    let report = ask(json!("web2"), "maint", "drain");
+    assert_eq!((kind(&report), &report["changed"]), ("", &json!(true)), "{report}");
+    assert_eq!(sent(), ["set server web/web2 state maint"]);
+    Ok(())
+}
