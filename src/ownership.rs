@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::converge::Managed;
+use crate::converge::{Managed, Outcome};
 use crate::error::{Error, ErrorKind};
 use crate::keep::expiry;
 use crate::keep::folder::Folder;
@@ -103,9 +103,7 @@ impl Ownership {
                 let address = managed.current.address.to_string();
                 let place = Place { address: &address, process: &managed.current.process };
                 for (outcome, server) in managed.outcomes.iter().zip(&managed.current.servers) {
-                    if outcome.error.is_some() || outcome.is_disabled {
-                        continue;
-                    }
+                    let Some(state) = left_in(outcome, server, state) else { continue };
                     let before = Seen { flags: outcome.before.flags, ..seen(server) };
                     let known = records.find(&place, &before).or_else(|| records.find(&place, &seen(server)));
                     let known = known.filter(|known| known.owner.is_some() && !known.is_expired(now)).cloned();
@@ -145,6 +143,18 @@ impl Ownership {
         warnings.extend(failure);
         warnings
     }
+}
+
+/// The state that the run has brought a server to: the wanted one, or drain where it got no further.
+fn left_in(outcome: &Outcome, server: &Server, wanted: AdminState) -> Option<AdminState> {
+    if outcome.is_disabled {
+        return None;
+    }
+    if outcome.error.is_none() {
+        return Some(wanted);
+    }
+    let state = server.flags.forced().filter(|state| *state != AdminState::Ready && wanted != AdminState::Ready);
+    state.filter(|_| outcome.is_changed() && outcome.left_as.is_some_and(|left_as| left_as.is_set_as(&server.into())))
 }
 
 fn seen(server: &Server) -> Seen<'_> {
