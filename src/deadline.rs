@@ -30,6 +30,13 @@ impl Deadline {
         self.end.saturating_duration_since(Instant::now())
     }
 
+    /// The time that is left, for a person: in seconds, as long as any is left not none.
+    #[must_use]
+    pub fn seconds_left(&self) -> u64 {
+        let left = self.left();
+        left.as_secs() + u64::from(left.subsec_nanos() > 0)
+    }
+
     /// Tells whether the time is over.
     #[must_use]
     pub fn is_over(&self) -> bool {

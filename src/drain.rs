@@ -2,7 +2,7 @@
 
 use crate::deadline::{Backoff, Deadline};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fleet::{Fleet, servers};
+use crate::fleet::{Fleet, Look, servers};
 use crate::observe::Server;
 use crate::request::{Change, DrainBounds, OnTimeout};
 use crate::runtime::parse::StatRow;
@@ -92,7 +92,7 @@ fn until_something_moves(
         let stats = || looks.iter().filter_map(|look| look.stat.as_ref());
         let is_any_free = stats().any(is_drained);
         let is_any_other = stats().any(is_out_of_drain);
-        let sessions: u32 = stats().map(|stat| stat.sessions).sum();
+        let progress = progress(&looks);
         let gone: Vec<(usize, usize)> =
             looks.iter().filter(|look| look.stat.is_none()).map(|look| (look.instance, look.place)).collect();
         let is_any_gone = !gone.is_empty();
@@ -104,14 +104,28 @@ fn until_something_moves(
         if deadline.is_over() {
             return Ok(Moved::None);
         }
-        let left = deadline.left().as_secs();
-        (fleet.progress)(&format!("draining {}, {sessions} sessions left, {left} s to go", servers(count)));
+        let all = fleet.count();
+        let left = deadline.seconds_left();
+        (fleet.progress)(&format!(
+            "drained {} of {}, {progress}, {left} s to go",
+            all.saturating_sub(count),
+            servers(all)
+        ));
         fleet.pause(backoff, deadline, draining)?;
         if is_any_other {
             // It went down, or somebody else has set it: that is for a new plan to judge.
             return Ok(Moved::Some);
         }
     }
+}
+
+/// Says for a person how many sessions are left, and where the most of them are.
+fn progress(looks: &[Look<'_>]) -> String {
+    let left = |look: &Look<'_>| look.stat.as_ref().map_or(0, |stat| stat.sessions.saturating_add(stat.queue));
+    let total = looks.iter().map(left).fold(0, u32::saturating_add);
+    let most = looks.iter().max_by_key(|look| left(look)).map(|look| look.server.full_name()).unwrap_or_default();
+    let where_ = if looks.len() == 1 { format!("on {most}") } else { format!("most on {most}") };
+    format!("{total} {} left {where_}", if total == 1 { "session" } else { "sessions" })
 }
 
 /// Tells whether a server that was set to drain is something else now.

@@ -139,6 +139,12 @@ impl Fleet<'_> {
         Ok(())
     }
 
+    /// Counts the servers of all instances.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.managed.iter().map(|managed| managed.outcomes.len()).sum()
+    }
+
     /// Tells whether any part of the run has failed.
     #[must_use]
     pub fn has_failed(&self) -> bool {

@@ -121,12 +121,16 @@ fn finish(options: &Options, request: Result<(Request, Interrupt), Refused>) -> 
     }
 }
 
+/// How much of a line is shown, so that it is one line on any terminal.
+const PROGRESS_MAX: usize = 79;
+
 /// Shows how long waits go, in one line of a terminal that is written over and cleared in the end.
 fn show_progress<R>(run: impl FnOnce(Progress<'_>) -> R) -> R {
     if !io::stderr().is_terminal() {
         return run(&|_| ());
     }
     let result = run(&|line| {
+        let line: String = line.chars().take(PROGRESS_MAX).collect();
         let _ = write!(io::stderr(), "\r\x1b[K{line}");
     });
     let _ = write!(io::stderr(), "\r\x1b[K");

@@ -119,9 +119,11 @@ pub fn wait(fleet: &mut Fleet<'_>, change: Change, wanted: AdminState, bounds: W
             picked = fleet.pick(|_, _, _| true);
             continue;
         }
-        let what = if wanted == AdminState::Ready { "take traffic" } else { "end their sessions" };
-        let left = deadline.left().as_secs();
-        (fleet.progress)(&format!("waiting for {} to {what}, {left} s to go", servers(count)));
+        let what = if wanted == AdminState::Ready { "up" } else { "free of sessions" };
+        let left = deadline.seconds_left();
+        let (all, who) = (fleet.count(), waiting.one_of(fleet, &picked));
+        let done = all.saturating_sub(count);
+        (fleet.progress)(&format!("{done} of {} {what}, {left} s to go{who}", servers(all)));
         fleet.pause(&mut backoff, &deadline, &picked)?;
     }
 }
@@ -186,6 +188,18 @@ impl Waiting {
             }
         }
         open
+    }
+
+    /// Names a server that is still waited for, and says what was last seen of it.
+    fn one_of(&self, fleet: &Fleet<'_>, picked: &[Vec<usize>]) -> String {
+        let mut open =
+            picked.iter().enumerate().flat_map(|(instance, places)| places.iter().map(move |it| (instance, *it)));
+        let Some((instance, place)) = open.next() else { return String::new() };
+        let server = fleet.managed.get(instance).and_then(|managed| managed.current.servers.get(place));
+        match (server, self.why.get(&(instance, place))) {
+            (Some(server), Some(why)) => format!(" ({}: {why})", server.full_name()),
+            (_, None) | (None, _) => String::new(),
+        }
     }
 
     /// Says of each server that is still waited for what was last seen of it.
@@ -281,7 +295,7 @@ pub fn end_sessions(fleet: &mut Fleet<'_>, change: Change, timeout: Duration) ->
                 managed.error = managed.shut_sessions(places).err();
             }
         }
-        (fleet.progress)(&format!("ending the sessions of {}, {} s to go", servers(count), deadline.left().as_secs()));
+        (fleet.progress)(&format!("ending the sessions of {}, {} s to go", servers(count), deadline.seconds_left()));
         fleet.pause(&mut backoff, &deadline, &busy)?;
     }
 }
