@@ -25,6 +25,7 @@ mod drain;
 mod guard;
 mod instances;
 mod moving;
+mod owner;
 mod procedure;
 mod readme;
 mod rollback;
@@ -49,6 +50,7 @@ fn modules() -> Vec<(&'static str, Vec<Test>)> {
         ("guard", guard::tests()),
         ("instances", instances::tests()),
         ("moving", moving::tests()),
+        ("owner", owner::tests()),
         ("readme", readme::tests()),
         ("rollback", rollback::tests()),
         ("procedure", procedure::tests()),

@@ -1,0 +1,301 @@
+//! Who has taken a server out, why and until when; and who may put it back.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use nix::unistd::geteuid;
+use serde_json::{Value, json};
+
+use crate::support::report::{kind, server, warnings};
+use crate::support::{
+    Bound, Folder, Haproxy, Instance, Mode, Port, Program, Recorder, Setup, Stage, Test, TestResult, tests,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    tests![
+        only_its_owner_puts_a_server_back,
+        a_periodic_ready_does_not_put_back_what_a_person_took_out,
+        a_status_shows_who_why_and_until_when,
+        what_has_expired_may_be_put_back_and_is_flagged,
+        a_record_counts_only_while_the_server_is_out,
+        a_reload_forgets_the_owner_with_the_state,
+        an_owner_counts_on_his_own_instance_only,
+        a_server_left_in_drain_has_an_owner_as_well,
+        a_dry_run_records_nothing_but_minds_the_owner,
+        a_lost_or_damaged_file_is_a_warning,
+    ]
+}
+
+fn start(haproxy: &Haproxy) -> Instance {
+    Setup::new(
+        "owned",
+        "backend app\n    server s1 127.0.0.1:9\n    server s2 127.0.0.1:9\n    server s3 127.0.0.1:9\n",
+    )
+    .start(haproxy)
+}
+
+/// A request for a server, with more fields.
+fn request(server: &str, state: &str, at: &str, more: Value) -> Value {
+    let mut request = json!({ "server": server, "state": state, "instances": at });
+    for (field, value) in more.as_object().unwrap() {
+        request[field] = value.clone();
+    }
+    request
+}
+
+fn report(server: &str, state: &str, at: &str, more: Value) -> Value {
+    Program::request(&request(server, state, at, more)).report()
+}
+
+fn status(at: &str) -> Value {
+    Program::request(&json!({ "instances": at })).report()
+}
+
+fn only_its_owner_puts_a_server_back(haproxy: &Haproxy) -> TestResult {
+    let instance = start(haproxy);
+    let at = instance.address();
+    for state in ["maint", "drain"] {
+        let claim = json!({ "owner": "alice", "reason": "disk replacement", "expires": "+2h" });
+        assert_eq!(report("s1", state, &at, claim)["changed"], true);
+        for other in [json!({}), json!({ "owner": "bob" }), json!({ "owner": "Alice" })] {
+            let recorder = Recorder::on(&instance);
+            let refused = report("app/s*", "ready", &recorder.address(), other.clone());
+            assert_eq!((kind(&refused), &refused["changed"]), ("owned", &json!(false)), "{other}: {refused}");
+            assert_eq!(recorder.changing_commands(), [""; 0], "the others are not set either");
+            let entry = server(&refused, "app/s1");
+            let msg = entry["error"]["msg"].as_str().unwrap();
+            assert!(msg.contains("app/s1 was taken out by alice (disk replacement) until 20"), "{msg}");
+            assert!(msg.contains("'ignore_owner'"), "what lifts it: {msg}");
+            assert_eq!((kind(server(&refused, "app/s2")), &refused["error"]["retryable"]), ("", &json!(false)));
+        }
+        let done = report("s1", "ready", &at, json!({ "owner": "alice" }));
+        assert_eq!((kind(&done), &done["changed"]), ("", &json!(true)), "{state}: {done}");
+        // It is forgotten with that.
+        instance.set_state("app/s1", state);
+        assert_eq!(report("s1", "ready", &at, json!({}))["changed"], true);
+
+        assert_eq!(report("s1", state, &at, json!({ "owner": "alice" }))["changed"], true);
+        let done = report("s1", "ready", &at, json!({ "owner": "bob", "ignore_owner": true }));
+        assert_eq!((kind(&done), &done["changed"]), ("", &json!(true)), "{state}: {done}");
+    }
+    Ok(())
+}
+
+fn a_periodic_ready_does_not_put_back_what_a_person_took_out(haproxy: &Haproxy) -> TestResult {
+    let instance = start(haproxy);
+    let at = instance.address();
+    assert_eq!(report("s1", "maint", &at, json!({ "owner": "alice" }))["changed"], true);
+    for _ in 0..3 {
+        let periodic = report("s1", "ready", &at, json!({ "owner": "puppet" }));
+        assert_eq!(kind(&periodic), "owned", "{periodic}");
+        assert_eq!(instance.state("app", "s1"), (1, 0));
+    }
+    // Nobody takes a server from its owner by taking it out once more.
+    let again = report("s1", "maint", &at, json!({ "owner": "puppet" }));
+    assert_eq!((kind(&again), &again["changed"]), ("", &json!(false)), "{again}");
+    assert!(warnings(&again).contains("app/s1 stays recorded for alice"), "{again}");
+    assert_eq!(kind(&report("s1", "ready", &at, json!({ "owner": "puppet" }))), "owned");
+    // Nor by doing so without a name, nor by changing something else.
+    assert_eq!(kind(&report("s1", "maint", &at, json!({ "reason": "no owner" }))), "");
+    let weight = Program::request(&json!({ "server": "s1", "weight": 5, "instances": at })).report();
+    assert_eq!(kind(&weight), "");
+    assert_eq!(kind(&report("s1", "ready", &at, json!({ "owner": "puppet" }))), "owned");
+    assert_eq!(server(&status(&at), "app/s1")["owner"], "alice");
+    Ok(())
+}
+
+fn a_status_shows_who_why_and_until_when(haproxy: &Haproxy) -> TestResult {
+    let instance = start(haproxy);
+    let at = instance.address();
+    let claim =
+        json!({ "owner": "alice", "reason": "a \u{201e}disk\u{201c}; x", "expires": "2099-12-31T23:00:00+01:00" });
+    assert_eq!(kind(&report("s1", "maint", &at, claim)), "");
+    assert_eq!(kind(&report("s2", "drain", &at, json!({ "reason": "no name" }))), "");
+    let seen = status(&at);
+    let entry = server(&seen, "app/s1");
+    assert_eq!((&entry["owner"], &entry["reason"]), (&json!("alice"), &json!("a \u{201e}disk\u{201c}; x")));
+    assert_eq!((&entry["expires"], &entry["expired"]), (&json!("2099-12-31T22:00:00Z"), &json!(false)));
+    let entry = server(&seen, "app/s2");
+    assert_eq!((entry.get("owner"), &entry["reason"]), (None, &json!("no name")));
+    assert!(entry.get("expires").is_none() && entry.get("expired").is_none(), "{entry}");
+    assert!(server(&seen, "app/s3").get("owner").is_none());
+    // A reason without an owner keeps nobody from putting it back.
+    assert_eq!(kind(&report("s2", "ready", &at, json!({}))), "");
+    Ok(())
+}
+
+fn what_has_expired_may_be_put_back_and_is_flagged(haproxy: &Haproxy) -> TestResult {
+    let instance = start(haproxy);
+    let at = instance.address();
+    let claim = json!({ "owner": "alice", "reason": "short", "expires": "+1s" });
+    assert_eq!(kind(&report("s1", "maint", &at, claim)), "");
+    thread::sleep(Duration::from_millis(2_100));
+    let seen = status(&at);
+    let entry = server(&seen, "app/s1");
+    assert_eq!((&entry["owner"], &entry["expired"]), (&json!("alice"), &json!(true)), "{entry}");
+    let done = report("s1", "ready", &at, json!({ "owner": "bob" }));
+    assert_eq!((kind(&done), &done["changed"]), ("", &json!(true)), "{done}");
+    // What has expired may also be taken over.
+    assert_eq!(kind(&report("s1", "maint", &at, json!({ "owner": "alice", "expires": "+1s" }))), "");
+    thread::sleep(Duration::from_millis(2_100));
+    let over = report("s1", "maint", &at, json!({ "owner": "bob" }));
+    assert_eq!(warnings(&over), "", "{over}");
+    assert_eq!(server(&status(&at), "app/s1")["owner"], "bob");
+    Ok(())
+}
+
+fn a_record_counts_only_while_the_server_is_out(haproxy: &Haproxy) -> TestResult {
+    let instance = start(haproxy);
+    let at = instance.address();
+    assert_eq!(kind(&report("s1", "maint", &at, json!({ "owner": "alice" }))), "");
+    // Somebody puts it back by other means, and takes it out again, in another state.
+    instance.set_state("app/s1", "ready");
+    assert!(server(&status(&at), "app/s1").get("owner").is_none());
+    assert_eq!(kind(&report("s1", "ready", &at, json!({}))), "", "what is ready already is nobody's");
+    instance.set_state("app/s1", "drain");
+    assert!(server(&status(&at), "app/s1").get("owner").is_none());
+    assert_eq!(kind(&report("s1", "ready", &at, json!({}))), "");
+    Ok(())
+}
+
+fn a_reload_forgets_the_owner_with_the_state(haproxy: &Haproxy) -> TestResult {
+    let mut instance = Setup::new("owned", "backend app\n    server s1 127.0.0.1:9\n    server s2 127.0.0.1:9\n")
+        .mode(Mode::MasterWorker)
+        .start(haproxy);
+    let at = instance.address();
+    assert_eq!(kind(&report("s1", "maint", &at, json!({ "owner": "alice" }))), "");
+    instance.reload();
+    assert_eq!(instance.state("app", "s1"), (0, 2));
+    assert!(server(&status(&at), "app/s1").get("owner").is_none());
+    // Whoever takes it out then is not alice.
+    instance.set_state("app/s1", "maint");
+    assert!(server(&status(&at), "app/s1").get("owner").is_none());
+    assert_eq!(kind(&report("s1", "ready", &at, json!({ "owner": "bob" }))), "");
+    Ok(())
+}
+
+fn an_owner_counts_on_his_own_instance_only(haproxy: &Haproxy) -> TestResult {
+    let (one, other) = (start(haproxy), start(haproxy));
+    assert_eq!(kind(&report("s1", "maint", &one.address(), json!({ "owner": "alice" }))), "");
+    other.set_state("app/s1", "maint");
+    assert_eq!(kind(&report("s1", "ready", &other.address(), json!({}))), "");
+    assert_eq!(kind(&report("s1", "ready", &one.address(), json!({}))), "owned");
+    // Another socket of the same process is the same instance.
+    let recorder = Recorder::on(&one);
+    assert_eq!(kind(&report("s1", "ready", &recorder.address(), json!({}))), "owned");
+    Ok(())
+}
+
+fn a_server_left_in_drain_has_an_owner_as_well(haproxy: &Haproxy) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let at = stage.http.address();
+    let held = Bound::hold(stage.frontend("web"), stage.server("web1"));
+    let claim = json!({ "owner": "alice", "drain": { "timeout": 0.2 } });
+    let late = report("web1", "maint", &at, claim);
+    assert_eq!((kind(&late), stage.http.state("web", "web1")), ("not_drained", (8, 2)), "{late}");
+    // Alice will come again when the session has ended; until then nobody puts it back.
+    let periodic = report("web1", "ready", &at, json!({ "owner": "puppet" }));
+    assert_eq!(kind(&periodic), "owned", "{periodic}");
+    stage.server("web1").release();
+    assert_eq!(held.served_by(), "web1");
+    let done = report("web1", "maint", &at, json!({ "owner": "alice", "drain": { "timeout": 10 } }));
+    assert_eq!((kind(&done), stage.http.state("web", "web1")), ("", (1, 0)), "{done}");
+    assert_eq!(kind(&report("web1", "ready", &at, json!({ "owner": "puppet" }))), "owned");
+    // What was rolled back is nobody's.
+    assert_eq!(kind(&report("web1", "ready", &at, json!({ "owner": "alice" }))), "");
+    stage.server("web1").hold();
+    let held = Bound::hold(stage.frontend("web"), stage.server("web1"));
+    let claim = json!({ "owner": "alice", "drain": { "timeout": 0.2, "on_timeout": "rollback" } });
+    assert_eq!(kind(&report("web1", "maint", &at, claim)), "not_drained");
+    stage.http.set_state("web/web1", "drain");
+    assert_eq!(kind(&report("web1", "ready", &at, json!({}))), "");
+    stage.server("web1").release();
+    assert_eq!(held.served_by(), "web1");
+    Ok(())
+}
+
+fn a_dry_run_records_nothing_but_minds_the_owner(haproxy: &Haproxy) -> TestResult {
+    let instance = start(haproxy);
+    let at = instance.address();
+    let dry = json!({ "owner": "alice", "dry_run": true });
+    assert_eq!(report("s1", "maint", &at, dry)["changed"], true);
+    instance.set_state("app/s1", "maint");
+    assert!(server(&status(&at), "app/s1").get("owner").is_none());
+    assert_eq!(kind(&report("s2", "maint", &at, json!({ "owner": "alice" }))), "");
+    let refused = report("s2", "ready", &at, json!({ "dry_run": true }));
+    assert_eq!((kind(&refused), &refused["dry_run"]), ("owned", &json!(true)), "{refused}");
+    Ok(())
+}
+
+/// A user without any rights of its own.
+const NOBODY: u32 = 65_534;
+
+/// Runs of an ordinary user with a folder of its own, so that damaging it disturbs nobody.
+struct Ordinary {
+    _folder: Folder,
+    binary: PathBuf,
+    runtime: PathBuf,
+    address: String,
+    _instance: Instance,
+}
+
+impl Ordinary {
+    fn start(haproxy: &Haproxy) -> std::io::Result<Self> {
+        let port = Port::reserve();
+        let address = format!("ipv4@127.0.0.1:{}", port.number());
+        let proxies = "backend app\n    server s1 127.0.0.1:9\n    server s2 127.0.0.1:9\n";
+        let instance = Setup::new("owned", proxies).stats_socket(&format!("{address} level admin")).start(haproxy);
+        let folder = Folder::new();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+        let binary = folder.join("haproxy_server");
+        fs::copy(env!("CARGO_BIN_EXE_haproxy_server"), &binary)?;
+        let runtime = folder.join("runtime");
+        fs::create_dir(&runtime)?;
+        chown(&runtime, Some(NOBODY), Some(NOBODY))?;
+        Ok(Self { _folder: folder, binary, runtime, address, _instance: instance })
+    }
+
+    fn report(&self, request: &Value) -> Value {
+        Program::request(request)
+            .binary(&self.binary)
+            .env("XDG_RUNTIME_DIR", &self.runtime)
+            .under(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"])
+            .run()
+            .report()
+    }
+
+    fn set(&self, state: &str, owner: &str) -> Value {
+        self.report(&request("s1", state, &self.address, json!({ "owner": owner })))
+    }
+}
+
+fn a_lost_or_damaged_file_is_a_warning(haproxy: &Haproxy) -> TestResult {
+    if !geteuid().is_root() {
+        eprintln!("not run: only root can run the program as somebody else");
+        return Ok(());
+    }
+    let user = Ordinary::start(haproxy)?;
+    assert_eq!(kind(&user.set("maint", "alice")), "");
+    assert_eq!(kind(&user.set("ready", "bob")), "owned");
+    let file = user.runtime.join("haproxy_server/owners.json");
+    let whole = fs::read(&file)?;
+    for damage in [&whole[..whole.len() / 2], b"", b"[]", b"{\"version\":99,\"records\":[]}", b"\xff\xfe\0"] {
+        fs::write(&file, damage)?;
+        let seen = user.report(&json!({ "instances": user.address }));
+        assert_eq!((kind(&seen), &seen["failed"]), ("", &json!(false)), "{seen}");
+        assert!(warnings(&seen).contains("owners.json"), "{}: {seen}", String::from_utf8_lossy(damage));
+        assert!(server(&seen, "app/s1").get("owner").is_none());
+        let again = user.set("maint", "carol");
+        assert_eq!(kind(&again), "", "{again}");
+        assert!(warnings(&again).contains("owners.json"), "{again}");
+        let seen = user.report(&json!({ "instances": user.address }));
+        assert_eq!((warnings(&seen).as_str(), &server(&seen, "app/s1")["owner"]), ("", &json!("carol")), "{seen}");
+    }
+    fs::remove_file(&file)?;
+    let done = user.set("ready", "bob");
+    assert_eq!((kind(&done), warnings(&done).as_str()), ("", ""), "what is lost is no obstacle: {done}");
+    Ok(())
+}
