@@ -24,6 +24,7 @@ mod checks;
 mod drain;
 mod guard;
 mod instances;
+mod load;
 mod moving;
 mod owner;
 mod procedure;
@@ -49,6 +50,7 @@ fn modules() -> Vec<(&'static str, Vec<Test>)> {
         ("drain", drain::tests()),
         ("guard", guard::tests()),
         ("instances", instances::tests()),
+        ("load", load::tests()),
         ("moving", moving::tests()),
         ("owner", owner::tests()),
         ("readme", readme::tests()),
