@@ -28,6 +28,7 @@ mod load;
 mod moving;
 mod owner;
 mod procedure;
+mod progress;
 mod readme;
 mod rollback;
 mod running;
@@ -53,6 +54,7 @@ fn modules() -> Vec<(&'static str, Vec<Test>)> {
         ("load", load::tests()),
         ("moving", moving::tests()),
         ("owner", owner::tests()),
+        ("progress", progress::tests()),
         ("readme", readme::tests()),
         ("rollback", rollback::tests()),
         ("procedure", procedure::tests()),
