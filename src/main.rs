@@ -154,37 +154,47 @@ fn parse(args: impl Iterator<Item = std::ffi::OsString>, options: &mut Options) 
         options.print = Some(HELP);
     }
     let mut args = args.into_iter();
+    // What is wrong is said in the form that the other options ask for, wherever they stand.
+    let mut problem = None;
     while let Some(arg) = args.next() {
-        let (name, attached) = match arg.split_once('=') {
-            Some((name, value)) if name.starts_with("--") => (name.to_owned(), Some(value.to_owned())),
-            _ => (arg.clone(), None),
-        };
-        let has_value = matches!(name.as_str(), "--format" | "--schema" | "--stdin-timeout");
-        let value = if has_value { attached.clone().or_else(|| args.next()) } else { attached.clone() };
-        match (name.as_str(), value.as_deref()) {
-            ("--dry-run", None) => options.overrides.dry_run = true,
-            ("--detailed-exitcodes", None) => options.exit_codes = ExitCodes::Detailed,
-            ("--help" | "-h", None) => options.print = Some(HELP),
-            ("--version" | "-V", None) => {
-                options.print = Some(concat!("haproxy_server ", env!("CARGO_PKG_VERSION"), "\n"));
-            }
-            ("--format", Some("json")) => options.format = Format::Json,
-            ("--format", Some("text")) => options.format = Format::Text,
-            ("--format", _) => return Err("--format takes 'json' or 'text'".to_owned()),
-            ("--schema", Some("request")) => options.print = Some(REQUEST_SCHEMA),
-            ("--schema", Some("report")) => options.print = Some(REPORT_SCHEMA),
-            ("--schema", _) => return Err("--schema takes 'request' or 'report'".to_owned()),
-            ("--stdin-timeout", value) => {
-                let seconds = value.and_then(|value| value.parse::<f64>().ok());
-                let seconds = seconds.filter(|seconds| (0.001..=86_400.0).contains(seconds));
-                let seconds = seconds.ok_or("--stdin-timeout takes a number of seconds from 0.001 to 86400")?;
-                options.stdin_timeout = Some(Duration::from_secs_f64(seconds));
-            }
-            (option, _) if option.starts_with('-') => {
-                return Err(format!("'{}' is no option of haproxy_server (see --help)", option.escape_debug()));
-            }
-            _ => options.words.push(arg),
+        if let Err(why) = parse_one(arg, &mut args, options) {
+            problem = problem.or(Some(why));
         }
+    }
+    problem.map_or(Ok(()), Err)
+}
+
+/// Reads one argument, and its value where that is the next one.
+fn parse_one(arg: String, rest: &mut impl Iterator<Item = String>, options: &mut Options) -> Result<(), String> {
+    let (name, attached) = match arg.split_once('=') {
+        Some((name, value)) if name.starts_with("--") => (name.to_owned(), Some(value.to_owned())),
+        _ => (arg.clone(), None),
+    };
+    let has_value = matches!(name.as_str(), "--format" | "--schema" | "--stdin-timeout");
+    let value = if has_value { attached.clone().or_else(|| rest.next()) } else { attached.clone() };
+    match (name.as_str(), value.as_deref()) {
+        ("--dry-run", None) => options.overrides.dry_run = true,
+        ("--detailed-exitcodes", None) => options.exit_codes = ExitCodes::Detailed,
+        ("--help" | "-h", None) => options.print = Some(HELP),
+        ("--version" | "-V", None) => {
+            options.print = Some(concat!("haproxy_server ", env!("CARGO_PKG_VERSION"), "\n"));
+        }
+        ("--format", Some("json")) => options.format = Format::Json,
+        ("--format", Some("text")) => options.format = Format::Text,
+        ("--format", _) => return Err("--format takes 'json' or 'text'".to_owned()),
+        ("--schema", Some("request")) => options.print = Some(REQUEST_SCHEMA),
+        ("--schema", Some("report")) => options.print = Some(REPORT_SCHEMA),
+        ("--schema", _) => return Err("--schema takes 'request' or 'report'".to_owned()),
+        ("--stdin-timeout", value) => {
+            let seconds = value.and_then(|value| value.parse::<f64>().ok());
+            let seconds = seconds.filter(|seconds| (0.001..=86_400.0).contains(seconds));
+            let seconds = seconds.ok_or("--stdin-timeout takes a number of seconds from 0.001 to 86400")?;
+            options.stdin_timeout = Some(Duration::from_secs_f64(seconds));
+        }
+        (option, _) if option.starts_with('-') => {
+            return Err(format!("'{}' is no option of haproxy_server (see --help)", option.escape_debug()));
+        }
+        _ => options.words.push(arg),
     }
     Ok(())
 }

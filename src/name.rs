@@ -17,7 +17,7 @@ const SOCKET_PATH_MAX: usize = 107;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// There is nothing in it.
-    #[error("is empty")]
+    #[error("is empty, which never means all of them")]
     Empty,
     /// It is longer than anything that HAProxy takes.
     #[error("has {0} bytes, more than {NAME_MAX}")]
