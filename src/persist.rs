@@ -57,9 +57,14 @@ pub fn assign(request: &Request, managed: &mut [Managed<'_>]) -> Result<()> {
             }
         }
     }
-    // What cannot be read is known before anything is sent.
+    // What cannot be read, or is something else, is known before anything is sent.
+    let read = |path: &String| {
+        let file = StateFile::read(Path::new(path))?;
+        file.check()?;
+        Ok(file)
+    };
     for managed in managed {
-        match managed.state_file.as_ref().map(|path| StateFile::read(Path::new(path))) {
+        match managed.state_file.as_ref().map(read) {
             None => {}
             Some(Ok(former)) => managed.former_state_file = Some(former),
             Some(Err(error)) => managed.error = managed.error.take().or(Some(error)),

@@ -62,19 +62,30 @@ impl StateFile {
         Ok(Self { path: path.to_owned(), folder, name: name.to_owned(), existing })
     }
 
+    /// Tells whether what is there may be replaced, as far as that can be known without a dump.
+    ///
+    /// # Errors
+    /// When what is there is something else.
+    pub fn check(&self) -> Result<()> {
+        let existing = self.existing.as_ref().map(|existing| existing.content.as_slice());
+        content::check(existing.unwrap_or_default()).map_err(|why| self.left_alone(&why))
+    }
+
     /// Compares the file with what it should say of the given servers (backend, server).
     ///
     /// # Errors
     /// When what is there is something else, which is not replaced.
     pub fn compare(&self, dump: &Dump, matched: &[(&str, &str)]) -> Result<Comparison> {
         let existing = self.existing.as_ref().map(|existing| existing.content.as_slice());
-        let mut comparison = dump.compare(existing, matched).map_err(|why| {
-            Error::new(ErrorKind::StateFile, format!("the state file {} is left alone: {why}", self.path.display()))
-        })?;
+        let mut comparison = dump.compare(existing, matched).map_err(|why| self.left_alone(&why))?;
         for warning in &mut comparison.warnings {
             *warning = format!("state file {}: {warning}", self.path.display());
         }
         Ok(comparison)
+    }
+
+    fn left_alone(&self, why: &str) -> Error {
+        Error::new(ErrorKind::StateFile, format!("the state file {} is left alone: {why}", self.path.display()))
     }
 
     /// Puts a new file in its place, whole and at once, with the rights of the one that was there.
@@ -176,8 +187,12 @@ mod tests {
             assert_eq!(error.kind, ErrorKind::StateFile);
             assert!(error.msg.contains(expected), "{error}");
         }
-        let other = StateFile::read(&victim).unwrap().compare(&dump(), &[]).unwrap_err();
-        assert!(other.msg.contains("is left alone: what is there is no server-state file"), "{other}");
+        let file = StateFile::read(&victim).unwrap();
+        for other in [file.check().unwrap_err(), file.compare(&dump(), &[]).unwrap_err()] {
+            assert_eq!(other.kind, ErrorKind::StateFile);
+            assert!(other.msg.contains("is left alone: what is there is no server-state file"), "{other}");
+        }
+        StateFile::read(&top.join("missing")).unwrap().check().unwrap();
     }
 
     #[test]

@@ -282,6 +282,14 @@ pub struct Comparison {
     pub warnings: Vec<String>,
 }
 
+/// Finds out whether a file may be replaced.
+///
+/// # Errors
+/// Says why not.
+pub(super) fn check(content: &[u8]) -> Result<(), String> {
+    Existing::parse(content).map(drop)
+}
+
 /// The file as it is.
 #[derive(Debug, Default)]
 struct Existing<'a> {
