@@ -32,6 +32,7 @@ mod progress;
 mod readme;
 mod rollback;
 mod running;
+mod state_file;
 mod states;
 mod support;
 mod transitions;
@@ -59,6 +60,7 @@ fn modules() -> Vec<(&'static str, Vec<Test>)> {
         ("rollback", rollback::tests()),
         ("procedure", procedure::tests()),
         ("running", running::tests()),
+        ("state_file", state_file::tests()),
         ("states", states::tests()),
         ("transitions", transitions::tests()),
         ("transport", transport::tests()),
