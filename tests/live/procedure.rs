@@ -17,6 +17,7 @@ pub(crate) fn tests() -> Vec<Test> {
         traffic_stops_at_the_server_and_comes_back,
         every_way_to_ask_is_the_same,
         exit_codes_are_those_of_the_contract,
+        a_wrong_option_leaves_the_others_in_force,
         the_text_form_is_the_same_on_two_hosts,
         the_text_form_has_a_group_for_each_instance,
         a_status_shows_what_the_statistics_show,
@@ -229,6 +230,16 @@ fn every_way_to_ask_is_the_same(haproxy: &Haproxy) -> TestResult {
         assert_eq!((other.stdout, other.code), (first.stdout.clone(), Some(0)));
         assert_eq!(other.stderr, "");
     }
+    Ok(())
+}
+
+fn a_wrong_option_leaves_the_others_in_force(_: &Haproxy) -> TestResult {
+    let run = Program::words(["--bogus", "--detailed-exitcodes"]).run();
+    assert_eq!(run.code, Some(4), "{}", run.stdout);
+    assert_eq!(run.report()["error"]["kind"], "bad_request");
+    let run = Program::words(["--format", "no", "--format", "text"]).run();
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{}", run.stderr);
+    assert!(run.stderr.contains("--format takes 'json' or 'text'"), "{}", run.stderr);
     Ok(())
 }
 
