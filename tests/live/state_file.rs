@@ -357,7 +357,8 @@ fn a_configuration_that_does_not_load_it_is_a_warning(haproxy: &Haproxy) -> Test
     );
     let another = folder.join("another");
     let plain = |name: &str| Setup::new(name, PROXIES);
-    let cases: [(&str, &dyn Fn(&str) -> Setup, bool); 5] = [
+    type Case<'a> = (&'a str, &'a dyn Fn(&str) -> Setup, bool);
+    let cases: [Case<'_>; 5] = [
         ("loads", &|name| loads(plain(name), &file), false),
         ("local", &|name| Setup::new(name, &one_backend), false),
         ("nothing", &plain, true),
