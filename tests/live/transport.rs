@@ -324,11 +324,12 @@ fn row(server: u32) -> String {
     format!("2 b {server} s{server} 127.0.0.1 2 0 1 1 5 1 0 2 0 0 0 0 - 9 -\n")
 }
 
-/// The answer to `show info`. Tests that run at the same time have processes of their own, so that none waits for the
-/// lock of another.
+/// The answer to `show info`. Tests that run at the same time have processes of their own, also in another checkout, so
+/// that none waits for the lock of another.
 fn info(pid: u32, stopping: u32) -> String {
     let thread = format!("{:?}", thread::current().id());
-    let start: String = thread.chars().filter(char::is_ascii_digit).collect();
+    let thread: String = thread.chars().filter(char::is_ascii_digit).collect();
+    let start = format!("{}{thread}", std::process::id());
     format!(
         "Name: HAProxy\nVersion: 2.6.12\nNbproc: 1\nPid: {pid}\nUptime_sec: 100\nStart_time_sec: {start}\n\
          Stopping: {stopping}\n\n> "
