@@ -345,6 +345,7 @@ impl<'a> Managed<'a> {
             {
                 outcome.last_seen.clone_from(row);
                 server.stat.clone_from(row);
+                server.is_whole = true;
             }
         }
         Ok(Some(rows))
@@ -391,7 +392,7 @@ impl<'a> Managed<'a> {
             let found = read.iter().position(|other| other.is(server)).and_then(|found| read.remove(found));
             outcome.after = found.as_ref().map(State::from);
             if let Some(found) = found {
-                *server = Server { stat: server.stat.take(), ..found };
+                *server = Server { stat: server.stat.take(), is_whole: server.is_whole, ..found };
             }
         }
     }

@@ -22,11 +22,14 @@ pub enum End {
 /// The state that a server is to be in next, on its way to maint.
 ///
 /// What is in maintenance stays there, and what is down takes no traffic that could be waited for. What is in drain goes
-/// on to maintenance once its statistics show nothing left to do: those of this very process, since they go with it.
+/// on to maintenance once its statistics show nothing left to do, those of old workers included: it may have been in
+/// drain since before a reload.
 #[must_use]
 pub fn next_state(server: &Server) -> AdminState {
     let is_out = server.flags.effective() == AdminState::Maint || server.operational == OperationalState::Stopped;
-    let is_free = server.flags.forced() == Some(AdminState::Drain) && server.stat.as_ref().is_some_and(is_drained);
+    let is_free = server.flags.forced() == Some(AdminState::Drain)
+        && server.is_whole
+        && server.stat.as_ref().is_some_and(is_drained);
     if is_out || is_free { AdminState::Maint } else { AdminState::Drain }
 }
 

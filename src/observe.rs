@@ -121,6 +121,8 @@ pub struct Server {
     pub agent: u32,
     /// What `show stat` says of it, where that was asked.
     pub stat: Option<StatRow>,
+    /// Whether that counts what old workers still do for it, as far as they can be seen.
+    pub is_whole: bool,
 }
 
 /// The flags of a check that is configured, and of one that is enabled (`CHK_ST_CONFIGURED` and `CHK_ST_ENABLED` in
@@ -157,6 +159,7 @@ impl Server {
             check: row.check,
             agent: row.agent,
             stat: None,
+            is_whole: false,
         }
     }
 
