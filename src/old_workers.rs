@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result, excerpt};
 use crate::name::{Address, is_plain};
 use crate::observe::{Server, StatReader};
@@ -15,11 +16,31 @@ use crate::runtime::socket::Connection;
 /// What the old workers still do for each server, by backend and server.
 pub type Load = HashMap<(String, String), u32>;
 
+/// How long a count is tried again that the end of a connection has cut off.
+const TRIES: Duration = Duration::from_secs(2);
+/// The pause between two tries.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Counts the sessions and queued requests of the servers on all old workers.
+///
+/// The connection ends when a worker does, and also when the master starts itself anew in a reload. The next list of
+/// processes tells which: no worker that is on it goes uncounted.
 ///
 /// # Errors
 /// When the master CLI does not answer, or not as HAProxy does.
 pub fn load_on_old_workers(master: &Address, servers: &[&Server], timeout: Duration) -> Result<Load> {
+    let deadline = Deadline::after(TRIES.min(timeout));
+    loop {
+        match try_to_count(master, servers, timeout) {
+            Err(error) if matches!(error.kind, ErrorKind::Unreachable | ErrorKind::BadReply) && !deadline.is_over() => {
+                std::thread::sleep(PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn try_to_count(master: &Address, servers: &[&Server], timeout: Duration) -> Result<Load> {
     let mut connection = Connection::open_master(master, timeout)?;
     let workers = old_workers(&connection.ask(&Query::Processes.to_string())?)
         .ok_or_else(|| not_understood(master, "'show proc' has no line '# workers'"))?;
@@ -28,20 +49,10 @@ pub fn load_on_old_workers(master: &Address, servers: &[&Server], timeout: Durat
     let mut load = Load::new();
     for worker in workers {
         for &backend in &backends {
-            match load_of(&mut connection, worker, backend) {
-                Ok(Some(servers)) => {
-                    for (server, count) in servers {
-                        *load.entry((backend.to_owned(), server)).or_default() += count;
-                    }
-                }
-                // It has ended since, and so have its sessions.
-                Ok(None) => break,
-                // Older masters close the connection then; what is left is seen when they are asked again.
-                Err(error) if error.kind == ErrorKind::Unreachable => {
-                    connection = Connection::open_master(master, timeout)?;
-                    break;
-                }
-                Err(error) => return Err(error),
+            // One that has ended since has no sessions any more.
+            let Some(servers) = load_of(&mut connection, worker, backend)? else { break };
+            for (server, count) in servers {
+                *load.entry((backend.to_owned(), server)).or_default() += count;
             }
         }
     }
