@@ -30,6 +30,7 @@ mod owner;
 mod procedure;
 mod progress;
 mod readme;
+mod reloads;
 mod rollback;
 mod running;
 mod state_file;
@@ -59,6 +60,7 @@ fn modules() -> Vec<(&'static str, Vec<Test>)> {
         ("readme", readme::tests()),
         ("rollback", rollback::tests()),
         ("procedure", procedure::tests()),
+        ("reloads", reloads::tests()),
         ("running", running::tests()),
         ("state_file", state_file::tests()),
         ("states", states::tests()),
