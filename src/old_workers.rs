@@ -52,7 +52,8 @@ fn try_to_count(master: &Address, servers: &[&Server], timeout: Duration) -> Res
             // One that has ended since has no sessions any more.
             let Some(servers) = load_of(&mut connection, worker, backend)? else { break };
             for (server, count) in servers {
-                *load.entry((backend.to_owned(), server)).or_default() += count;
+                let sum = load.entry((backend.to_owned(), server)).or_default();
+                *sum = sum.saturating_add(count);
             }
         }
     }
