@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fleet::Progress;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, PATIENT};
 use crate::keep::folder::{Folder, Unavailable};
 use crate::keep::lock::{LockSet, NotTaken, Wanted};
 use crate::name::Address;
@@ -66,6 +66,11 @@ impl<'a> Exclusion<'a> {
                 Ok(was_released)
             }
         }
+    }
+
+    /// Waits for the lock over signals from now on: who sets back what was changed must not be kept from it.
+    pub fn ignore_signals(&mut self) {
+        self.interrupt = &PATIENT;
     }
 
     /// Lets the lock go.

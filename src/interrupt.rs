@@ -16,6 +16,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// The signals that ask a run to end.
 const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE];
 
+/// For the part of a run that no signal ends: setting back what it has changed.
+pub static PATIENT: Interrupt = Interrupt::never();
+
 /// Whether a signal has asked the run to end.
 #[derive(Debug)]
 pub struct Interrupt {

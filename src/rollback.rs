@@ -5,21 +5,23 @@ use std::collections::HashMap;
 use crate::converge::{Direction, Managed, Outcome};
 use crate::error::{Error, Result};
 use crate::fleet::Fleet;
-use crate::interrupt::Interrupt;
+use crate::interrupt::PATIENT;
 use crate::observe::Server;
 use crate::plan::State;
 use crate::request::Change;
-
-/// A signal does not stop the run from setting back what it has changed.
-static PATIENT: Interrupt = Interrupt::never();
 
 /// Sets every server back that this run has changed.
 ///
 /// # Errors
 /// When the lock cannot be had again. What fails on an instance or a server is kept there.
 pub fn roll_back(fleet: &mut Fleet<'_>) -> Result<()> {
-    fleet.lock()?;
+    fleet.exclusion.ignore_signals();
+    let lock = fleet.lock();
     for managed in fleet.managed.iter_mut().rev().filter(|managed| managed.outcomes.iter().any(Outcome::is_changed)) {
+        if let Err(error) = &lock {
+            managed.warnings.push(format!("nothing was rolled back: {error}"));
+            continue;
+        }
         // What has failed is what the report is about; it must not keep the servers from being set back.
         let failure = managed.error.take();
         let failures: Vec<Option<Error>> = managed.outcomes.iter_mut().map(|outcome| outcome.error.take()).collect();
@@ -31,7 +33,7 @@ pub fn roll_back(fleet: &mut Fleet<'_>) -> Result<()> {
             outcome.error = failure.or(outcome.error.take());
         }
     }
-    Ok(())
+    lock.map(drop)
 }
 
 /// Sets back the servers of one instance.
