@@ -1,5 +1,6 @@
 //! Keeps HAProxy's server-state files in step with what was set, so that a reload brings it back.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use crate::converge::Managed;
@@ -55,6 +56,11 @@ pub fn assign(request: &Request, managed: &mut [Managed<'_>]) -> Result<()> {
                 };
                 found.state_file = Some(path.clone());
             }
+            if let Some(path) = shared(files) {
+                return Err(bad(format!(
+                    "'state_file' gives {path} to several instances, which would write over each other; give each its own"
+                )));
+            }
         }
     }
     // What cannot be read, or is something else, is known before anything is sent.
@@ -71,6 +77,12 @@ pub fn assign(request: &Request, managed: &mut [Managed<'_>]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Finds a path that is given twice.
+fn shared(files: &[(String, String)]) -> Option<&str> {
+    let mut seen = HashSet::new();
+    files.iter().map(|(_, path)| path.as_str()).find(|&path| !seen.insert(Path::new(path)))
 }
 
 /// Brings the file of an instance in step; what fails is kept at the instance.
@@ -117,5 +129,19 @@ fn try_to_persist(managed: &mut Managed<'_>, path: &str, mode: Mode) -> Result<b
     match &managed.former_state_file {
         Some(former) => Ok(former.compare(&rows, &matched)?.differs),
         None => Ok(comparison.differs),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_file_is_never_for_two_instances() {
+        let files = |paths: &[&str]| -> Vec<(String, String)> {
+            paths.iter().map(|path| ((*path).to_owned(), (*path).to_owned())).collect()
+        };
+        assert_eq!(shared(&files(&["/a", "/b"])), None);
+        assert_eq!(shared(&files(&["/a/b", "/c", "/a//./b"])), Some("/a//./b"));
     }
 }

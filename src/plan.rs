@@ -322,6 +322,7 @@ mod tests {
             initial_weight: made.initial,
             check: made.check,
             agent: made.agent,
+            is_whole: true,
             stat: tracks.map(|target| StatRow {
                 backend_id: 2,
                 server_id: id,
