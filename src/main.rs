@@ -12,7 +12,7 @@ use haproxy_server::error::{Error, ErrorKind};
 use haproxy_server::fleet::Progress;
 use haproxy_server::interrupt::Interrupt;
 use haproxy_server::pipeline;
-use haproxy_server::report::{self, Report, to_ascii_json};
+use haproxy_server::report::{self, Report, printable, to_ascii_json};
 use haproxy_server::request::{self, Overrides, REQUEST_MAX, Refused, Request};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -281,10 +281,10 @@ fn write_report(options: &Options, request: Option<&Request>, report: &Report<'_
             let text = shown.map(|request| report::text(request, report)).unwrap_or_default();
             let mut err = io::stderr().lock();
             for warning in &report.warnings {
-                let _ = writeln!(err, "warning: {warning}");
+                let _ = writeln!(err, "warning: {}", printable(warning));
             }
             if report.failed {
-                let _ = writeln!(err, "error: {}", report.msg);
+                let _ = writeln!(err, "error: {}", printable(&report.msg));
             }
             let mut out = io::stdout().lock();
             out.write_all(text.as_bytes()).and_then(|()| out.flush())

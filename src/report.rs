@@ -19,7 +19,7 @@ use crate::plan::{READY_UNTIL_RELOAD, State, caution, check_caution};
 use crate::request::{Change, Refused, Request, Switch};
 use crate::state::AdminState;
 
-pub use text::text;
+pub use text::{printable, text};
 pub use wire::{
     Diff, ErrorReport, InstanceReport, Report, ServerReport, StateFileReport, StateReport, TaskError, to_ascii_json,
 };
