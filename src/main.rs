@@ -191,6 +191,9 @@ fn parse_one(arg: String, rest: &mut impl Iterator<Item = String>, options: &mut
             let seconds = seconds.ok_or("--stdin-timeout takes a number of seconds from 0.001 to 86400")?;
             options.stdin_timeout = Some(Duration::from_secs_f64(seconds));
         }
+        ("--dry-run" | "--detailed-exitcodes" | "--help" | "-h" | "--version" | "-V", Some(_)) => {
+            return Err(format!("'{name}' takes no value"));
+        }
         (option, _) if option.starts_with('-') => {
             return Err(format!("'{}' is no option of haproxy_server (see --help)", option.escape_debug()));
         }
