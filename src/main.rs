@@ -272,7 +272,7 @@ fn read_bounded(fd: BorrowedFd<'_>, what: &str, options: &Options, interrupt: &I
 
 /// Writes the report in the form that was asked for, and returns the exit code.
 fn write_report(options: &Options, request: Option<&Request>, report: &Report<'_>) -> ExitCode {
-    let code = exit_code(options.exit_codes, report);
+    let code = exit_code(options.exit_codes, Ending::of(report));
     let written = match options.format {
         Format::Json => {
             let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
@@ -295,8 +295,9 @@ fn write_report(options: &Options, request: Option<&Request>, report: &Report<'_
     };
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            // Who cannot read the report must not take the run for a success.
             let _ = writeln!(io::stderr(), "error: cannot write the report: {error}");
-            ExitCode::from(1)
+            ExitCode::from(exit_code(options.exit_codes, Ending { failed: true, ..Ending::of(report) }))
         }
         Ok(()) | Err(_) => ExitCode::from(code),
     }
@@ -310,14 +311,38 @@ fn write_out(bytes: &[u8]) -> Result<(), ExitCode> {
     }
 }
 
+/// What of a report the exit code tells.
+#[derive(Debug, Clone, Copy)]
+struct Ending {
+    changed: bool,
+    failed: bool,
+    /// Whether a status has found a server that is not ok.
+    is_not_ok: bool,
+}
+
+impl Ending {
+    fn of(report: &Report<'_>) -> Self {
+        Self { changed: report.changed, failed: report.failed, is_not_ok: report.ok == Some(false) }
+    }
+}
+
 /// The exit code for a report: plain ones tell failure only, detailed ones are Puppet's.
-fn exit_code(codes: ExitCodes, report: &Report<'_>) -> u8 {
-    match (codes, report.failed, report.changed || report.ok == Some(false)) {
-        (ExitCodes::Plain, false, _) => 0,
-        (ExitCodes::Plain, true, _) => 1,
-        (ExitCodes::Detailed, false, false) => 0,
-        (ExitCodes::Detailed, false, true) => 2,
-        (ExitCodes::Detailed, true, _) if report.changed => 6,
-        (ExitCodes::Detailed, true, _) => 4,
+fn exit_code(codes: ExitCodes, ending: Ending) -> u8 {
+    match (codes, ending.failed, ending.changed) {
+        (ExitCodes::Plain, failed, _) => u8::from(failed),
+        (ExitCodes::Detailed, true, changed) => {
+            if changed {
+                6
+            } else {
+                4
+            }
+        }
+        (ExitCodes::Detailed, false, changed) => {
+            if changed || ending.is_not_ok {
+                2
+            } else {
+                0
+            }
+        }
     }
 }

@@ -120,7 +120,8 @@ fn try_to_persist(managed: &mut Managed<'_>, path: &str, mode: Mode) -> Result<b
         let files: Vec<Vec<u8>> = managed.instance.files.iter().filter_map(|file| configuration(file)).collect();
         if !files.is_empty() {
             let backends = servers.iter().map(|server| server.backend.as_str());
-            managed.warnings.extend(not_loaded(&files, Path::new(path), backends));
+            let warning = not_loaded(&files, Path::new(path), backends).filter(|it| !managed.warnings.contains(it));
+            managed.warnings.extend(warning);
         }
     }
     if comparison.differs && mode == Mode::Write {

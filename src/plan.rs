@@ -221,11 +221,11 @@ pub fn shortfall(change: &Change, server: &Server) -> Option<Error> {
     Some(Error::new(ErrorKind::Overridden, format!("{name} {what}")).on_server(&server.backend, &server.server))
 }
 
-/// Why the state of a server may not last.
 /// What it means that a server is ready although its configuration disables it.
 pub const READY_UNTIL_RELOAD: &str =
     "'disabled' in haproxy.cfg: ready until the next reload only; remove it there as well, or keep a 'state_file'";
 
+/// Why the state of a server may not last.
 const AGENT: &str = "an agent check is under way, which may set the state back at any time; give 'agent': 'disabled' too, or 'wait' to see it";
 
 /// What keeps a server from being used as its state says, in words that continue "`servers` …".

@@ -90,7 +90,7 @@ impl RunOutcome {
 }
 
 /// Says which backends are left without a usable server by the change.
-fn bare_backends(outcomes: &[Outcome], usable_others: &HashMap<u32, u32>) -> Vec<String> {
+fn bare_backends(outcomes: &[Outcome], usable_others: &HashMap<u32, u32>) -> Option<String> {
     let mut backends: BTreeMap<u32, (&str, u32, u32)> = BTreeMap::new();
     for outcome in outcomes {
         let others = usable_others.get(&outcome.before.backend_id).copied().unwrap_or_default();
@@ -98,11 +98,21 @@ fn bare_backends(outcomes: &[Outcome], usable_others: &HashMap<u32, u32>) -> Vec
         count.1 += u32::from(is_usable(&State::from(&outcome.before)));
         count.2 += u32::from(outcome.after.is_some_and(|after| is_usable(&after)));
     }
-    let bare = backends.into_values().filter(|(_, before, after)| *before > 0 && *after == 0);
-    bare.map(|(backend, ..)| {
-        format!("the backend {backend} has no usable server left; 'guard' refuses such a change before it is made")
-    })
-    .collect()
+    let bare: Vec<String> = backends
+        .into_values()
+        .filter(|(_, before, after)| *before > 0 && *after == 0)
+        .map(|(backend, ..)| backend.to_owned())
+        .collect();
+    let named = a_few_of(&bare);
+    match bare.len() {
+        0 => None,
+        1 => Some(format!(
+            "the backend {named} has no usable server left; 'guard' refuses such a change before it is made"
+        )),
+        _ => Some(format!(
+            "the backends {named} have no usable server left; 'guard' refuses such a change before it is made"
+        )),
+    }
 }
 
 /// Tells whether new traffic comes to the server.

@@ -308,6 +308,8 @@ read_from_value!(
     StateFiles,
     Drain,
     Wait,
+    Guard,
+    Expect,
     WantedState,
     Switch,
     OnTimeout,
@@ -617,9 +619,9 @@ impl Wait {
 }
 
 /// What a change must leave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(test, schemars(deny_unknown_fields))]
 pub struct Guard {
     /// The fewest usable servers of a backend: a number from 0 to 1000000, or a share from `"0%"` to `"100%"` of its servers
     /// that the configuration does not disable, rounded up.
@@ -627,12 +629,35 @@ pub struct Guard {
 }
 
 /// What must be so before a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(test, schemars(deny_unknown_fields))]
 pub struct Expect {
     /// The effective administrative state of every matched server.
     pub admin_state: WantedState,
+}
+
+impl Guard {
+    fn from_value(value: &Value) -> Result<Self, String> {
+        Ok(Self { min_available: only_field(value, "min_available", MinAvailable::from_value)? })
+    }
+}
+
+impl Expect {
+    fn from_value(value: &Value) -> Result<Self, String> {
+        Ok(Self { admin_state: only_field(value, "admin_state", WantedState::from_value)? })
+    }
+}
+
+/// Reads a field that is an object of one field.
+fn only_field<T>(value: &Value, key: &str, read: impl FnOnce(&Value) -> Result<T, String>) -> Result<T, String> {
+    let Value::Object(fields) = value else {
+        return Err(format!("{} is no object; write {{\"{key}\": …}}, or as a word .{key}=…", shown(value)));
+    };
+    if let Some(other) = fields.keys().find(|other| *other != key) {
+        return Err(format!("'{}' is none of its fields: {key}", other.escape_debug()));
+    }
+    field(fields, key, read)?.ok_or_else(|| format!("'{key}' is missing"))
 }
 
 /// HAProxy's server-state files.
