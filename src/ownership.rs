@@ -89,8 +89,13 @@ impl Ownership {
     pub fn record(&self, request: &Request, folder: Option<&Folder>, fleet: &[Managed<'_>]) -> Vec<String> {
         let Some(state) = request.change.and_then(|change| change.state) else { return Vec::new() };
         let mut warnings = Vec::new();
-        let is_nothing_known = self.records.iter().all(|records| *records == Records::default());
-        let Some(folder) = folder.filter(|_| request.claim.is_some() || !is_nothing_known) else {
+        // The records of other instances are not this run's business, and their lock is not worth a wait.
+        let is_known = |managed: &Managed<'_>| {
+            let address = managed.current.address.to_string();
+            let place = Place { address: &address, process: &managed.current.process };
+            self.records.iter().any(|records| records.knows(&place))
+        };
+        let Some(folder) = folder.filter(|_| request.claim.is_some() || fleet.iter().any(is_known)) else {
             if request.claim.is_some() {
                 warnings
                     .push("who takes the servers out was not recorded: there is no folder to keep it in".to_owned());

@@ -137,6 +137,12 @@ impl Records {
         records.iter().find(|record| record.is(seen.backend, seen.server) && record.counts(place, seen.flags))
     }
 
+    /// Tells whether anything is recorded for an instance, as it is or as it was before a reload.
+    #[must_use]
+    pub fn knows(&self, place: &Place<'_>) -> bool {
+        self.by_name.values().flatten().any(|record| record.is_of(place))
+    }
+
     /// Records who has taken a server out, in place of what was recorded for that server of that instance.
     pub fn put(&mut self, mut record: Record) {
         for text in [&mut record.owner, &mut record.reason].into_iter().flatten() {
