@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
+use crate::support::program::copy_program;
 use crate::support::report::{kind, server, warnings};
 use crate::support::{
     Bound, Folder, Haproxy, Instance, Mode, Port, Program, Recorder, Setup, Stage, Test, TestResult, tests,
@@ -251,7 +252,7 @@ impl Ordinary {
         let folder = Folder::new();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         let binary = folder.join("haproxy_server");
-        fs::copy(env!("CARGO_BIN_EXE_haproxy_server"), &binary)?;
+        copy_program(&binary);
         let runtime = folder.join("runtime");
         fs::create_dir(&runtime)?;
         chown(&runtime, Some(NOBODY), Some(NOBODY))?;

@@ -137,6 +137,15 @@ impl Program {
     }
 }
 
+/// Copies the program to a place where others may execute it.
+///
+/// By another process: a file that this one writes may still be open in a child that another test just starts, and is
+/// too busy to be executed then.
+pub(crate) fn copy_program(to: &Path) {
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_haproxy_server")).arg(to).status().expect("cp");
+    assert!(copied.success(), "cannot copy the program to {}", to.display());
+}
+
 /// A run that goes on.
 #[derive(Debug)]
 pub(crate) struct Running {
