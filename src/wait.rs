@@ -225,7 +225,7 @@ impl Waiting {
                         ErrorKind::NotDrained,
                         format!(
                             "{name} is not free of sessions after {seconds} s: {why}; wait longer, or end them with \
-                                 'shutdown_sessions'"
+                             'shutdown_sessions', which does not reach a process from before a reload"
                         ),
                     ),
                 };

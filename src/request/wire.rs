@@ -124,7 +124,7 @@ pub struct Wire {
     /// Adds `diff` to the report: a line a server before and after. `false` by default.
     pub diff: Option<Flag>,
     /// The longest that one instance may take to answer, in seconds; more than 0, at most 86400, 10 by default. A dump
-    /// that has begun is read to its end, or until 5 s of silence, however short this is.
+    /// that has begun is read to its end, or until 5 s of silence or 300 s in all, however short this is.
     #[cfg_attr(test, schemars(example = 2.5))]
     pub timeout: Option<Seconds>,
 }
