@@ -104,8 +104,6 @@ pub struct Managed<'a> {
     pub error: Option<Error>,
     /// What is worth knowing although it is no failure.
     pub warnings: Vec<String>,
-    /// Whether HAProxy was reloaded during the run.
-    pub was_reloaded: bool,
     /// Its server-state file, where that is kept in step.
     pub state_file: Option<String>,
     /// That file as it was before the run.
@@ -134,7 +132,6 @@ impl<'a> Managed<'a> {
             planned: Vec::new(),
             error: None,
             warnings: Vec::new(),
-            was_reloaded: false,
             state_file: None,
             former_state_file: None,
             persisted: None,
@@ -360,7 +357,6 @@ impl<'a> Managed<'a> {
     }
 
     fn note_reload(&mut self, pid: u32) {
-        self.was_reloaded = true;
         let old = self.current.process.pid;
         let unseen = match self.master() {
             Some(_) => String::new(),

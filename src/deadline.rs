@@ -13,15 +13,13 @@ const FOR_EACH_SERVER: Duration = Duration::from_micros(2_500);
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline {
     end: Instant,
-    /// All of the time, for the sentence that says that it is over.
-    pub total: Duration,
 }
 
 impl Deadline {
     /// Starts a wait.
     #[must_use]
     pub fn after(total: Duration) -> Self {
-        Self { end: Instant::now() + total, total }
+        Self { end: Instant::now() + total }
     }
 
     /// The time that is left.
