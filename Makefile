@@ -22,7 +22,7 @@ demo: rust python ## plays a maintenance on three HAProxy instances of its own, 
 	@tests/demo/run
 
 .PHONY: test
-test: rust lints python haproxy ## runs every check and every test, on each HAProxy that can be had
+test: rust lints python haproxy tools ## runs every check and every test, on each HAProxy that can be had
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked
@@ -46,6 +46,11 @@ clean: ## removes what was built and unpacked
 haproxy:
 	$(call need,bash,install the package bash)
 	@tests/haproxy/fetch
+
+.PHONY: tools
+tools:
+	$(call need,python3,install the packages python3 and python3-venv)
+	@for install in tests/adapters/*/install; do "$$install" || exit 1; done
 
 .PHONY: rust
 rust:

@@ -12,12 +12,11 @@
     clippy::print_stderr
 )]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Trial};
 
-use support::{Haproxy, Test, logs};
+use support::{Haproxy, Test, harness};
 
 mod capture;
 mod checks;
@@ -82,8 +81,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // Daemons and the workers of a master that was killed become children of this process, which ends them.
-    nix::sys::prctl::set_child_subreaper(true).expect("to adopt the daemons that the tests start");
+    harness::adopt_daemons();
     let trials = versions.iter().flat_map(trials_on).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -94,23 +92,8 @@ fn trials_on(haproxy: &Haproxy) -> Vec<Trial> {
         tests.map(move |(module, (name, test))| {
             let name = format!("{}::{module}::{name}", haproxy.name);
             let haproxy = haproxy.clone();
-            Trial::test(name, move || run(&haproxy, test)).with_ignored_flag(ignored)
+            Trial::test(name, move || harness::run(&haproxy, test)).with_ignored_flag(ignored)
         })
     };
     trials(modules(), false).chain(trials(tools(), true)).collect()
-}
-
-/// Runs one test; when it fails, what its instances logged goes with the failure.
-fn run(haproxy: &Haproxy, test: support::TestFn) -> Result<(), Failed> {
-    logs::take();
-    let failure = match catch_unwind(AssertUnwindSafe(|| test(haproxy))) {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(error)) => error.to_string(),
-        Err(panic) => match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
-            (Some(text), _) => text.clone(),
-            (None, Some(text)) => (*text).to_owned(),
-            (None, None) => "the test panicked".to_owned(),
-        },
-    };
-    Err(format!("{failure}\n{}", logs::take()).into())
 }

@@ -1,13 +1,11 @@
 //! The front door, kept true: the examples of README.md are run as they stand, and the demo is played.
 
-use std::env;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use crate::support::{Haproxy, Stage, Test, TestResult, get_with};
+use crate::support::{Haproxy, Host, Stage, Test, TestResult, get_with};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![("examples_show_what_happens", examples_show_what_happens), ("demo_plays_to_its_end", demo_plays_to_its_end)]
@@ -68,20 +66,10 @@ fn examples_show_what_happens(haproxy: &Haproxy) -> TestResult {
     let frontend = stage.frontend("web");
     let client = thread::spawn(move || get_with(frontend, "/hold", &[("Cookie", "SRV=web3")]));
     stage.server("web3").await_held(1);
-    // Discovery would find the instances of other tests too; this stands for a host that has these three only. A
-    // request that comes through a pipe names its instances itself.
-    let instances: Vec<String> = stage.instances().iter().map(|instance| instance.address()).collect();
-    let program = env!("CARGO_BIN_EXE_haproxy_server");
-    let script = format!(
-        "#!/bin/sh\nif [ -p /dev/stdin ]; then exec '{program}' \"$@\"; fi\nexec '{program}' \"$@\" instances={}\n",
-        instances.join(",")
-    );
-    let command = stage.folder.write("haproxy_server", &script);
-    fs::set_permissions(&command, fs::Permissions::from_mode(0o755))?;
+    let host = Host::with(stage.instances());
     let folder = format!("{}/", stage.folder.path().display());
     let state_folder = format!("{folder}lib/");
     fs::create_dir(&state_folder)?;
-    let path = format!("{folder}:{}", env::var("PATH").unwrap_or_default());
 
     let examples = examples(&page);
     assert!(examples.len() >= 6, "README.md has lost its examples");
@@ -92,7 +80,7 @@ fn examples_show_what_happens(haproxy: &Haproxy) -> TestResult {
                 &format!("exec 2>&1; {}", command.replace(STATE_FOLDER, &state_folder).replace(FOLDER, &folder)),
             ])
             .current_dir(stage.folder.path())
-            .env("PATH", &path)
+            .env("PATH", host.path())
             .env("XDG_RUNTIME_DIR", stage.folder.path())
             .stdin(Stdio::null())
             .output()?;

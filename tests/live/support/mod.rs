@@ -3,7 +3,7 @@
 //! Whatever goes wrong in here panics: a stage that cannot be set up is a failed test.
 
 // A tool box: not every test run takes every tool out of it.
-#![allow(dead_code, unused_imports)]
+#![allow(dead_code, unused_imports, unused_macros)]
 
 use std::error::Error;
 use std::fmt::Debug;
@@ -15,6 +15,7 @@ pub(crate) use backend::{Agent, Answer, Dns, Health, HttpBackend, Response, TcpE
 pub(crate) use client::{Bound, KeepAlive, Load, TcpClient};
 pub(crate) use folder::Folder;
 pub(crate) use haproxy::{Haproxy, Instance, Mode, Row, Rows, Session, Setup, ask};
+pub(crate) use host::Host;
 pub(crate) use port::Port;
 pub(crate) use program::{Program, Run, Running};
 pub(crate) use recorder::{Recorder, changing};
@@ -27,6 +28,8 @@ pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod folder;
 pub(crate) mod haproxy;
+pub(crate) mod harness;
+pub(crate) mod host;
 pub(crate) mod logs;
 pub(crate) mod port;
 pub(crate) mod program;

@@ -1,0 +1,7 @@
+//! Ansible: the collection under `modules/ansible/`.
+
+use crate::support::Test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    Vec::new()
+}

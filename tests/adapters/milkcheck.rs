@@ -1,0 +1,7 @@
+//! MilkCheck: the services of `modules/milkcheck/haproxy.yaml`.
+
+use crate::support::Test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    Vec::new()
+}

@@ -1,0 +1,7 @@
+//! Puppet: the module under `modules/puppet/`.
+
+use crate::support::Test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    Vec::new()
+}

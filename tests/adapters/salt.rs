@@ -1,0 +1,7 @@
+//! Salt: the extension under `modules/salt/`.
+
+use crate::support::Test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    Vec::new()
+}

@@ -1,0 +1,53 @@
+//! Runs of the tools that the adapters belong to.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use crate::support::repository;
+
+/// The longest that one run of a tool may take, in seconds.
+const LIMIT: &str = "180";
+
+/// What a run of a tool left.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// Exit code; 124 after the time limit.
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Ran {
+    /// Gives itself back when it ended with this exit code.
+    ///
+    /// # Panics
+    ///
+    /// With all of its output, if not.
+    pub(crate) fn ended_with(self, code: i32) -> Self {
+        assert!(self.code == code, "exit code {} instead of {code}\n{}{}", self.code, self.out, self.err);
+        self
+    }
+}
+
+/// A command that ends after the time limit at the latest, with nothing on standard input.
+pub(crate) fn tool(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", LIMIT]).arg(program.as_ref()).stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(command: &mut Command) -> Ran {
+    let Output { status, stdout, stderr } =
+        command.output().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    Ran { code: status.code().unwrap_or(-1), out: text(&stdout), err: text(&stderr) }
+}
+
+/// What `tests/adapters/<tool>/install` has laid under `.cache/<tool>`.
+pub(crate) fn installed(path: &str) -> PathBuf {
+    let path = repository().join(".cache").join(path);
+    assert!(path.exists(), "{} is missing: run `make tools`", path.display());
+    path
+}
