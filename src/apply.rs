@@ -9,6 +9,15 @@ use crate::runtime::socket::Connection;
 /// How many commands are under way at a time: HAProxy stops reading when its replies are not read.
 const WINDOW: usize = 256;
 
+/// A command that a plan needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// The place of its server among those of the instance.
+    pub place: usize,
+    /// What is sent.
+    pub line: Box<str>,
+}
+
 /// What became of one command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
@@ -26,7 +35,7 @@ pub enum Reply {
 
 /// Sends the commands over one connection, until all are answered, the connection fails or the run is interrupted.
 #[must_use]
-pub fn apply(connection: &mut Connection, commands: &[String], interrupt: &Interrupt) -> (Vec<Reply>, Option<Error>) {
+pub fn apply(connection: &mut Connection, commands: &[Command], interrupt: &Interrupt) -> (Vec<Reply>, Option<Error>) {
     let mut replies = Vec::with_capacity(commands.len());
     let mut failure = None;
     for window in commands.chunks(WINDOW) {
@@ -34,7 +43,8 @@ pub fn apply(connection: &mut Connection, commands: &[String], interrupt: &Inter
         if failure.is_some() {
             break;
         }
-        let (answers, result) = connection.exchange(window);
+        let lines: Vec<&str> = window.iter().map(|command| &*command.line).collect();
+        let (answers, result) = connection.exchange(&lines);
         let unanswered = window.len().saturating_sub(answers.len());
         replies.extend(answers.iter().map(|answer| understand(answer)));
         replies.extend(std::iter::repeat_n(Reply::Unknown, unanswered));

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::apply::{Reply, apply, refused};
+use crate::apply::{Command, Reply, apply, refused};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instances::Instance;
 use crate::interrupt::Interrupt;
@@ -43,7 +43,7 @@ pub struct Outcome {
     /// How it was read back; nothing where that failed.
     pub after: Option<State>,
     /// The commands that were sent to it.
-    pub commands: Vec<String>,
+    pub commands: Vec<Box<str>>,
     /// How it was read back right after the last of them: what differs from that later was set by somebody else.
     pub left_as: Option<State>,
     /// Why it is not as wanted.
@@ -53,9 +53,9 @@ pub struct Outcome {
     /// Whether it was set back to what it was before.
     pub is_rolled_back: bool,
     /// What its statistics said last, while it was waited for.
-    pub last_seen: Option<StatRow>,
+    pub last_seen: Option<Box<StatRow>>,
     /// Who has taken it out, where a status found that recorded.
-    pub record: Option<Record>,
+    pub record: Option<Box<Record>>,
 }
 
 impl Outcome {
@@ -156,7 +156,7 @@ impl<'a> Managed<'a> {
                 Decision::Change(actions) => {
                     outcome.commands.extend(actions.iter().map(|&action| line(server, action)));
                 }
-                Decision::Refuse(error) => outcome.error = Some(error.clone()),
+                Decision::Refuse(error) => outcome.error = Some(*error.clone()),
                 Decision::Keep | Decision::Disabled => {}
             }
             outcome.after = Some(planned.after);
@@ -176,7 +176,7 @@ impl<'a> Managed<'a> {
         self.plan(goals);
         for _ in 0..PROCESSES {
             let commands = self.commands(direction);
-            if commands.is_empty() || self.send_and_read_back(&commands)? {
+            if commands.is_empty() || self.send_and_read_back(commands)? {
                 return Ok(());
             }
             self.follow()?;
@@ -195,33 +195,35 @@ impl<'a> Managed<'a> {
     }
 
     /// The commands that the plan needs, each with the place of its server.
-    fn commands(&self, direction: Direction) -> Vec<(usize, String)> {
-        let of = |index: usize| -> Vec<(usize, String)> {
-            match (self.planned.get(index).map(|planned| &planned.decision), self.current.servers.get(index)) {
-                (Some(Decision::Change(actions)), Some(server)) => {
-                    actions.iter().map(|&action| (index, line(server, action))).collect()
-                }
-                _ => Vec::new(),
-            }
-        };
+    fn commands(&self, direction: Direction) -> Vec<Command> {
         let mut order = order(&self.current.servers);
         if direction == Direction::Backward {
             order.reverse();
         }
-        order.into_iter().flat_map(of).collect()
+        let mut commands = Vec::new();
+        for place in order {
+            let (Some(planned), Some(server)) = (self.planned.get(place), self.current.servers.get(place)) else {
+                continue;
+            };
+            if let Decision::Change(actions) = &planned.decision {
+                commands.extend(actions.iter().map(|&action| Command { place, line: line(server, action) }));
+            }
+        }
+        commands
     }
 
     /// Sends the commands and reads all servers back; tells whether the same process has answered throughout.
-    fn send_and_read_back(&mut self, commands: &[(usize, String)]) -> Result<bool> {
+    fn send_and_read_back(&mut self, commands: Vec<Command>) -> Result<bool> {
         if let Some(interrupted) = self.interrupt.check() {
             return Err(interrupted);
         }
+        let places: Vec<usize> = commands.iter().map(|command| command.place).collect();
         let Some(failure) = self.send(commands)? else { return Ok(false) };
         if !self.read_back().map_err(|error| failure.clone().unwrap_or(error))? {
             return Ok(false);
         }
-        for (index, _) in commands {
-            if let Some(outcome) = self.outcomes.get_mut(*index) {
+        for place in places {
+            if let Some(outcome) = self.outcomes.get_mut(place) {
                 outcome.left_as = outcome.after;
             }
         }
@@ -237,18 +239,17 @@ impl<'a> Managed<'a> {
     }
 
     /// Sends the commands; returns nothing where another process answers, otherwise what stopped it.
-    fn send(&mut self, commands: &[(usize, String)]) -> Result<Option<Option<Error>>> {
+    fn send(&mut self, commands: Vec<Command>) -> Result<Option<Option<Error>>> {
         let mut opened = open(&self.current.address, self.timeout)?;
         if !opened.process.is(&self.current.process) {
             opened.connection.close();
             self.note_reload(opened.process.pid);
             return Ok(None);
         }
-        let lines: Vec<String> = commands.iter().map(|(_, line)| line.clone()).collect();
-        let (replies, failure) = apply(&mut opened.connection, &lines, self.interrupt);
+        let (replies, failure) = apply(&mut opened.connection, &commands, self.interrupt);
         opened.connection.close();
-        for ((index, line), reply) in commands.iter().zip(&replies) {
-            self.note(*index, line, reply);
+        for (command, reply) in commands.into_iter().zip(&replies) {
+            self.note(command, reply);
         }
         Ok(Some(failure))
     }
@@ -258,9 +259,11 @@ impl<'a> Managed<'a> {
     /// # Errors
     /// When the instance does not answer.
     pub fn shut_sessions(&mut self, places: &[usize]) -> Result<()> {
-        let of = |&index: &usize| Some((index, line(self.current.servers.get(index)?, Action::ShutdownSessions)));
-        let commands: Vec<(usize, String)> = places.iter().filter_map(of).collect();
-        let sent = self.send(&commands)?;
+        let of = |&place: &usize| {
+            Some(Command { place, line: line(self.current.servers.get(place)?, Action::ShutdownSessions) })
+        };
+        let commands = places.iter().filter_map(of).collect();
+        let sent = self.send(commands)?;
         for &place in places {
             if let Some(outcome) = self.outcomes.get_mut(place) {
                 // 'Proxy is disabled.' is also what a process says that is about to end: the next look tells.
@@ -304,8 +307,8 @@ impl<'a> Managed<'a> {
     /// # Errors
     /// When the instance does not answer, or not as HAProxy does.
     pub fn read_back(&mut self) -> Result<bool> {
-        let servers: Vec<&Server> = self.current.servers.iter().collect();
-        let read = verify(&self.current.address, &servers, self.current.backends, self.timeout);
+        let Observation { address, servers, backends, .. } = &self.current;
+        let read = verify(address, self.wanted, servers, *backends, self.timeout);
         let (process, read) = read.inspect_err(|_| {
             for outcome in &mut self.outcomes {
                 outcome.after = None;
@@ -332,7 +335,7 @@ impl<'a> Managed<'a> {
         }
         let old = self.master().map(|master| load_on_old_workers(&master, &servers, self.timeout)).transpose()?;
         for (server, row) in servers.iter().zip(&mut rows) {
-            let old = old.as_ref().and_then(|old| old.get(&(server.backend.clone(), server.server.clone())));
+            let old = old.as_ref().and_then(|old| old.get(&(server.backend.to_string(), server.server.to_string())));
             if let (Some(row), Some(old)) = (row, old) {
                 row.sessions = row.sessions.saturating_add(*old);
             }
@@ -340,8 +343,8 @@ impl<'a> Managed<'a> {
         for (index, row) in places.iter().zip(&rows) {
             if let (Some(outcome), Some(server)) = (self.outcomes.get_mut(*index), self.current.servers.get_mut(*index))
             {
-                outcome.last_seen.clone_from(row);
-                server.stat.clone_from(row);
+                outcome.last_seen = row.clone().map(Box::new);
+                server.stat.clone_from(&outcome.last_seen);
                 server.is_whole = true;
             }
         }
@@ -369,26 +372,30 @@ impl<'a> Managed<'a> {
     }
 
     /// Notes what HAProxy answered to one command.
-    fn note(&mut self, index: usize, line: &str, reply: &Reply) {
-        let Some(outcome) = self.outcomes.get_mut(index) else { return };
+    fn note(&mut self, Command { place, line }: Command, reply: &Reply) {
+        let Some(outcome) = self.outcomes.get_mut(place) else { return };
         match reply {
             Reply::Unsent => return,
             Reply::Accepted | Reply::Unknown => {}
             Reply::Disabled => outcome.is_disabled = true,
-            Reply::Refused(text) => outcome.error = Some(refused(&outcome.before, line, text)),
+            Reply::Refused(text) => outcome.error = Some(refused(&outcome.before, &line, text)),
         }
-        outcome.commands.push(line.to_owned());
+        // Mostly it is the only one.
+        outcome.commands.reserve_exact(1);
+        outcome.commands.push(line);
     }
 
     /// Takes over what was read back.
-    fn take(&mut self, read: Vec<Server>) {
-        // Both are in HAProxy's order, so that the one that is looked for is nearly always the first.
-        let mut read = VecDeque::from(read);
-        for (server, outcome) in self.current.servers.iter_mut().zip(&mut self.outcomes) {
-            let found = read.iter().position(|other| other.is(server)).and_then(|found| read.remove(found));
+    fn take(&mut self, read: Vec<Option<Server>>) {
+        for ((server, outcome), found) in self.current.servers.iter_mut().zip(&mut self.outcomes).zip(read) {
             outcome.after = found.as_ref().map(State::from);
             if let Some(found) = found {
-                *server = Server { stat: server.stat.take(), is_whole: server.is_whole, ..found };
+                *server = Server {
+                    stat: server.stat.take(),
+                    is_whole: server.is_whole,
+                    backend_name: server.backend_name,
+                    ..found
+                };
             }
         }
     }
@@ -444,7 +451,7 @@ impl<'a> Managed<'a> {
                 continue;
             }
             outcome.error = shortfall(&planned.goal, server).map(|shortfall| match (&planned.decision, &self.error) {
-                (Decision::Refuse(refusal), _) => refusal.clone(),
+                (Decision::Refuse(refusal), _) => *refusal.clone(),
                 // What stopped the work on the instance is why, and nobody else.
                 (Decision::Change(_), Some(error)) => error.clone().on_server(&server.backend, &server.server),
                 (Decision::Keep | Decision::Change(_) | Decision::Disabled, _) => shortfall,
@@ -469,6 +476,6 @@ impl<'a> Managed<'a> {
 }
 
 /// Writes the command for an action on a server.
-fn line(server: &Server, action: Action) -> String {
-    command::Change { target: server.target.clone(), action }.to_string()
+fn line(server: &Server, action: Action) -> Box<str> {
+    command::Change { target: server.target(), action }.to_string().into_boxed_str()
 }

@@ -29,7 +29,7 @@ pub fn next_state(server: &Server) -> AdminState {
     let is_out = server.flags.effective() == AdminState::Maint || server.operational == OperationalState::Stopped;
     let is_free = server.flags.forced() == Some(AdminState::Drain)
         && server.is_whole
-        && server.stat.as_ref().is_some_and(is_drained);
+        && server.stat.as_deref().is_some_and(is_drained);
     if is_out || is_free { AdminState::Maint } else { AdminState::Drain }
 }
 
@@ -155,7 +155,7 @@ fn time_is_over(fleet: &mut Fleet<'_>, change: Change, draining: &[Vec<usize>], 
             else {
                 continue;
             };
-            let left = what_is_left(outcome.last_seen.as_ref());
+            let left = what_is_left(outcome.last_seen.as_deref());
             let name = server.full_name();
             let seconds = bounds.timeout.as_secs_f64();
             match bounds.on_timeout {

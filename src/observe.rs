@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, ErrorKind, Result, excerpt};
@@ -96,17 +97,17 @@ impl Eq for Process {}
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     /// The backend.
-    pub backend: String,
+    pub backend: Arc<str>,
+    /// Whether another proxy of this process has the backend's name.
+    pub backend_name: Uniqueness,
     /// The server.
-    pub server: String,
-    /// How commands name it.
-    pub target: Target,
+    pub server: Arc<str>,
     /// The number of the backend in this process.
     pub backend_id: u32,
     /// The number of the server in its backend; 0 in a backend that is `disabled`.
     pub server_id: u32,
     /// Its address and port.
-    pub address: String,
+    pub address: Arc<str>,
     /// The administrative flags.
     pub flags: AdminFlags,
     /// What its checks make of it.
@@ -120,7 +121,7 @@ pub struct Server {
     /// The agent check: 2 configured, 4 enabled, 8 paused.
     pub agent: u32,
     /// What `show stat` says of it, where that was asked.
-    pub stat: Option<StatRow>,
+    pub stat: Option<Box<StatRow>>,
     /// Whether that counts what old workers still do for it, as far as they can be seen.
     pub is_whole: bool,
 }
@@ -140,15 +141,16 @@ fn switch(check: u32) -> Option<Switch> {
 }
 
 impl Server {
-    /// Makes a server of a row.
-    fn new(row: &StateRow<'_>) -> Self {
+    /// Makes a server of a row; what is the same as in the one before is kept once.
+    fn new(row: &StateRow<'_>, before: Option<&Self>) -> Self {
+        let share = |text: &str, before: Option<&Arc<str>>| match before {
+            Some(same) if **same == *text => Arc::clone(same),
+            _ => text.into(),
+        };
         Self {
-            backend: row.backend.to_owned(),
-            server: row.server.to_owned(),
-            target: Target {
-                backend: Reference::new(row.backend, row.backend_id, Uniqueness::Unique),
-                server: Reference::new(row.server, row.server_id, Uniqueness::Unique),
-            },
+            backend: share(row.backend, before.map(|it| &it.backend)),
+            backend_name: Uniqueness::Unique,
+            server: share(row.server, before.map(|it| &it.server)),
             backend_id: row.backend_id,
             server_id: row.server_id,
             address: address(row),
@@ -160,6 +162,15 @@ impl Server {
             agent: row.agent,
             stat: None,
             is_whole: false,
+        }
+    }
+
+    /// Returns how commands name it.
+    #[must_use]
+    pub fn target(&self) -> Target<'_> {
+        Target {
+            backend: Reference::new(&self.backend, self.backend_id, self.backend_name),
+            server: Reference::new(&self.server, self.server_id, Uniqueness::Unique),
         }
     }
 
@@ -193,6 +204,13 @@ impl Server {
         self.agent() == Some(Switch::Enabled)
     }
 
+    /// Tells whether a row is about this server.
+    fn is_in(&self, row: &StateRow<'_>) -> bool {
+        *self.server == *row.server
+            && *self.backend == *row.backend
+            && (self.backend_id == row.backend_id || self.backend_name == Uniqueness::Unique)
+    }
+
     /// Makes it look as it is predicted to be.
     pub fn foresee(&mut self, after: &State) {
         let set = |check: u32, switch: Option<Switch>| match switch {
@@ -224,7 +242,7 @@ impl Server {
     pub fn is(&self, other: &Self) -> bool {
         self.server == other.server
             && self.backend == other.backend
-            && (self.backend_id == other.backend_id || matches!(self.target.backend, Reference::Name(_)))
+            && (self.backend_id == other.backend_id || matches!(self.target().backend, Reference::Name(_)))
     }
 }
 
@@ -238,13 +256,14 @@ fn is_of_master_cli(row: &StateRow<'_>) -> bool {
 }
 
 /// Writes address and port as HAProxy does; a name that is not resolved stands for its address.
-fn address(row: &StateRow<'_>) -> String {
+fn address(row: &StateRow<'_>) -> Arc<str> {
     let host = match (row.address, row.fqdn) {
-        ("-", "-") => return "-".to_owned(),
+        ("-", "-") => return "-".into(),
         ("-", name) => name,
         (address, _) => address,
     };
-    if host.contains(':') { format!("[{host}]:{}", row.port) } else { format!("{host}:{}", row.port) }
+    let whole = if host.contains(':') { format!("[{host}]:{}", row.port) } else { format!("{host}:{}", row.port) };
+    whole.into()
 }
 
 /// Which servers are wanted.
@@ -312,7 +331,13 @@ pub fn observe(instance: &Instance, wanted: Wanted<'_>, detail: Detail, timeout:
 /// # Errors
 /// When the answer does not come in time, or is not understood.
 pub fn observe_through(mut opened: Opened, wanted: Wanted<'_>, detail: Detail) -> Result<Observation> {
-    let Dump { servers, backends, backends_found, usable_others } = read_servers(&mut opened, wanted, detail)?;
+    let mut reader = StateReader::new(Matching::new(wanted, detail));
+    reader.read(&mut opened.connection, &Query::ServersState(None))?;
+    let StateReader { rows: Matching { mut servers, backends_found, .. }, mut backends } = reader;
+    backends.end();
+    for server in &mut servers {
+        server.backend_name = backends.uniqueness(&server.backend);
+    }
     let Opened { mut connection, address, process, level } = opened;
     let mut observation = Observation {
         address,
@@ -321,8 +346,8 @@ pub fn observe_through(mut opened: Opened, wanted: Wanted<'_>, detail: Detail) -
         level,
         servers,
         others: Vec::new(),
-        usable_others,
-        backends,
+        usable_others: backends.usable,
+        backends: backends.count,
         backends_found,
     };
     read_statistics(&mut connection, &mut observation.servers, detail)?;
@@ -338,41 +363,33 @@ pub fn observe_through(mut opened: Opened, wanted: Wanted<'_>, detail: Detail) -
     Ok(observation)
 }
 
-/// Asks again for servers that were observed before, over a new connection.
+/// Asks again for servers that were observed before, over a new connection; one that is gone has no value.
 ///
-/// Few backends are asked for one by one, many with one dump of all. A server that is gone is missing in the result.
+/// Few backends are asked for one by one, many with one dump of all.
 ///
 /// # Errors
 /// As [`observe`].
 pub fn read_back(
     address: &Address,
-    before: &[&Server],
+    wanted: Wanted<'_>,
+    before: &[Server],
     backends: usize,
     timeout: Duration,
-) -> Result<(Process, Vec<Server>)> {
+) -> Result<(Process, Vec<Option<Server>>)> {
     let Opened { mut connection, process, .. } = open(address, timeout)?;
-    let mut queries: Vec<&Reference> = Vec::new();
-    for server in before {
-        if queries.last() != Some(&&server.target.backend) {
-            queries.push(&server.target.backend);
-        }
-    }
-    let names: HashSet<(&str, &str)> =
-        before.iter().map(|server| (server.backend.as_str(), server.server.as_str())).collect();
-    let wanted = |backend: &[u8], server: &[u8]| match (std::str::from_utf8(backend), std::str::from_utf8(server)) {
-        (Ok(backend), Ok(server)) => names.contains(&(backend, server)),
-        _ => false,
-    };
-    let mut reader = StateReader::new(wanted);
+    let mut queries: Vec<Reference<'_>> = before.iter().map(|server| server.target().backend).collect();
+    queries.dedup();
+    let mut reader = StateReader::new(ReadBack { wanted, before, next: 0, after: vec![None; before.len()] });
     if queries.len() * 10 > backends {
+        drop(queries);
         reader.read(&mut connection, &Query::ServersState(None))?;
     } else {
         for backend in queries {
-            reader.read(&mut connection, &Query::ServersState(Some(backend.clone())))?;
+            reader.read(&mut connection, &Query::ServersState(Some(backend)))?;
         }
     }
     connection.close();
-    Ok((process, reader.finish().servers))
+    Ok((process, reader.rows.after))
 }
 
 /// Asks for the statistics of a few servers over a new connection; a server that is gone has none.
@@ -449,10 +466,12 @@ pub fn dump(
 /// As [`observe`].
 pub fn names(address: &Address, timeout: Duration) -> Result<Vec<(String, String)>> {
     let mut opened = open(address, timeout)?;
-    let mut reader = StateReader::new(|_: &[u8], _: &[u8]| true);
+    let wanted = Wanted { servers: &[], backends: &[] };
+    let mut reader = StateReader::new(Matching::new(wanted, Detail::Everything));
     reader.read(&mut opened.connection, &Query::ServersState(None))?;
     opened.connection.close();
-    Ok(reader.finish().servers.into_iter().map(|server| (server.backend, server.server)).collect())
+    let servers = reader.rows.servers.into_iter();
+    Ok(servers.map(|server| (server.backend.to_string(), server.server.to_string())).collect())
 }
 
 /// A connection whose process is known.
@@ -475,9 +494,8 @@ pub struct Opened {
 pub fn open(address: &Address, timeout: Duration) -> Result<Opened> {
     let mut tries = 0;
     loop {
-        let mut connection = Connection::open(address, timeout)?;
-        let (replies, result) = connection.exchange(&[Query::Info.to_string(), Query::Level.to_string()]);
-        result?;
+        let first = [Query::Info.to_string(), Query::Level.to_string()];
+        let (connection, replies) = Connection::open(address, timeout, &first)?;
         let understood = |error: ParseError| not_understood(address, &error);
         let (info, level) = match replies.as_slice() {
             [info, level] => (Info::parse(info).map_err(understood)?, Level::parse(level).map_err(understood)?),
@@ -554,37 +572,76 @@ fn not_understood(address: &Address, error: &ParseError) -> Error {
     Error::new(ErrorKind::BadReply, format!("the HAProxy at {address} gave an answer that is not understood: {error}"))
 }
 
-/// What a dump of all servers tells.
-struct Dump {
-    servers: Vec<Server>,
-    backends: usize,
-    backends_found: Vec<bool>,
-    usable_others: HashMap<u32, u32>,
+/// What is kept of the rows of `show servers state`.
+trait Rows {
+    /// Tells whether the row of a server is wanted, by the number and the name of its backend and its own name.
+    fn wants(&mut self, backend_id: u32, backend: &[u8], server: &[u8]) -> bool;
+
+    /// Takes a row that is wanted.
+    fn take(&mut self, row: &StateRow<'_>);
 }
 
-/// Reads the state of the wanted servers.
-fn read_servers(opened: &mut Opened, wanted: Wanted<'_>, detail: Detail) -> Result<Dump> {
-    let mut found = vec![false; wanted.backends.len()];
-    let mut last_backend = Vec::new();
-    let mut reader = StateReader::new(|backend: &[u8], server: &[u8]| {
-        if backend != last_backend.as_slice() {
-            last_backend.clear();
-            last_backend.extend_from_slice(backend);
-            for (pattern, found) in wanted.backends.iter().zip(&mut found) {
+/// Keeps the servers that are wanted.
+struct Matching<'a> {
+    wanted: Wanted<'a>,
+    detail: Detail,
+    servers: Vec<Server>,
+    backends_found: Vec<bool>,
+    last_backend: Option<u32>,
+}
+
+impl<'a> Matching<'a> {
+    fn new(wanted: Wanted<'a>, detail: Detail) -> Self {
+        let backends_found = vec![false; wanted.backends.len()];
+        Self { wanted, detail, servers: Vec::new(), backends_found, last_backend: None }
+    }
+}
+
+impl Rows for Matching<'_> {
+    fn wants(&mut self, backend_id: u32, backend: &[u8], server: &[u8]) -> bool {
+        if self.last_backend.replace(backend_id) != Some(backend_id) {
+            for (pattern, found) in self.wanted.backends.iter().zip(&mut self.backends_found) {
                 *found |= pattern.matches(backend);
             }
         }
-        detail == Detail::Everything || wanted.matches(backend, server)
-    });
-    reader.read(&mut opened.connection, &Query::ServersState(None))?;
-    let dump = reader.finish();
-    Ok(Dump { backends_found: found, ..dump })
+        self.detail == Detail::Everything || self.wanted.matches(backend, server)
+    }
+
+    fn take(&mut self, row: &StateRow<'_>) {
+        self.servers.push(Server::new(row, self.servers.last()));
+    }
+}
+
+/// Keeps the servers that were observed before, each in its place.
+struct ReadBack<'a> {
+    wanted: Wanted<'a>,
+    before: &'a [Server],
+    next: usize,
+    after: Vec<Option<Server>>,
+}
+
+impl Rows for ReadBack<'_> {
+    fn wants(&mut self, _: u32, backend: &[u8], server: &[u8]) -> bool {
+        self.wanted.matches(backend, server)
+    }
+
+    fn take(&mut self, row: &StateRow<'_>) {
+        // Both are in HAProxy's order, so that the one that is looked for is nearly always the next.
+        let places = (self.next..self.before.len()).chain(0..self.next);
+        let find = |mut places: std::iter::Chain<_, _>| {
+            places.find(|&place: &usize| self.before.get(place).is_some_and(|server| server.is_in(row)))
+        };
+        let Some(place) = find(places) else { return };
+        self.next = place + 1;
+        if let (Some(slot), before) = (self.after.get_mut(place), self.before.get(place)) {
+            *slot = Some(Server::new(row, before));
+        }
+    }
 }
 
 /// Reads one or more replies of `show servers state`, line by line.
-struct StateReader<W> {
-    wanted: W,
-    servers: Vec<Server>,
+struct StateReader<R> {
+    rows: R,
     backends: Backends,
 }
 
@@ -614,6 +671,15 @@ impl Backends {
         }
     }
 
+    /// Tells whether a backend's name stands for it alone.
+    fn uniqueness(&self, name: &str) -> Uniqueness {
+        if !self.shared.is_empty() && self.shared.contains(&hash(name.as_bytes())) {
+            Uniqueness::Shared
+        } else {
+            Uniqueness::Unique
+        }
+    }
+
     /// Keeps the count of the backend that has ended, if it has a wanted server.
     fn end(&mut self) {
         let count = std::mem::take(&mut self.usable_others);
@@ -631,9 +697,9 @@ fn hash(name: &[u8]) -> u64 {
     hasher.finish()
 }
 
-impl<W: FnMut(&[u8], &[u8]) -> bool> StateReader<W> {
-    fn new(wanted: W) -> Self {
-        Self { wanted, servers: Vec::new(), backends: Backends::default() }
+impl<R: Rows> StateReader<R> {
+    fn new(rows: R) -> Self {
+        Self { rows, backends: Backends::default() }
     }
 
     fn read(&mut self, connection: &mut Connection, query: &Query) -> Result<()> {
@@ -658,21 +724,20 @@ impl<W: FnMut(&[u8], &[u8]) -> bool> StateReader<W> {
                 // An empty line ends the dump; a line that starts with '#' is a comment.
                 (_, Some(_)) if line.is_empty() || line.starts_with(b"#") => Ok(()),
                 (_, Some(header)) => {
-                    let wanted = &mut self.wanted;
-                    let backends = &mut self.backends;
+                    let Self { rows, backends } = self;
                     let row = header
                         .row(line, |id, backend, server| {
                             backends.see(id, backend);
-                            wanted(backend, server)
+                            rows.wants(id, backend, server)
                         })
                         .map_err(understood)?;
                     match row {
                         AnyRow::Wanted(row) if is_of_master_cli(&row) => {}
                         AnyRow::Wanted(row) => {
-                            self.backends.has_wanted = true;
-                            self.servers.push(Server::new(&row));
+                            backends.has_wanted = true;
+                            rows.take(&row);
                         }
-                        AnyRow::Other { is_usable } => self.backends.usable_others += u32::from(is_usable),
+                        AnyRow::Other { is_usable } => backends.usable_others += u32::from(is_usable),
                     }
                     Ok(())
                 }
@@ -685,24 +750,6 @@ impl<W: FnMut(&[u8], &[u8]) -> bool> StateReader<W> {
             ));
         }
         Ok(())
-    }
-
-    /// Returns what the dump tells.
-    fn finish(mut self) -> Dump {
-        self.backends.end();
-        if !self.backends.shared.is_empty() {
-            for server in &mut self.servers {
-                if self.backends.shared.contains(&hash(server.backend.as_bytes())) {
-                    server.target.backend = Reference::new(&server.backend, server.backend_id, Uniqueness::Shared);
-                }
-            }
-        }
-        Dump {
-            servers: self.servers,
-            backends: self.backends.count,
-            backends_found: Vec::new(),
-            usable_others: self.backends.usable,
-        }
     }
 }
 
@@ -730,7 +777,7 @@ fn read_statistics(connection: &mut Connection, servers: &mut [Server], detail: 
         let key = (row.backend_id, row.server_id);
         let found = asked.binary_search_by_key(&key, |server| (server.backend_id, server.server_id)).ok();
         if let Some(server) = found.and_then(|index| asked.get_mut(index)) {
-            server.stat = Some(row);
+            server.stat = Some(Box::new(row));
         }
     });
     if queries.len() > ONE_BY_ONE {

@@ -45,7 +45,7 @@ fn try_to_count(master: &Address, servers: &[&Server], timeout: Duration) -> Res
     let workers = old_workers(&connection.ask(&Query::Processes.to_string())?)
         .ok_or_else(|| not_understood(master, "'show proc' has no line '# workers'"))?;
     let backends: BTreeSet<&str> =
-        servers.iter().map(|server| server.backend.as_str()).filter(|name| is_plain(name)).collect();
+        servers.iter().map(|server| &*server.backend).filter(|name| is_plain(name)).collect();
     let mut load = Load::new();
     for worker in workers {
         for &backend in &backends {
@@ -63,7 +63,7 @@ fn try_to_count(master: &Address, servers: &[&Server], timeout: Duration) -> Res
 
 /// Counts what one worker still does for the servers of a backend; nothing where the worker has ended.
 fn load_of(connection: &mut Connection, worker: u32, backend: &str) -> Result<Option<Vec<(String, u32)>>> {
-    let reply = connection.ask(&Query::StatOf { worker, backend: backend.to_owned() }.to_string())?;
+    let reply = connection.ask(&Query::StatOf { worker, backend }.to_string())?;
     if reply.starts_with("Can't find the target") {
         return Ok(None);
     }
@@ -76,7 +76,7 @@ fn load_of(connection: &mut Connection, worker: u32, backend: &str) -> Result<Op
     if servers.is_empty() {
         // HAProxy 2.4 and older show no statistics of a proxy that is stopping; their connection counts have TCP
         // sessions, too, which those of later ones have not.
-        let reply = connection.ask(&Query::ConnOf { worker, backend: backend.to_owned() }.to_string())?;
+        let reply = connection.ask(&Query::ConnOf { worker, backend }.to_string())?;
         let why =
             || not_understood(&address, &format!("'show servers conn' answered '{}'", excerpt(reply.as_bytes(), 200)));
         servers = connections(&reply).ok_or_else(why)?;

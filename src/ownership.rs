@@ -54,15 +54,18 @@ impl Ownership {
 
     /// Looks up who has taken the servers of an instance out.
     pub fn show(&self, managed: &mut Managed<'_>) {
+        if self.records.iter().all(Records::is_empty) {
+            return;
+        }
         for (outcome, server) in managed.outcomes.iter_mut().zip(&managed.current.servers) {
-            outcome.record = self.find(&managed.current, server).cloned();
+            outcome.record = self.find(&managed.current, server).cloned().map(Box::new);
         }
     }
 
     /// Refuses to put back what another owner has taken out, unless the time that it was meant for is over.
     pub fn refuse(&self, request: &Request, managed: &mut Managed<'_>) {
         let is_ready = request.change.is_some_and(|change| change.state == Some(AdminState::Ready));
-        if !is_ready || request.ignore_owner {
+        if !is_ready || request.ignore_owner || self.records.iter().all(Records::is_empty) {
             return;
         }
         let now = now();
@@ -130,8 +133,8 @@ impl Ownership {
                                     address: address.clone(),
                                     process: managed.current.process.clone(),
                                     survives_reload: managed.persisted.is_some(),
-                                    backend: server.backend.clone(),
-                                    server: server.server.clone(),
+                                    backend: server.backend.to_string(),
+                                    server: server.server.to_string(),
                                     state,
                                     owner: claim.owner.clone(),
                                     reason: claim.reason.clone(),

@@ -113,13 +113,13 @@ fn try_to_persist(managed: &mut Managed<'_>, path: &str, mode: Mode) -> Result<b
     let mut rows = Dump::default();
     dump(&managed.current.address, managed.timeout, &predicted, |line| rows.line(line))?;
     let servers = &managed.current.servers;
-    let matched: Vec<(&str, &str)> = servers.iter().map(|it| (it.backend.as_str(), it.server.as_str())).collect();
+    let matched: Vec<(&str, &str)> = servers.iter().map(|it| (&*it.backend, &*it.server)).collect();
     let comparison = file.compare(&rows, &matched)?;
     if managed.persisted.is_none() {
         managed.warnings.extend(comparison.warnings);
         let files: Vec<Vec<u8>> = managed.instance.files.iter().filter_map(|file| configuration(file)).collect();
         if !files.is_empty() {
-            let backends = servers.iter().map(|server| server.backend.as_str());
+            let backends = servers.iter().map(|server| &*server.backend);
             let warning = not_loaded(&files, Path::new(path), backends).filter(|it| !managed.warnings.contains(it));
             managed.warnings.extend(warning);
         }

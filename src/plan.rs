@@ -17,7 +17,7 @@ pub enum Decision {
     /// These commands are needed, in this order.
     Change(Vec<Action>),
     /// No command can bring it there; the other servers are still set.
-    Refuse(Error),
+    Refuse(Box<Error>),
     /// It is in a backend that is `disabled`: it takes no traffic, and no command reaches it.
     Disabled,
 }
@@ -101,7 +101,7 @@ pub fn order(servers: &[Server]) -> Vec<usize> {
 /// Finds the server that another one tracks.
 fn target_of(server: &Server, servers: &[Server]) -> Option<usize> {
     let (backend, name) = server.tracks()?.rsplit_once('/')?;
-    servers.iter().position(|other| other.server == name && other.backend == backend)
+    servers.iter().position(|other| *other.server == *name && *other.backend == *backend)
 }
 
 /// Plans what is to become of the matched servers of one instance.
@@ -131,7 +131,7 @@ fn plan_one(goal: Change, server: &Server, target: Option<State>) -> Planned {
     let operational = |flags| operational_after((before.flags, before.operational), flags, tracked);
     if let Some(error) = goal.state.and_then(|state| unreachable(state, server, flags)) {
         let after = State { flags: inherited, operational: operational(inherited), ..before };
-        return Planned { goal, decision: Decision::Refuse(error), after };
+        return Planned { goal, decision: Decision::Refuse(Box::new(error)), after };
     }
     let after = State {
         flags,
@@ -288,7 +288,7 @@ mod tests {
 
     use super::*;
     use crate::request::WantedWeight;
-    use crate::runtime::command::{Reference, Target, Uniqueness};
+    use crate::runtime::command::Uniqueness;
     use crate::runtime::parse::StatRow;
 
     /// A server of a generated host: what it tracks is the place of another one in the list.
@@ -307,15 +307,12 @@ mod tests {
         let name = format!("s{index}");
         let id = u32::try_from(index).unwrap() + 1;
         Server {
-            backend: "b".to_owned(),
-            server: name.clone(),
-            target: Target {
-                backend: Reference::new("b", 2, Uniqueness::Unique),
-                server: Reference::new(&name, id, Uniqueness::Unique),
-            },
+            backend: "b".into(),
+            backend_name: Uniqueness::Unique,
+            server: name.as_str().into(),
             backend_id: 2,
             server_id: if made.is_disabled { 0 } else { id },
-            address: "127.0.0.1:9".to_owned(),
+            address: "127.0.0.1:9".into(),
             flags: AdminFlags(made.mask),
             operational: OperationalState::Running,
             weight: made.weight,
@@ -323,18 +320,20 @@ mod tests {
             check: made.check,
             agent: made.agent,
             is_whole: true,
-            stat: tracks.map(|target| StatRow {
-                backend_id: 2,
-                server_id: id,
-                server: name,
-                queue: 0,
-                sessions: 0,
-                status: "UP".to_owned(),
-                check: None,
-                tracks: Some(format!("b/s{target}")),
-                backup: false,
-                is_throttled: false,
-                counter: None,
+            stat: tracks.map(|target| {
+                Box::new(StatRow {
+                    backend_id: 2,
+                    server_id: id,
+                    server: name,
+                    queue: 0,
+                    sessions: 0,
+                    status: "UP".to_owned(),
+                    check: None,
+                    tracks: Some(format!("b/s{target}")),
+                    backup: false,
+                    is_throttled: false,
+                    counter: None,
+                })
             }),
         }
     }

@@ -7,6 +7,8 @@ mod wire;
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde::{Serialize, Serializer};
+
 use crate::converge::{Managed, Outcome};
 use crate::error::Error;
 use crate::fleet::a_few_of;
@@ -115,6 +117,36 @@ fn bare_backends(outcomes: &[Outcome], usable_others: &HashMap<u32, u32>) -> Opt
     }
 }
 
+/// Every matched server of a run; each is made when it is asked for, so that many of them take no memory.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Servers<'a> {
+    of: Option<(&'a Request, &'a RunOutcome)>,
+}
+
+impl<'a> Servers<'a> {
+    /// Makes them one by one: instances as asked for, servers as HAProxy lists them.
+    pub fn iter(&self) -> impl Iterator<Item = ServerReport<'a>> {
+        self.of.into_iter().flat_map(|(request, run)| {
+            let of = move |instance: &'a InstanceOutcome| {
+                instance.servers.iter().map(move |outcome| server_report(request, instance, outcome))
+            };
+            run.instances.iter().flat_map(of)
+        })
+    }
+
+    /// Tells whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+}
+
+impl Serialize for Servers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
 /// Tells whether new traffic comes to the server.
 fn is_ok(state: &State) -> bool {
     state.flags.effective() == AdminState::Ready && state.operational.takes_traffic()
@@ -122,16 +154,11 @@ fn is_ok(state: &State) -> bool {
 
 /// Makes the report of a run.
 #[must_use]
-pub fn report<'a>(request: &Request, run: &'a RunOutcome) -> Report<'a> {
+pub fn report<'a>(request: &'a Request, run: &'a RunOutcome) -> Report<'a> {
     let outcomes = || run.instances.iter().flat_map(|instance| &instance.servers);
     let error = run.error.as_ref().map(ErrorReport::new).or_else(|| run.instances.iter().find_map(first_error));
     let failed = error.is_some();
     let is_status = request.change.is_none();
-    let servers: Vec<ServerReport<'a>> = run
-        .instances
-        .iter()
-        .flat_map(|instance| instance.servers.iter().map(|outcome| server_report(request, instance, outcome)))
-        .collect();
     let changed = run.instances.iter().any(InstanceOutcome::is_changed);
     let mut warnings = run.warnings.clone();
     warnings.extend(cautions(request, run));
@@ -151,7 +178,7 @@ pub fn report<'a>(request: &Request, run: &'a RunOutcome) -> Report<'a> {
         task_error: error.as_ref().filter(|_| request.is_task).map(TaskError::new),
         error,
         msg,
-        servers,
+        servers: Servers { of: Some((request, run)) },
         warnings,
     }
 }
@@ -200,9 +227,9 @@ fn instance_report(instance: &InstanceOutcome) -> InstanceReport<'_> {
 
 fn server_report<'a>(request: &Request, instance: &'a InstanceOutcome, outcome: &'a Outcome) -> ServerReport<'a> {
     let before = &outcome.before;
-    let stat = before.stat.as_ref().filter(|_| request.change.is_none());
+    let stat = before.stat.as_deref().filter(|_| request.change.is_none());
     let record = outcome.record.as_ref();
-    let load = stat.or(outcome.last_seen.as_ref());
+    let load = stat.or(outcome.last_seen.as_deref());
     ServerReport {
         instance: &instance.name,
         backend: &before.backend,

@@ -5,15 +5,12 @@ use crate::error::{Error, ErrorKind, Result};
 /// How many instances are worked on at a time.
 const AT_ONCE: usize = 64;
 
-/// Calls `work` with every item, on a thread each, and returns the results in the order of the items.
+/// Calls `work` with every item, on a thread each but for the last, and returns the results in the order of the items.
 pub fn side_by_side<T: Send, R: Send>(
     items: impl IntoIterator<Item = T>,
     work: impl Fn(T) -> R + Sync,
 ) -> Vec<Result<R>> {
     let mut items: Vec<T> = items.into_iter().collect();
-    if items.len() <= 1 {
-        return items.into_iter().map(|item| Ok(work(item))).collect();
-    }
     let mut results = Vec::with_capacity(items.len());
     while !items.is_empty() {
         let rest = items.split_off(items.len().min(AT_ONCE));
@@ -23,7 +20,8 @@ pub fn side_by_side<T: Send, R: Send>(
 }
 
 /// Works on all items at the same time.
-fn at_once<T: Send, R: Send>(items: Vec<T>, work: &(impl Fn(T) -> R + Sync)) -> Vec<Result<R>> {
+fn at_once<T: Send, R: Send>(mut items: Vec<T>, work: &(impl Fn(T) -> R + Sync)) -> Vec<Result<R>> {
+    let Some(last) = items.pop() else { return Vec::new() };
     std::thread::scope(|scope| {
         let start = |item| std::thread::Builder::new().spawn_scoped(scope, move || work(item));
         let threads: Vec<_> = items.into_iter().map(start).collect();
@@ -31,7 +29,8 @@ fn at_once<T: Send, R: Send>(items: Vec<T>, work: &(impl Fn(T) -> R + Sync)) -> 
             let thread = thread.map_err(|error| internal(&format!("cannot start a thread: {error}")))?;
             thread.join().map_err(|_| internal("a thread has failed"))
         };
-        threads.into_iter().map(join).collect()
+        let last = work(last);
+        threads.into_iter().map(join).chain([Ok(last)]).collect()
     })
 }
 

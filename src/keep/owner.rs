@@ -137,6 +137,12 @@ impl Records {
         records.iter().find(|record| record.is(seen.backend, seen.server) && record.counts(place, seen.flags))
     }
 
+    /// Tells whether nothing is recorded at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
     /// Tells whether anything is recorded for an instance, as it is or as it was before a reload.
     #[must_use]
     pub fn knows(&self, place: &Place<'_>) -> bool {

@@ -17,7 +17,7 @@ pub fn text(request: &Request, report: &Report<'_>) -> String {
             .servers
             .iter()
             .filter(|server| server.instance == instance.name && (all || server.ok == Some(false)))
-            .map(line)
+            .map(|server| line(&server))
             .collect();
         lines.sort();
         if report.instances.len() > 1 && !lines.is_empty() {

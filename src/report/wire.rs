@@ -2,9 +2,11 @@
 
 use std::io::{self, Write};
 
+use memchr::memchr;
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
+use super::Servers;
 use crate::error::{Error, ErrorKind};
 use crate::plan::State;
 use crate::state::{AdminFlags, AdminState, OperationalState, Reason};
@@ -32,7 +34,8 @@ pub struct Report<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<AdminState>,
     /// Every matched server: instances as asked for, servers as HAProxy lists them.
-    pub servers: Vec<ServerReport<'a>>,
+    #[cfg_attr(test, schemars(with = "Vec<ServerReport<'a>>"))]
+    pub servers: Servers<'a>,
     /// Every instance that was asked, as asked for, or by name where they were discovered.
     pub instances: Vec<InstanceReport<'a>>,
     /// What is worth knowing although it is no failure, a sentence each.
@@ -103,7 +106,7 @@ pub struct ServerReport<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub rolled_back: bool,
     /// The commands that were sent to HAProxy for it, or would be in a dry run.
-    pub commands: &'a [String],
+    pub commands: &'a [Box<str>],
     /// Why it is not as wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
@@ -260,6 +263,10 @@ struct Ascii;
 
 impl Formatter for Ascii {
     fn write_string_fragment<W: Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        // Nearly every one is plain, and there are many of them.
+        if fragment.is_ascii() && memchr(0x7f, fragment.as_bytes()).is_none() {
+            return writer.write_all(fragment.as_bytes());
+        }
         let mut rest = fragment;
         while let Some(start) = rest.find(|sign: char| !sign.is_ascii() || sign == '\x7f') {
             let (plain, other) = rest.split_at(start);

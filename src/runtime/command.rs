@@ -9,20 +9,20 @@ use crate::request::{Switch, WantedWeight};
 use crate::state::AdminState;
 
 /// A proxy or a server as a command names it: by its name, or by its number (`#7`) where the name would not do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reference {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reference<'a> {
     /// By name; only characters that HAProxy's parser leaves alone.
-    Name(String),
+    Name(&'a str),
     /// By the number that this HAProxy process has given it.
     Id(u32),
 }
 
-impl Reference {
+impl<'a> Reference<'a> {
     /// Refers by name where that is unambiguous and safe to send, otherwise by number.
     #[must_use]
-    pub fn new(name: &str, id: u32, unique: Uniqueness) -> Self {
+    pub fn new(name: &'a str, id: u32, unique: Uniqueness) -> Self {
         match unique {
-            Uniqueness::Unique if is_plain(name) => Self::Name(name.to_owned()),
+            Uniqueness::Unique if is_plain(name) => Self::Name(name),
             Uniqueness::Unique | Uniqueness::Shared => Self::Id(id),
         }
     }
@@ -37,7 +37,7 @@ pub enum Uniqueness {
     Shared,
 }
 
-impl fmt::Display for Reference {
+impl fmt::Display for Reference<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(name) => f.write_str(name),
@@ -47,15 +47,15 @@ impl fmt::Display for Reference {
 }
 
 /// A server as a command names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target<'a> {
     /// The backend that it is in.
-    pub backend: Reference,
+    pub backend: Reference<'a>,
     /// The server itself.
-    pub server: Reference,
+    pub server: Reference<'a>,
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for Target<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.backend, self.server)
     }
@@ -63,13 +63,13 @@ impl fmt::Display for Target {
 
 /// A command that only reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Query {
+pub enum Query<'a> {
     /// The version, the process and when it started.
     Info,
     /// What the socket allows: `user`, `operator` or `admin`.
     Level,
     /// The state of the servers of all backends, or of one.
-    ServersState(Option<Reference>),
+    ServersState(Option<Reference<'a>>),
     /// The statistics of one server, or of all servers of a proxy, or of all proxies, by their numbers.
     Stat {
         /// The proxy; all of them where it is missing.
@@ -84,18 +84,18 @@ pub enum Query {
         /// The process id of the worker.
         worker: u32,
         /// The backend, whose name must be plain.
-        backend: String,
+        backend: &'a str,
     },
     /// The connections to all servers of a backend in one worker, on the CLI of its master.
     ConnOf {
         /// The process id of the worker.
         worker: u32,
         /// The backend, whose name must be plain.
-        backend: String,
+        backend: &'a str,
     },
 }
 
-impl fmt::Display for Query {
+impl fmt::Display for Query<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Info => f.write_str("show info"),
@@ -115,10 +115,10 @@ impl fmt::Display for Query {
 }
 
 /// A command that changes something.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change<'a> {
     /// The server that is changed.
-    pub target: Target,
+    pub target: Target<'a>,
     /// What becomes of it.
     pub action: Action,
 }
@@ -138,7 +138,7 @@ pub enum Action {
     ShutdownSessions,
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for Change<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.action {
             Action::State(state) => write!(f, "set server {} state {state}", self.target),
@@ -158,8 +158,8 @@ mod tests {
 
     #[test]
     fn commands_are_what_the_manual_says() {
-        let target = Target { backend: Reference::Name("app".into()), server: Reference::Name("web1".into()) };
-        let change = |action| Change { target: target.clone(), action }.to_string();
+        let target = Target { backend: Reference::Name("app"), server: Reference::Name("web1") };
+        let change = |action| Change { target, action }.to_string();
         assert_eq!(change(Action::State(AdminState::Maint)), "set server app/web1 state maint");
         assert_eq!(change(Action::Weight(WantedWeight::Percent(50))), "set server app/web1 weight 50%");
         assert_eq!(change(Action::Health(Switch::Disabled)), "disable health app/web1");
@@ -184,7 +184,7 @@ mod tests {
         let name = "x".repeat(2 * crate::name::NAME_MAX);
         let reference = Reference::new(&name, 1, Uniqueness::Unique);
         let change = Change {
-            target: Target { backend: reference.clone(), server: reference },
+            target: Target { backend: reference, server: reference },
             action: Action::State(AdminState::Ready),
         };
         assert!(change.to_string().len() < 8_000);

@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use memchr::memchr;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, SockaddrIn6, UnixAddr, connect, recv, send, setsockopt,
@@ -85,12 +86,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects and agrees on the prompt.
+    /// Connects, agrees on the prompt and asks the first commands, which only read; returns the replies to them.
     ///
     /// # Errors
     /// Tells apart what is not there, what may not be opened, what does not answer in time, and what is no HAProxy.
-    pub fn open(address: &Address, timeout: Duration) -> Result<Self> {
-        Self::enter(address, timeout, Entry::Worker)
+    pub fn open(address: &Address, timeout: Duration, first: &[String]) -> Result<(Self, Vec<String>)> {
+        Self::enter(address, timeout, Entry::Worker, first)
     }
 
     /// Connects to a master CLI and stays with the master, instead of going on to its worker.
@@ -98,10 +99,10 @@ impl Connection {
     /// # Errors
     /// As [`Connection::open`]; also when it is no master CLI.
     pub fn open_master(address: &Address, timeout: Duration) -> Result<Self> {
-        Self::enter(address, timeout, Entry::Master)
+        Self::enter(address, timeout, Entry::Master, &[]).map(|(connection, _)| connection)
     }
 
-    fn enter(address: &Address, timeout: Duration, entry: Entry) -> Result<Self> {
+    fn enter(address: &Address, timeout: Duration, entry: Entry, first: &[String]) -> Result<(Self, Vec<String>)> {
         let mut tries = 1;
         loop {
             let mut connection = Self {
@@ -115,9 +116,9 @@ impl Connection {
                 start: 0,
                 end: 0,
             };
-            match connection.greet(entry) {
-                Ok(()) => return Ok(connection),
-                // Its process has ended, or its master has started itself anew; nothing was asked yet.
+            match connection.greet(entry, first) {
+                Ok(replies) => return Ok((connection, replies)),
+                // Its process has ended, or its master has started itself anew; nothing was changed yet.
                 Err(error) if error.kind == ErrorKind::Unreachable && tries < REFUSED_TRIES => {
                     tries += 1;
                     std::thread::sleep(REFUSED_PAUSE);
@@ -153,19 +154,20 @@ impl Connection {
     /// # Errors
     /// With what stopped it, after the replies that came before; the commands that have no reply may still be carried
     /// out.
-    pub fn exchange(&mut self, commands: &[String]) -> (Vec<String>, Result<()>) {
-        let mut lines = String::new();
-        for command in commands {
-            lines.push_str(command);
-            lines.push('\n');
+    pub fn exchange<C: AsRef<str>>(&mut self, commands: &[C]) -> (Vec<String>, Result<()>) {
+        let Some(first) = commands.first() else { return (Vec::new(), Ok(())) };
+        let lines: String = commands.iter().flat_map(|command| [command.as_ref(), "\n"]).collect();
+        match self.send(lines.as_bytes(), first.as_ref()) {
+            Ok(()) => self.replies(commands),
+            Err(error) => (Vec::new(), Err(error)),
         }
+    }
+
+    /// Reads the replies to commands that were sent.
+    fn replies<C: AsRef<str>>(&mut self, commands: &[C]) -> (Vec<String>, Result<()>) {
         let mut replies = Vec::with_capacity(commands.len());
-        let Some(first) = commands.first() else { return (replies, Ok(())) };
-        if let Err(error) = self.send(lines.as_bytes(), first) {
-            return (replies, Err(error));
-        }
         for command in commands {
-            match self.reply(command) {
+            match self.reply(command.as_ref()) {
                 Ok(reply) => replies.push(reply),
                 Err(error) => return (replies, Err(error)),
             }
@@ -192,63 +194,91 @@ impl Connection {
         refusal.map_or(Ok(()), Err)
     }
 
-    /// Ends the conversation in the way that leaves nothing behind in HAProxy: `quit`, then its end of file.
+    /// Ends the conversation in the way that leaves nothing behind in HAProxy.
     pub fn close(mut self) {
-        if self.send(b"quit\n", "quit").is_ok() {
-            let until = Instant::now() + self.timeout.min(Duration::from_secs(1));
-            while Instant::now() < until && self.fill(Duration::from_millis(200)).is_ok_and(|read| read > 0) {
-                self.start = self.end;
+        // Who has closed already needs no farewell.
+        let _ = self.send(b"quit\n", "quit");
+    }
+
+    /// Asks for the prompt, sees by the answer what listens here, and reads the replies to the first commands, which are
+    /// sent at once, because each wait for an answer costs about as much as the answer itself.
+    fn greet(&mut self, entry: Entry, first: &[String]) -> Result<Vec<String>> {
+        let lines: String =
+            ["prompt"].into_iter().chain(first.iter().map(String::as_str)).flat_map(|it| [it, "\n"]).collect();
+        // Who has closed already is found out by reading.
+        let sent = self.send(lines.as_bytes(), "prompt");
+        if let Err(error) = sent
+            && error.kind != ErrorKind::Unreachable
+        {
+            return Err(error);
+        }
+        let until = Instant::now() + self.timeout;
+        let door = self.read_greeting(until)?;
+        match (door, entry) {
+            (Door::Stats, Entry::Master) => return Err(self.stranger()),
+            (Door::Stats, Entry::Worker) => {}
+            (Door::Master, _) => {
+                self.door = Door::Master;
+                self.prompt = MASTER_PROMPT.to_vec();
             }
+        }
+        let (replies, result) = self.replies(first);
+        result?;
+        match (door, entry) {
+            (Door::Master, Entry::Worker) => {
+                // What the master has answered was meant for its worker.
+                self.enter_worker(until)?;
+                let (replies, result) = self.exchange(first);
+                result.map(|()| replies)
+            }
+            (Door::Stats, _) | (Door::Master, Entry::Master) => Ok(replies),
         }
     }
 
-    /// Sends `prompt` and sees by the answer what listens here.
-    fn greet(&mut self, entry: Entry) -> Result<()> {
-        // Who has closed already is found out by reading.
-        let sent = self.send(b"prompt\n", "prompt");
-        if sent.as_ref().is_err_and(|error| error.kind != ErrorKind::Unreachable) {
-            return sent;
-        }
-        let until = Instant::now() + self.timeout;
-        self.read_prompt("prompt", until)?;
-        let is_master = self.unread().trim_ascii_start() == MASTER_PROMPT;
-        if !is_master && (self.unread() != b"\n> " || entry == Entry::Master) {
-            return Err(self.stranger());
-        }
-        self.start = self.end;
-        match (is_master, entry) {
-            (false, _) => Ok(()),
-            (true, Entry::Worker) => self.enter_worker(until),
-            (true, Entry::Master) => {
-                self.door = Door::Master;
-                self.prompt = MASTER_PROMPT.to_vec();
-                Ok(())
+    /// Reads the answer to `prompt`, by which a stats socket and a master CLI are known.
+    fn read_greeting(&mut self, until: Instant) -> Result<Door> {
+        const GREETINGS: [(&[u8], Door); 2] = [(b"\n> ", Door::Stats), (MASTER_PROMPT, Door::Master)];
+        loop {
+            let unread = self.unread();
+            if let Some((greeting, door)) = GREETINGS.iter().find(|(greeting, _)| unread.starts_with(greeting)) {
+                self.start += greeting.len();
+                return Ok(*door);
             }
+            if !GREETINGS.iter().any(|(greeting, _)| greeting.starts_with(unread)) {
+                return Err(self.stranger());
+            }
+            self.read_more("prompt", until)?;
         }
     }
 
     /// Reads on until something that looks like a prompt has come.
     fn read_prompt(&mut self, command: &str, until: Instant) -> Result<()> {
         while !self.unread().ends_with(PROMPT) {
-            let left = until.saturating_duration_since(Instant::now());
-            let read = if left.is_zero() { Err(Errno::EAGAIN) } else { self.fill(left) };
-            match read {
-                Ok(0) if self.unread().is_empty() => {
-                    let what = "was closed without a word; its HAProxy has just ended, or it is no HAProxy";
-                    return Err(self.error(ErrorKind::Unreachable, what));
-                }
-                Ok(0) => return Err(self.stranger()),
-                Ok(_) if self.unread().len() > SHOWN => return Err(self.stranger()),
-                Ok(_) => {}
-                Err(errno) => return Err(self.no_answer(errno, command)),
+            if self.unread().len() > SHOWN {
+                return Err(self.stranger());
             }
+            self.read_more(command, until)?;
         }
         Ok(())
     }
 
+    /// Waits for more of an answer.
+    fn read_more(&mut self, command: &str, until: Instant) -> Result<()> {
+        let left = until.saturating_duration_since(Instant::now());
+        let read = if left.is_zero() { Err(Errno::EAGAIN) } else { self.fill(left) };
+        match read {
+            Ok(0) if self.unread().is_empty() => {
+                let what = "was closed without a word; its HAProxy has just ended, or it is no HAProxy";
+                Err(self.error(ErrorKind::Unreachable, what))
+            }
+            Ok(0) => Err(self.stranger()),
+            Ok(_) => Ok(()),
+            Err(errno) => Err(self.no_answer(errno, command)),
+        }
+    }
+
     /// Goes from the master CLI to its current worker, whose prompt is its process id.
     fn enter_worker(&mut self, until: Instant) -> Result<()> {
-        self.door = Door::Master;
         self.send(b"@1\n", "@1")?;
         self.read_prompt("@1", until)?;
         let prompt = self.unread().trim_ascii_start().to_vec();
@@ -288,7 +318,7 @@ impl Connection {
                 self.start += self.prompt.len();
                 break;
             }
-            if let Some(length) = unread.iter().position(|byte| *byte == b'\n') {
+            if let Some(length) = memchr(b'\n', unread) {
                 if let Some(line) = unread.get(..length) {
                     on_line(line);
                 }

@@ -1,0 +1,82 @@
+"""HAProxy instances of any size, for measuring: idle, without checks, on Unix sockets only."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import time
+
+LIMIT = 120
+
+
+class Instance:
+    """One HAProxy in the foreground, behind `backends` of `servers` servers each; `s1` is in all of them."""
+
+    def __init__(self, haproxy, folder, name, backends, servers):
+        self.name = name
+        self.backends = backends
+        self.servers = servers
+        self.socket = str(folder / f"{name}.sock")
+        config = folder / f"{name}.cfg"
+        with config.open("w") as out:
+            out.write("global\n    nbthread 1\n    maxconn 100\n")
+            out.write(f"    stats socket {self.socket} mode 600 level admin\n    stats timeout 5m\n")
+            out.write("defaults\n    mode http\n    timeout connect 5s\n    timeout client 5s\n    timeout server 5s\n")
+            out.write(f"frontend in\n    bind unix@{folder}/{name}-in.sock\n    default_backend b1\n")
+            for backend in range(1, backends + 1):
+                out.write(f"backend b{backend}\n")
+                out.writelines(
+                    f"    server s{server} 127.0.{backend // 250}.{backend % 250 + 1}:{8000 + server}\n"
+                    for server in range(1, servers + 1)
+                )
+        with (folder / f"{name}.log").open("w") as log:
+            self.process = subprocess.Popen(
+                [haproxy, "-db", "-f", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        end = time.monotonic() + LIMIT
+        while True:
+            try:
+                self.ask("show info")
+                return
+            except OSError as error:
+                if self.process.poll() is not None or time.monotonic() > end:
+                    self.stop()
+                    raise RuntimeError(f"{name} does not start: {(folder / f'{name}.log').read_text()[-2000:]}") from error
+                time.sleep(0.05)
+
+    def ask(self, command):
+        """Sends one command and returns the answer."""
+        with socket.socket(socket.AF_UNIX) as stream:
+            stream.settimeout(LIMIT)
+            stream.connect(self.socket)
+            stream.sendall(command.encode() + b"\n")
+            answer = bytearray()
+            while piece := stream.recv(1 << 20):
+                answer += piece
+            return answer.decode()
+
+    def states(self, server="s1"):
+        """The set of administrative masks that a server has in all backends."""
+        rows = (row.split() for row in self.ask("show servers state").splitlines()[2:] if row)
+        return {row[6] for row in rows if row[3] == server}
+
+    def cpu(self):
+        """Seconds of CPU time that the process has used."""
+        nanoseconds = 0
+        for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
+            nanoseconds += int((task / "schedstat").read_text().split()[0])
+        return nanoseconds / 1e9
+
+    def commands(self, state):
+        """The lines that bring `s1` to a state in all backends."""
+        return "".join(f"set server b{backend}/s1 state {state}\n" for backend in range(1, self.backends + 1))
+
+    def stop(self):
+        if self.process.poll() is None:
+            os.kill(self.process.pid, signal.SIGTERM)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
