@@ -29,9 +29,17 @@ test: rust lints python haproxy tools ## runs every check and every test, on eac
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	@echo "make test: everything passed"
 
+.PHONY: bench
+bench: rust python haproxy ## measures the program beside the floor and beside community.general.haproxy
+	$(CARGO) build --locked --release --bins --examples
+	@bench/install
+	@bench/run $(BENCH)
+	$(CARGO) bench --locked --bench micro
+
 .PHONY: schema
-schema: rust ## writes schema/*.json anew from the types of request and report
+schema: rust ## writes schema/*.json and the tables of options anew from the types
 	UPDATE_SCHEMA=1 $(CARGO) test --locked --lib schema
+	UPDATE_SCHEMA=1 $(CARGO) test --locked --test docs options
 
 .PHONY: fixtures
 fixtures: rust haproxy ## captures tests/fixtures anew from each HAProxy

@@ -11,9 +11,12 @@ LIMIT = 120
 
 
 class Instance:
-    """One HAProxy in the foreground, behind `backends` of `servers` servers each; `s1` is in all of them."""
+    """One HAProxy in the foreground with `backends` of `servers` servers each; `s1` is in all of them.
 
-    def __init__(self, haproxy, folder, name, backends, servers):
+    In the first `checked` backends `s1` has a health check that fails.
+    """
+
+    def __init__(self, haproxy, folder, name, backends, servers, checked=0):
         self.name = name
         self.backends = backends
         self.servers = servers
@@ -26,10 +29,10 @@ class Instance:
             out.write(f"frontend in\n    bind unix@{folder}/{name}-in.sock\n    default_backend b1\n")
             for backend in range(1, backends + 1):
                 out.write(f"backend b{backend}\n")
-                out.writelines(
-                    f"    server s{server} 127.0.{backend // 250}.{backend % 250 + 1}:{8000 + server}\n"
-                    for server in range(1, servers + 1)
-                )
+                for server in range(1, servers + 1):
+                    check = " check inter 60s fastinter 60s downinter 60s fall 1" if server == 1 and backend <= checked else ""
+                    address = f"127.0.{backend // 250}.{backend % 250 + 1}:{8000 + server}"
+                    out.write(f"    server s{server} {address}{check}\n")
         with (folder / f"{name}.log").open("w") as log:
             self.process = subprocess.Popen(
                 [haproxy, "-db", "-f", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -60,6 +63,18 @@ class Instance:
         """The set of administrative masks that a server has in all backends."""
         rows = (row.split() for row in self.ask("show servers state").splitlines()[2:] if row)
         return {row[6] for row in rows if row[3] == server}
+
+    def await_down(self, count):
+        """Waits until the checks of that many servers have failed."""
+        end = time.monotonic() + LIMIT
+        while True:
+            rows = (row.split() for row in self.ask("show servers state").splitlines()[2:] if row)
+            down = sum(row[5] == "0" for row in rows)
+            if down == count:
+                return
+            if time.monotonic() > end:
+                raise RuntimeError(f"{down} servers are down, not {count}")
+            time.sleep(0.5)
 
     def cpu(self):
         """Seconds of CPU time that the process has used."""

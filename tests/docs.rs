@@ -1,7 +1,7 @@
 //! The documents, compared with what they are about: schemas, sources, the manifest.
 
 // All of this is test code, but only `#[test]` functions are known as such to clippy.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -78,6 +78,110 @@ fn readme_has_every_error_kind() {
     let kinds = schema("report")["$defs"]["ErrorKind"]["oneOf"].as_array().unwrap().clone();
     let kinds: BTreeSet<String> = kinds.iter().map(|kind| kind["const"].as_str().unwrap().to_owned()).collect();
     assert_eq!(listed, kinds);
+}
+
+/// A page of an adapter whose table of options is made of the request's schema.
+struct Adapter {
+    page: &'static str,
+    /// Fields that the tool calls otherwise.
+    renamed: &'static [(&'static str, &'static str)],
+    /// Fields that the tool has a way of its own for.
+    left_out: &'static [&'static str],
+}
+
+const ADAPTERS: [Adapter; 0] = [];
+
+/// What a type of the schema takes, in a word or two.
+fn values(schema: &Value, of: &str) -> String {
+    let definition = &schema["$defs"][of];
+    let words = |of: &Value| -> Vec<String> {
+        of["enum"].as_array().into_iter().flatten().map(|word| format!("`{}`", word.as_str().unwrap())).collect()
+    };
+    if let Some(choices) = definition["oneOf"].as_array() {
+        // The first word of each is its name, the others are accepted too.
+        return choices.iter().filter_map(|choice| words(choice).into_iter().next()).collect::<Vec<_>>().join(", ");
+    }
+    match of {
+        "Flag" => "boolean".to_owned(),
+        "Names" | "Instances" => "string or list".to_owned(),
+        "Pause" | "Seconds" => "seconds".to_owned(),
+        "Text" => "text".to_owned(),
+        "Weight" => "0 to 256, or `\"N%\"`".to_owned(),
+        "StateFiles" => "path, or `{instance: path}`".to_owned(),
+        "Drain" | "Wait" => format!("`true`, or `{{{}}}`", inner(definition).join(", ")),
+        "Guard" | "Expect" => format!("`{{{}}}`", inner(definition).join(", ")),
+        _ => panic!("say what {of} takes"),
+    }
+}
+
+/// The fields of a type that is an object, or may be one.
+fn inner(definition: &Value) -> Vec<String> {
+    fields(definition).keys().cloned().collect()
+}
+
+fn fields(definition: &Value) -> &serde_json::Map<String, Value> {
+    let whole = definition["properties"].as_object();
+    let either = || definition["anyOf"].as_array()?.iter().find_map(|one| one["properties"].as_object());
+    whole.or_else(either).unwrap()
+}
+
+/// The type that a property refers to.
+fn type_of(property: &Value) -> &str {
+    let refers = |it: &'_ Value| it["$ref"].as_str().is_some();
+    let found = property["anyOf"].as_array().and_then(|all| all.iter().find(|it| refers(it))).unwrap_or(property);
+    found["$ref"].as_str().unwrap().rsplit('/').next().unwrap()
+}
+
+/// The description of a property, with those of its own fields or words.
+fn meaning(schema: &Value, field: &str, property: &Value) -> String {
+    let text = |of: &Value| of["description"].as_str().unwrap_or_default().replace('\n', " ").replace('|', "\\|");
+    let definition = &schema["$defs"][type_of(property)];
+    let mut meaning = text(property);
+    if matches!(type_of(property), "Drain" | "Wait" | "Guard" | "Expect") {
+        for (name, inner) in fields(definition) {
+            let default =
+                inner.get("default").map(|it| format!(" {it} by default.").replace('"', "`")).unwrap_or_default();
+            meaning += &format!(" `{field}.{name}`: {}{default}", text(inner));
+        }
+    }
+    for choice in definition["oneOf"].as_array().into_iter().flatten() {
+        meaning += &format!(" `{}`: {}", choice["enum"][0].as_str().unwrap(), text(choice));
+    }
+    meaning
+}
+
+/// The table of options of an adapter's page.
+fn options(adapter: &Adapter) -> String {
+    let schema = schema("request");
+    let mut table = "| option | value | meaning |\n| --- | --- | --- |\n".to_owned();
+    let known = |name: &&str| schema["properties"].get(*name).is_some();
+    assert!(adapter.left_out.iter().all(known) && adapter.renamed.iter().all(|(name, _)| known(name)));
+    for (field, property) in schema["properties"].as_object().unwrap() {
+        if adapter.left_out.contains(&field.as_str()) {
+            continue;
+        }
+        let name = adapter.renamed.iter().find(|(from, _)| from == field).map_or(field.as_str(), |(_, to)| to);
+        let values = values(&schema, type_of(property));
+        table += &format!("| `{name}` | {values} | {} |\n", meaning(&schema, name, property));
+    }
+    table
+}
+
+#[test]
+fn adapters_pages_have_every_option() {
+    const BEGIN: &str = "<!-- options: begin -->\n";
+    const END: &str = "<!-- options: end -->\n";
+    for adapter in &ADAPTERS {
+        let page = read(adapter.page);
+        let (before, rest) = page.split_once(BEGIN).unwrap_or_else(|| panic!("{} has no {BEGIN}", adapter.page));
+        let (shown, after) = rest.split_once(END).unwrap_or_else(|| panic!("{} has no {END}", adapter.page));
+        let options = options(adapter);
+        if std::env::var_os("UPDATE_SCHEMA").is_some() {
+            fs::write(path(adapter.page), [before, BEGIN, &options, END, after].concat()).unwrap();
+        } else {
+            assert!(shown == options, "the options of {} differ from the schema: run `make schema`", adapter.page);
+        }
+    }
 }
 
 #[test]

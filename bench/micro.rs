@@ -1,0 +1,84 @@
+//! Micro benchmarks of what is done once a row: `make bench` runs them, and `cargo bench` does.
+
+#![allow(clippy::unwrap_used, reason = "a tool for measuring may panic")]
+
+use divan::counter::ItemsCount;
+use divan::{AllocProfiler, Bencher, black_box};
+use haproxy_server::observe::Server;
+use haproxy_server::plan::plan;
+use haproxy_server::report::to_ascii_json;
+use haproxy_server::request::Change;
+use haproxy_server::runtime::command::Uniqueness;
+use haproxy_server::runtime::parse::{AnyRow, StatHeader, StateHeader};
+use haproxy_server::state::{AdminFlags, AdminState, OperationalState};
+
+/// Allocations are counted as well: memory is what grows with the servers.
+#[global_allocator]
+static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
+
+const STATE_HEADER: &[u8] = b"# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight \
+    srv_iweight srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state \
+    srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port \
+    srv_check_addr srv_agent_addr srv_agent_port";
+const STATE_ROW: &[u8] =
+    b"1003 web_backend 7 web-server-7 192.168.100.107 2 0 100 100 3600 15 3 4 6 0 0 0 - 8080 - 0 0 - - 0";
+
+const STAT_HEADER: &[u8] = b"# pxname,svname,qcur,scur,status,bck,iid,sid,throttle,tracked,check_status,check_rise,\
+    check_fall,check_health,";
+const STAT_ROW: &[u8] = b"web_backend,web-server-7,0,12,UP,0,1003,7,,,L7OK,2,3,4,";
+
+fn main() {
+    divan::main();
+}
+
+/// Reads one row of `show servers state`; nine of ten are not wanted.
+#[divan::bench(args = [false, true])]
+fn state_row(bencher: Bencher<'_, '_>, is_wanted: bool) {
+    let header = StateHeader::parse(STATE_HEADER).unwrap();
+    bencher.counter(ItemsCount::new(1usize)).bench(|| {
+        match header.row(black_box(STATE_ROW), |_, _, server| (server == b"web-server-7") == is_wanted).unwrap() {
+            AnyRow::Wanted(row) => row.weight,
+            AnyRow::Other { is_usable } => u32::from(is_usable),
+        }
+    });
+}
+
+/// Reads one row of `show stat`.
+#[divan::bench]
+fn stat_row(bencher: Bencher<'_, '_>) {
+    let header = StatHeader::parse(STAT_HEADER).unwrap();
+    bencher.counter(ItemsCount::new(1usize)).bench(|| header.row(black_box(STAT_ROW)).unwrap());
+}
+
+/// Plans servers of one name, each in a backend of its own.
+#[divan::bench(args = [10, 1_000, 10_000])]
+fn plan_maint(bencher: Bencher<'_, '_>, count: u32) {
+    let servers: Vec<Server> = (0..count).map(server).collect();
+    let change = Change { state: Some(AdminState::Maint), ..Change::default() };
+    bencher.counter(ItemsCount::new(count)).bench(|| plan(&|_| change, black_box(&servers)));
+}
+
+/// Writes a text as JSON, as each name of a report is.
+#[divan::bench]
+fn json_text(bencher: Bencher<'_, '_>) {
+    bencher.bench(|| to_ascii_json(std::io::sink(), &black_box("set server web_backend/web-server-7 state maint")));
+}
+
+fn server(index: u32) -> Server {
+    Server {
+        backend: format!("web_backend_{index}").into(),
+        backend_name: Uniqueness::Unique,
+        server: "web-server-7".into(),
+        backend_id: index + 3,
+        server_id: 7,
+        address: "192.168.100.107:8080".into(),
+        flags: AdminFlags(0),
+        operational: OperationalState::Running,
+        weight: 100,
+        initial_weight: 100,
+        check: 6,
+        agent: 0,
+        stat: None,
+        is_whole: false,
+    }
+}

@@ -1,0 +1,102 @@
+"""What waiting costs: bytes that are read a look, and HAProxy's own CPU time."""
+
+import json
+import pathlib
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+
+from stage import Instance
+
+SECONDS = 20
+
+
+class Tap:
+    """Stands between the program and a stats socket, and counts what comes back on each connection."""
+
+    def __init__(self, path, target):
+        self.path = str(path)
+        self.target = target
+        self.replies = []
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.path)
+        self.listener.listen()
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            client, _ = self.listener.accept()
+            threading.Thread(target=self.serve, args=[client], daemon=True).start()
+
+    def serve(self, client):
+        began = time.monotonic()
+        with client, socket.socket(socket.AF_UNIX) as server:
+            server.connect(self.target)
+            threading.Thread(target=forward, args=[client, server], daemon=True).start()
+            self.replies.append((began, forward(server, client)))
+
+
+def forward(source, target):
+    count = 0
+    try:
+        while piece := source.recv(1 << 16):
+            target.sendall(piece)
+            count += len(piece)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+    return count
+
+
+def wait(tools, folder, address, servers, seconds):
+    """Starts a wait for servers that never come up; returns the process."""
+    request = {"server": servers, "state": "ready", "wait": {"timeout": seconds}, "instances": [address], "timeout": 60}
+    file = folder / "wait.json"
+    file.write_text(json.dumps(request))
+    return subprocess.Popen([tools.binary], stdin=file.open(), stdout=subprocess.DEVNULL)
+
+
+def measure(tools, haproxy):
+    return {
+        "seconds": SECONDS,
+        "few_of_100": look(tools, haproxy, 10, 10),
+        "few_of_100000": look(tools, haproxy, 10_000, 10),
+        "many_of_100000": look(tools, haproxy, 10_000, 1_000),
+    }
+
+
+def look(tools, haproxy, backends, matched):
+    """Waits for `matched` servers that are down; the first and the last look are not counted."""
+    with tempfile.TemporaryDirectory(prefix="hb-", dir="/tmp") as folder:
+        folder = pathlib.Path(folder)
+        instance = Instance(haproxy, folder, "polled", backends, 10, checked=matched)
+        try:
+            instance.await_down(matched)
+            idle = instance.cpu()
+            time.sleep(5)
+            idle = (instance.cpu() - idle) / 5
+            names = [f"b{backend}/s1" for backend in range(1, matched + 1)]
+            # Through the tap for the bytes, and without it for the time, because HAProxy would wait for the tap.
+            tap = Tap(folder / "tap.sock", instance.socket)
+            waiting = wait(tools, folder, tap.path, names, SECONDS)
+            began = time.monotonic()
+            waiting.wait(SECONDS + 60)
+            looks = sorted(it for it in tap.replies if began + 5 < it[0] < began + SECONDS - 3)
+            bytes_a_look = sum(count for _, count in looks) / max(len(looks), 1)
+            waiting = wait(tools, folder, instance.socket, names, SECONDS)
+            time.sleep(5)
+            spent, since = instance.cpu(), time.monotonic()
+            time.sleep(SECONDS - 8)
+            share = (instance.cpu() - spent) / (time.monotonic() - since) - idle
+            waiting.wait(60)
+            return {
+                "matched": matched,
+                "servers": backends * 10,
+                "looks_a_second": round(len(looks) / (SECONDS - 8), 2),
+                "bytes_a_look": round(bytes_a_look),
+                "haproxy_cpu_percent": round(100 * share, 2),
+            }
+        finally:
+            instance.stop()
