@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind};
 use crate::keep::expiry;
 use crate::keep::folder::Folder;
 use crate::keep::owner::{Place, Record, Records, Seen, load, update};
-use crate::observe::{Observation, Server};
+use crate::observe::Server;
 use crate::request::Request;
 use crate::state::AdminState;
 
@@ -44,12 +44,9 @@ impl Ownership {
         ownership
     }
 
-    /// Finds who has taken the server out, as long as that still counts.
-    #[must_use]
-    pub fn find(&self, observation: &Observation, server: &Server) -> Option<&Record> {
-        let address = observation.address.to_string();
-        let place = Place { address: &address, process: &observation.process };
-        self.records.iter().find_map(|records| records.find(&place, &seen(server)))
+    /// Finds who has taken the server of an instance out, as long as that still counts.
+    fn find(&self, place: &Place<'_>, server: &Server) -> Option<&Record> {
+        self.records.iter().find_map(|records| records.find(place, &seen(server)))
     }
 
     /// Looks up who has taken the servers of an instance out.
@@ -57,8 +54,10 @@ impl Ownership {
         if self.records.iter().all(Records::is_empty) {
             return;
         }
+        let address = managed.current.address.to_string();
+        let place = Place { address: &address, process: &managed.current.process };
         for (outcome, server) in managed.outcomes.iter_mut().zip(&managed.current.servers) {
-            outcome.record = self.find(&managed.current, server).cloned().map(Box::new);
+            outcome.record = self.find(&place, server).cloned().map(Box::new);
         }
     }
 
@@ -69,8 +68,10 @@ impl Ownership {
             return;
         }
         let now = now();
+        let address = managed.current.address.to_string();
+        let place = Place { address: &address, process: &managed.current.process };
         for (outcome, server) in managed.outcomes.iter_mut().zip(&managed.current.servers) {
-            let Some(record) = self.find(&managed.current, server).filter(|record| !record.is_expired(now)) else {
+            let Some(record) = self.find(&place, server).filter(|record| !record.is_expired(now)) else {
                 continue;
             };
             let Some(owner) = record.owner.as_deref().filter(|owner| Some(*owner) != claimant(request)) else {

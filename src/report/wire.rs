@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use memchr::memchr;
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
@@ -264,7 +263,7 @@ struct Ascii;
 impl Formatter for Ascii {
     fn write_string_fragment<W: Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
         // Nearly every one is plain, and there are many of them.
-        if fragment.is_ascii() && memchr(0x7f, fragment.as_bytes()).is_none() {
+        if fragment.bytes().fold(true, |is_plain, byte| is_plain & (byte < 0x7f)) {
             return writer.write_all(fragment.as_bytes());
         }
         let mut rest = fragment;
