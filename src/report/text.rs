@@ -3,37 +3,62 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use super::wire::{Report, ServerReport};
+use super::wire::{Report, ServerReport, StateReport};
 use crate::request::Request;
 
 /// Writes the servers that are worth a line: all that were asked for, or in a status of all servers those that are
 /// not ok.
+///
+/// A dry run says so in a line of its own. With `diff` a server that changes has two lines, as in a unified diff.
 #[must_use]
 pub fn text(request: &Request, report: &Report<'_>) -> String {
     let mut text = String::from("# Format\n# backend_name/server_name: operational_state/administrative_state\n");
+    if report.dry_run && !report.failed && request.change.is_some() {
+        let _ = writeln!(text, "# dry run: {}", printable(&report.msg));
+    }
     let all = request.change.is_some() || !request.servers.is_empty();
     for instance in &report.instances {
-        let mut lines: Vec<String> = report
+        let servers = report
             .servers
             .iter()
-            .filter(|server| server.instance == instance.name && (all || server.ok == Some(false)))
-            .map(|server| line(&server))
-            .collect();
+            .filter(|server| server.instance == instance.name && (all || server.ok == Some(false)));
+        let mut lines: Vec<(String, Option<String>)> =
+            servers.map(|server| (line(&server), request.diff.then(|| changes(&server)).flatten())).collect();
         lines.sort();
         if report.instances.len() > 1 && !lines.is_empty() {
             let _ = writeln!(text, "# instance {}", printable(instance.name));
         }
-        text.push_str(&lines.concat());
+        text.extend(lines.into_iter().map(|(line, changes)| changes.unwrap_or(line)));
     }
     text
 }
 
 fn line(server: &ServerReport<'_>) -> String {
-    let state = server.after.as_ref().map_or_else(
-        || "UNKNOWN/UNKNOWN".to_owned(),
-        |after| format!("{}/{}", after.operational_state, after.admin_state).to_uppercase(),
-    );
-    format!("{}/{}: {state}\n", printable(server.backend), printable(server.server))
+    format!("{}: {}\n", name(server), server.after.as_ref().map_or_else(unknown, state))
+}
+
+/// A server that changes: its line before and its line after, with the weight where that is another one.
+fn changes(server: &ServerReport<'_>) -> Option<String> {
+    let (before, after) = (&server.before, server.after.as_ref());
+    let weight = |one: &StateReport| match after {
+        Some(after) if after.weight != before.weight => format!(" weight {}", one.weight),
+        Some(_) | None => String::new(),
+    };
+    let shown = |one: &StateReport| format!("{}{}", state(one), weight(one));
+    let (was, is) = (shown(before), after.map_or_else(unknown, shown));
+    (was != is).then(|| format!("-{name}: {was}\n+{name}: {is}\n", name = name(server)))
+}
+
+fn name(server: &ServerReport<'_>) -> String {
+    format!("{}/{}", printable(server.backend), printable(server.server))
+}
+
+fn state(state: &StateReport) -> String {
+    format!("{}/{}", state.operational_state, state.admin_state).to_uppercase()
+}
+
+fn unknown() -> String {
+    "UNKNOWN/UNKNOWN".to_owned()
 }
 
 /// Makes a text safe to show on a terminal: what HAProxy or a file says may hold anything.

@@ -20,6 +20,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_wrong_option_leaves_the_others_in_force,
         the_text_form_is_the_same_on_two_hosts,
         the_text_form_has_a_group_for_each_instance,
+        the_text_form_shows_a_dry_run_and_a_diff,
         a_status_shows_what_the_statistics_show,
         a_difference_is_a_line_a_server,
         patterns_reach_what_they_match,
@@ -349,6 +350,34 @@ fn the_text_form_has_a_group_for_each_instance(haproxy: &Haproxy) -> TestResult 
         Program::request(&json!({ "server": "web1", "weight": 0, "state": "ready", "instances": direct(&stage) }));
     let report = report.arg("--format=text").run();
     assert!(report.stderr.starts_with("warning: ") && report.stderr.contains("weight is 0"), "{:?}", report.stderr);
+    Ok(())
+}
+
+fn the_text_form_shows_a_dry_run_and_a_diff(haproxy: &Haproxy) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let text = |request: &Value| {
+        let mut request = request.clone();
+        request["instances"] = json!(stage.http.address());
+        let run = Program::request(&request).arg("--format=text").run();
+        assert_eq!((run.stderr.as_str(), run.code), ("", Some(0)), "{request}");
+        run.stdout.strip_prefix(FORMAT).expect("the usual head").to_owned()
+    };
+    let mut request = json!({ "server": "web[12]", "state": "maint", "dry_run": true });
+    let would = "# dry run: web[12]: would be maint for 2 of 2 servers on 1 of 1 instance\n";
+    assert_eq!(text(&request), format!("{would}web/web1: STOPPED/MAINT\nweb/web2: STOPPED/MAINT\n"));
+    assert_eq!(stage.http.state("web", "web1"), (0, 2));
+
+    // What changes, with its sign; what is as wanted, as ever.
+    stage.http.set_state("web/web2", "maint");
+    request["diff"] = json!(true);
+    let diff = "-web/web1: RUNNING/READY\n+web/web1: STOPPED/MAINT\nweb/web2: STOPPED/MAINT\n";
+    assert!(text(&request).ends_with(&format!("\n{diff}")), "{}", text(&request));
+    request["dry_run"] = json!(false);
+    assert_eq!(text(&request), diff, "a diff shows what was done as well");
+    assert_eq!(text(&request), "web/web1: STOPPED/MAINT\nweb/web2: STOPPED/MAINT\n");
+    let weight = json!({ "server": "web3", "weight": 7, "diff": true });
+    assert_eq!(text(&weight), "-web/web3: RUNNING/READY weight 1\n+web/web3: RUNNING/READY weight 7\n");
+    assert_eq!(text(&json!({ "server": "web3", "dry_run": true })), "web/web3: RUNNING/READY\n", "no change, no plan");
     Ok(())
 }
 
