@@ -158,7 +158,8 @@ fn foresee(request: &Request, change: Change, managed: &mut [Managed<'_>]) {
 /// Finds the instances that the request means.
 fn choose(request: &Request, run: &mut RunOutcome) -> Result<Selected> {
     let wanted = request.instances.as_deref();
-    let needs_others = request.on_missing == OnMissing::ElsewhereOk;
+    let names_something = !request.servers.is_empty() || !request.backends.is_empty();
+    let needs_others = request.on_missing == OnMissing::ElsewhereOk && names_something;
     let discovery = if needs_discovery(wanted) || needs_others { discover() } else { Discovery::default() };
     let selected = select(wanted, &discovery);
     if wanted.is_none() || selected.is_err() {

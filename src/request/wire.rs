@@ -121,7 +121,8 @@ pub struct Wire {
     pub on_unreachable: Option<OnUnreachable>,
     /// Plans and reports, but sends nothing that changes anything. `false` by default.
     pub dry_run: Option<Flag>,
-    /// Adds `diff` to the report: a line a server before and after. `false` by default.
+    /// Adds `diff` to the report: a line a server before and after; in the text form for each server that changes.
+    /// `false` by default.
     pub diff: Option<Flag>,
     /// The longest that one instance may take to answer, in seconds; more than 0, at most 86400, 10 by default. A dump
     /// that has begun is read to its end, or until 5 s of silence or 300 s in all, however short this is.
