@@ -39,7 +39,7 @@ bench: rust python haproxy ## measures the program beside the floor and beside c
 .PHONY: schema
 schema: rust ## writes schema/*.json and the tables of options anew from the types
 	UPDATE_SCHEMA=1 $(CARGO) test --locked --lib schema
-	UPDATE_SCHEMA=1 $(CARGO) test --locked --test docs options
+	UPDATE_SCHEMA=1 $(CARGO) test --locked --test docs adapters_pages
 
 .PHONY: fixtures
 fixtures: rust haproxy ## captures tests/fixtures anew from each HAProxy

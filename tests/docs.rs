@@ -87,9 +87,28 @@ struct Adapter {
     renamed: &'static [(&'static str, &'static str)],
     /// Fields that the tool has a way of its own for.
     left_out: &'static [&'static str],
+    /// What is to be said of a field in that tool.
+    notes: &'static [(&'static str, &'static str)],
+    /// How the fields of an object are given.
+    objects: Objects,
 }
 
-const ADAPTERS: [Adapter; 0] = [];
+/// How a tool takes the fields of an object, as `drain` has them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Objects {
+    /// As an object.
+    Whole,
+    /// Each as an option of its own, as `drain_timeout`.
+    Flat,
+}
+
+const ADAPTERS: [Adapter; 1] = [Adapter {
+    page: "modules/milkcheck/README.md",
+    renamed: &[("timeout", "instance_timeout")],
+    left_out: &["state", "dry_run", "diff"],
+    notes: &[("on_missing", "The file has `elsewhere_ok`."), ("instances", "The file has the name of the service.")],
+    objects: Objects::Flat,
+}];
 
 /// What a type of the schema takes, in a word or two.
 fn values(schema: &Value, of: &str) -> String {
@@ -106,6 +125,7 @@ fn values(schema: &Value, of: &str) -> String {
         "Names" | "Instances" => "string or list".to_owned(),
         "Pause" | "Seconds" => "seconds".to_owned(),
         "Text" => "text".to_owned(),
+        "MinAvailable" => "number, or `\"N%\"`".to_owned(),
         "Weight" => "0 to 256, or `\"N%\"`".to_owned(),
         "StateFiles" => "path, or `{instance: path}`".to_owned(),
         "Drain" | "Wait" => format!("`true`, or `{{{}}}`", inner(definition).join(", ")),
@@ -132,22 +152,17 @@ fn type_of(property: &Value) -> &str {
     found["$ref"].as_str().unwrap().rsplit('/').next().unwrap()
 }
 
-/// The description of a property, with those of its own fields or words.
-fn meaning(schema: &Value, field: &str, property: &Value) -> String {
+/// The description of a property, with those of the words that it takes, and its default.
+fn meaning(schema: &Value, property: &Value) -> String {
     let text = |of: &Value| of["description"].as_str().unwrap_or_default().replace('\n', " ").replace('|', "\\|");
-    let definition = &schema["$defs"][type_of(property)];
     let mut meaning = text(property);
-    if matches!(type_of(property), "Drain" | "Wait" | "Guard" | "Expect") {
-        for (name, inner) in fields(definition) {
-            let default =
-                inner.get("default").map(|it| format!(" {it} by default.").replace('"', "`")).unwrap_or_default();
-            meaning += &format!(" `{field}.{name}`: {}{default}", text(inner));
-        }
-    }
-    for choice in definition["oneOf"].as_array().into_iter().flatten() {
+    // What the two words of a switch do stands in the description already.
+    let choices = schema["$defs"][type_of(property)]["oneOf"].as_array().filter(|_| type_of(property) != "Switch");
+    for choice in choices.into_iter().flatten() {
         meaning += &format!(" `{}`: {}", choice["enum"][0].as_str().unwrap(), text(choice));
     }
-    meaning
+    let default = property.get("default").map(|it| format!(" {it} by default.").replace('"', "`"));
+    meaning + &default.unwrap_or_default()
 }
 
 /// The table of options of an adapter's page.
@@ -155,14 +170,36 @@ fn options(adapter: &Adapter) -> String {
     let schema = schema("request");
     let mut table = "| option | value | meaning |\n| --- | --- | --- |\n".to_owned();
     let known = |name: &&str| schema["properties"].get(*name).is_some();
-    assert!(adapter.left_out.iter().all(known) && adapter.renamed.iter().all(|(name, _)| known(name)));
+    let notes = adapter.notes.iter().map(|(name, _)| name).chain(adapter.renamed.iter().map(|(name, _)| name));
+    assert!(adapter.left_out.iter().chain(notes).all(known), "{} has a field that is none", adapter.page);
     for (field, property) in schema["properties"].as_object().unwrap() {
         if adapter.left_out.contains(&field.as_str()) {
             continue;
         }
-        let name = adapter.renamed.iter().find(|(from, _)| from == field).map_or(field.as_str(), |(_, to)| to);
-        let values = values(&schema, type_of(property));
-        table += &format!("| `{name}` | {values} | {} |\n", meaning(&schema, name, property));
+        let given = |all: &[(&str, &'static str)]| all.iter().find(|(of, _)| of == field).map(|(_, text)| *text);
+        let name = given(adapter.renamed).unwrap_or(field);
+        let note = given(adapter.notes).map(|note| format!(" {note}")).unwrap_or_default();
+        let mut meaning_of_all = meaning(&schema, property) + &note;
+        let mut row = |name: &str, of: &Value, meaning: &str| {
+            table += &format!("| `{name}` | {} | {meaning} |\n", values(&schema, type_of(of)));
+        };
+        if !matches!(type_of(property), "Drain" | "Wait" | "Guard" | "Expect") {
+            row(name, property, &meaning_of_all);
+            continue;
+        }
+        for (part, inner) in fields(&schema["$defs"][type_of(property)]) {
+            match adapter.objects {
+                Objects::Whole => meaning_of_all += &format!(" `{part}`: {}", meaning(&schema, inner)),
+                Objects::Flat => {
+                    let whole = std::mem::take(&mut meaning_of_all);
+                    let text = format!("{whole} {}", meaning(&schema, inner));
+                    row(&format!("{name}_{part}"), inner, text.trim());
+                }
+            }
+        }
+        if adapter.objects == Objects::Whole {
+            row(name, property, &meaning_of_all);
+        }
     }
     table
 }
@@ -215,21 +252,37 @@ fn makefile_is_described_in_contributing() {
     assert_eq!(described.into_iter().filter(|it| it.starts_with("make ")).collect::<BTreeSet<_>>(), targets);
 }
 
+/// Every page of the project, as a path from the repository's root.
+fn pages() -> Vec<String> {
+    let root = fs::read_dir(path(".")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let below = ["docs", "modules", "tests"].into_iter().flat_map(files);
+    root.chain(below).filter(|name| name.ends_with(".md")).collect()
+}
+
+/// What a link may lead to in a page: the headings, as they are written in addresses.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let is_kept = |sign: &char| sign.is_alphanumeric() || matches!(sign, '-' | '_');
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    let titles = headings.map(|line| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-"));
+    titles.map(|title| title.chars().filter(is_kept).collect()).collect()
+}
+
 #[test]
 fn links_between_the_pages_lead_somewhere() {
-    for page in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"] {
-        let text = read(page);
-        let anchors: BTreeSet<String> = text
-            .lines()
-            .filter(|line| line.starts_with('#'))
-            .map(|line| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-").replace('\'', ""))
-            .collect();
+    let pages = pages();
+    assert!(pages.len() >= 8, "{pages:?}");
+    for page in pages {
+        let text = read(&page);
+        let folder = Path::new(&page).parent().unwrap();
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let is_there = match target.strip_prefix('#') {
-                Some(anchor) => anchors.contains(anchor),
-                None => path(target).exists(),
-            };
-            assert!(is_there, "{page} links to {target}");
+            if target.starts_with("https://") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
+            let file = if file.is_empty() { PathBuf::from(&page) } else { folder.join(file) };
+            assert!(path(file.to_str().unwrap()).exists(), "{page} links to {target}");
+            let is_there = anchor.is_none_or(|anchor| anchors(&read(file.to_str().unwrap())).contains(anchor));
+            assert!(is_there, "{page} links to {target}, which has no such heading");
         }
     }
 }
