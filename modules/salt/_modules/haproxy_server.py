@@ -1,0 +1,331 @@
+"""
+Takes HAProxy backend servers out of service and puts them back, in all
+backends of all HAProxy instances of a minion.
+
+:depends: the program ``haproxy_server``
+
+The program is looked up on the ``PATH`` of the minion when a function is
+called, so that a state earlier in the same run may install it. Another place
+is set in the configuration of the minion, or in its pillar:
+
+.. code-block:: yaml
+
+    haproxy_server:
+      executable: /opt/haproxy_server/bin/haproxy_server
+
+Every function returns the report of the program. What has failed raises an
+error with the program's own sentences, so that the exit code is not zero.
+"""
+
+import salt.utils.args
+import salt.utils.json
+import salt.utils.path
+import salt.utils.platform
+from salt.exceptions import (
+    CommandExecutionError,
+    CommandNotFoundError,
+    SaltInvocationError,
+)
+
+__virtualname__ = "haproxy_server"
+
+# The fields of a request that ask for a change.
+_CHANGES = ("state", "weight", "health", "agent")
+
+
+def __virtual__():
+    """
+    The program is not looked for here: it may be installed later.
+    """
+    if salt.utils.platform.is_linux():
+        return __virtualname__
+    return (
+        False,
+        "The haproxy_server execution module cannot be loaded: it needs Linux.",
+    )
+
+
+def status(server=None, test=None, **kwargs):
+    """
+    Tells how servers are, and changes nothing. In the report, ``ok`` says
+    whether each of them is ready and takes traffic.
+
+    server
+        Names, ``backend/server``, or patterns, as a list or with commas
+        between them. All servers by default.
+
+    test
+        Accepted, and of no effect.
+
+    The fields ``backend``, ``instances``, ``on_missing``, ``on_unreachable``,
+    ``timeout`` and ``diff`` of :py:func:`haproxy_server.apply
+    <haproxy_server.apply>` can be given as well.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' haproxy_server.status
+        salt '*' haproxy_server.status web1 instances=http
+    """
+    for field in _CHANGES:
+        if kwargs.get(field) is not None:
+            raise SaltInvocationError(
+                f"haproxy_server.status changes nothing: use haproxy_server.apply for '{field}'"
+            )
+    return _run(dict(kwargs, server=server), test)
+
+
+def ready(server=None, test=None, **kwargs):
+    """
+    Puts servers back into service.
+
+    server
+        Names, ``backend/server``, or patterns, as a list or with commas
+        between them.
+
+    test
+        Whether to report only what would be done.
+
+    All fields of :py:func:`haproxy_server.apply <haproxy_server.apply>` but
+    ``state`` can be given as well.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' haproxy_server.ready web1
+        salt '*' haproxy_server.ready web1 wait='{timeout: 120, stable: 5}' owner=alice
+    """
+    return _set("ready", server, test, kwargs)
+
+
+def drain(server=None, test=None, **kwargs):
+    """
+    Keeps new traffic away from servers, but for that of their persistence
+    clients.
+
+    To take servers out of service once they are drained, use
+    :py:func:`haproxy_server.maint <haproxy_server.maint>` with ``drain``.
+
+    server
+        Names, ``backend/server``, or patterns, as a list or with commas
+        between them.
+
+    test
+        Whether to report only what would be done.
+
+    All fields of :py:func:`haproxy_server.apply <haproxy_server.apply>` but
+    ``state`` can be given as well.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' haproxy_server.drain web1
+        salt '*' haproxy_server.drain app/web1 wait='{timeout: 300}'
+    """
+    return _set("drain", server, test, kwargs)
+
+
+def maint(server=None, test=None, **kwargs):
+    """
+    Takes servers out of service.
+
+    server
+        Names, ``backend/server``, or patterns, as a list or with commas
+        between them.
+
+    test
+        Whether to report only what would be done.
+
+    All fields of :py:func:`haproxy_server.apply <haproxy_server.apply>` but
+    ``state`` can be given as well.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' haproxy_server.maint web1 test=True
+        salt '*' haproxy_server.maint web1,web2 drain='{timeout: 60}' guard='{min_available: 1}'
+        salt '*' haproxy_server.maint web1 owner=alice reason='new disk' expires=+2h
+    """
+    return _set("maint", server, test, kwargs)
+
+
+def apply(server=None, state=None, test=None, **kwargs):
+    """
+    Brings servers into any state, weight and mode of checks that a request
+    can ask for.
+
+    server
+        Names, ``backend/server``, or patterns of ``*``, ``?`` and ``[...]``,
+        as a list or with commas between them. Required with any change.
+
+    state
+        The wanted administrative state: ``ready``, ``drain`` or ``maint``;
+        also ``enabled`` and ``enable``, ``disabled`` and ``disable``.
+
+    test
+        Whether to report only what would be done.
+
+    weight
+        The wanted weight: 0 to 256, or a share of the configured one, as in
+        ``50%``.
+
+    health
+        ``enabled`` resumes health checks, ``disabled`` pauses them.
+
+    agent
+        ``enabled`` resumes agent checks, ``disabled`` pauses them.
+
+    backend
+        Only in these backends: names or patterns. All by default.
+
+    instances
+        The HAProxy instances of the minion: names, addresses of stats
+        sockets, or dictionaries of ``name`` and ``socket``. All that are
+        found by default.
+
+    drain
+        With ``maint``: drains the servers first. ``True``, or a dictionary of
+        ``timeout`` (in seconds, 300 by default) and ``on_timeout`` (``fail``,
+        ``rollback``, ``maint`` or ``shutdown``, ``fail`` by default).
+
+    shutdown_sessions
+        With ``maint``: ends the sessions that are left. ``False`` by default.
+
+    wait
+        With ``state``: waits until servers take traffic (``ready``) or have no
+        session left (``drain``, ``maint``). ``True``, or a dictionary of
+        ``timeout`` (in seconds, 60 by default) and ``stable`` (in seconds, 0
+        by default).
+
+    guard
+        Refuses a change that leaves a backend with fewer usable servers: a
+        dictionary of ``min_available``, a number or a share, as in ``50%``.
+
+    expect
+        Refuses a change of servers that are in another state: a dictionary of
+        ``admin_state`` (``ready``, ``drain`` or ``maint``).
+
+    on_failure
+        What becomes of what was changed when a later part fails: ``keep`` or
+        ``rollback``, ``keep`` by default.
+
+    state_file
+        HAProxy's server-state file to keep in step: a path, or a dictionary
+        of instance names and paths.
+
+    owner
+        Who takes the servers out, or puts them back. ``ready`` is refused
+        where another one has taken them out.
+
+    reason
+        Why they are taken out.
+
+    expires
+        Until when, as in ``+2h`` or ``2030-01-31T18:00:00Z``.
+
+    ignore_owner
+        With ``ready``: puts back what another owner has taken out. ``False``
+        by default.
+
+    lock_timeout
+        The longest wait for another run on the same HAProxy, in seconds. 60
+        by default.
+
+    on_missing
+        What it means that a listed name matches nothing: ``fail``,
+        ``fail_each``, ``elsewhere_ok`` or ``ignore``, ``fail`` by default.
+
+    on_unreachable
+        What it means that an instance cannot be asked: ``fail`` or ``skip``,
+        ``fail`` by default.
+
+    dry_run
+        The same as ``test``. ``False`` by default.
+
+    diff
+        Adds ``diff`` to the report, a line a server before and after.
+        ``False`` by default.
+
+    timeout
+        The longest that one instance may take to answer, in seconds. 10 by
+        default.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' haproxy_server.apply web1 weight=50%
+        salt '*' haproxy_server.apply web1 state=drain health=disabled test=True
+    """
+    return _run(dict(kwargs, server=server, state=state), test)
+
+
+def _set(state, server, test, kwargs):
+    """
+    Runs a request whose state the name of the function says.
+    """
+    if kwargs.get("state") is not None:
+        raise SaltInvocationError(
+            f"haproxy_server.{state} says the state already: leave out 'state', "
+            "or use haproxy_server.apply"
+        )
+    return _run(dict(kwargs, server=server, state=state), test)
+
+
+def _run(request, test):
+    """
+    Hands a request to the program and returns its report.
+    """
+    request = salt.utils.args.clean_kwargs(**request)
+    # Besides `dry_run`, so that neither lifts the other; the program reads both alike.
+    request["_noop"] = test
+    executable = __salt__["config.get"]("haproxy_server:executable", "haproxy_server")
+    program = salt.utils.path.which(executable)
+    if program is None:
+        raise CommandNotFoundError(
+            f"the program '{executable}' is not on this minion: install it on the PATH "
+            "of the minion, or set 'haproxy_server:executable' in its configuration"
+        )
+    ran = __salt__["cmd.run_all"](
+        [program],
+        # What JSON does not know, as a date from a renderer in Python, becomes text: the program
+        # judges it.
+        stdin=salt.utils.json.dumps(request, default=str),
+        python_shell=False,
+        ignore_retcode=True,
+    )
+    try:
+        report = salt.utils.json.loads(ran["stdout"])
+        failed = report["failed"]
+    except (ValueError, TypeError, KeyError):
+        said = ran["stderr"] or ran["stdout"] or "nothing"
+        raise CommandExecutionError(
+            f"{program} gave no report, ended with exit code {ran['retcode']} and said: {said}"
+        ) from None
+    if failed:
+        error = CommandExecutionError("\n".join(_failures(report)))
+        # For the states, and not as an argument, which would add all of it to the text.
+        error.info = report
+        raise error
+    return report
+
+
+def _failures(report):
+    """
+    Returns a sentence for each failure: the one of the report, which names
+    the first, and those of the others.
+    """
+    sentences = [report["msg"]]
+    for part in report["instances"] + report["servers"]:
+        error = part.get("error")
+        if error and error != report["error"]:
+            sentence = error["msg"]
+            if error.get("instance"):
+                sentence = f"{error['instance']}: {sentence}"
+            if sentence not in sentences:
+                sentences.append(sentence)
+    return sentences

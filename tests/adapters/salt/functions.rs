@@ -1,0 +1,103 @@
+//! The execution functions.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::minion::{Minion, Salt};
+use super::{DRAIN, MAINT, READY};
+use crate::support::{Haproxy, Host, Stage, TestResult, servers, warnings};
+
+pub(super) fn functions_do_what_they_say(haproxy: &Haproxy) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let host = Host::with(stage.instances());
+    for salt in Salt::versions() {
+        let minion = Minion::new(&salt, &host);
+        let web = |server| stage.http.state("web", server);
+
+        let report = minion.value(["haproxy_server.maint", "web1", "test=True"]);
+        assert_eq!((&report["dry_run"], &report["changed"]), (&json!(true), &json!(true)), "{report}");
+        assert_eq!(web("web1"), READY, "a dry run has changed something");
+
+        let report = minion.value([
+            "haproxy_server.maint",
+            "web1,web2",
+            "backend=web",
+            "drain={timeout: 5, on_timeout: maint}",
+            "guard={min_available: 1}",
+            "wait=yes",
+            "diff=on",
+            "weight=50%",
+            "owner=alice",
+            "expires=+2h",
+            "on_missing=fail_each",
+            "instances=http",
+            "timeout=5",
+        ]);
+        assert_eq!(report["changed"], true, "{report}");
+        assert!(report["diff"]["after"].as_str().unwrap().contains("web/web2 maint"), "{report}");
+        assert_eq!((web("web1"), web("web2"), web("web3")), (MAINT, MAINT, READY));
+
+        let report = minion.value(["haproxy_server.status", "[web1, ldap/web1]", "on_missing=ignore"]);
+        assert_eq!((&report["ok"], &report["changed"]), (&json!(false), &json!(false)), "{report}");
+        assert_eq!((servers(&report), &report["servers"][0]["owner"]), (vec!["web/web1".to_owned()], &json!("alice")));
+        let report = minion.value(["haproxy_server.status"]);
+        assert_eq!(servers(&report).len(), 3 + 3 + 18, "a status without servers is about all of them");
+
+        let report = minion.value(["haproxy_server.ready", "web[12]", "owner=alice", "weight=100%", "dry_run=False"]);
+        assert_eq!(report["changed"], true, "{report}");
+        assert_eq!((web("web1"), web("web2")), (READY, READY));
+        assert_eq!(stage.http.stat("web", "web1", "weight"), "1");
+
+        minion.value(["haproxy_server.drain", "server=ldap1", "test=False"]);
+        assert_eq!(stage.ldap.state("directory", "ldap1"), DRAIN);
+        let report = minion.value(["haproxy_server.apply", "ldap1", "state=enabled", "weight=0"]);
+        assert!(warnings(&report).contains("the weight is 0"), "{report}");
+        minion.value(["haproxy_server.apply", "ldap1", "weight=1", "state=ready"]);
+        assert_eq!(stage.ldap.state("directory", "ldap1"), READY);
+    }
+    Ok(())
+}
+
+pub(super) fn functions_fail_with_one_sentence(haproxy: &Haproxy) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let host = Host::with(stage.instances());
+    for salt in Salt::versions() {
+        let minion = Minion::new(&salt, &host);
+        let cases: [(&[&str], &str); 8] = [
+            (&["maint", "wbe1"], "no selected instance has a server 'wbe1' (did you mean 'web1'?)"),
+            (
+                &["maint", "web1", "onmissing=ignore"],
+                "'onmissing' is no field of a request; did you mean 'on_missing'?",
+            ),
+            (&["maint"], "'server'"),
+            (&["maint", "web1", "test=maybe"], "neither true nor false"),
+            (&["maint", "web1", "state=ready"], "haproxy_server.maint says the state already"),
+            (&["status", "web1", "weight=5"], "haproxy_server.status changes nothing"),
+            (&["ready", "web1", "drain=True"], "'drain'"),
+            (&["maint", "web1; shutdown"], "'web1; shutdown'"),
+        ];
+        for (words, sentence) in cases {
+            let function = format!("haproxy_server.{}", words[0]);
+            let said = minion.failure([&[function.as_str()], &words[1..]].concat());
+            assert!(said.contains(sentence), "{words:?} on {}: {said}", salt.version);
+        }
+        // The first failure is in the report's own sentence; the second is said as well.
+        stage.ldap.set_state("directory/ldap1", "maint");
+        let said = minion.failure(["haproxy_server.maint", "web*,ldap*", "guard={min_available: 3}"]);
+        assert!(said.contains("the backend web has") && said.contains("the backend directory has"), "{said}");
+        stage.ldap.set_state("directory/ldap1", "ready");
+        assert!(
+            stage.http.rows().values().all(|row| (row.admin, row.op) == READY),
+            "a refused run has changed something"
+        );
+
+        minion.use_executable(Path::new("/nowhere/haproxy_server"));
+        let said = minion.failure(["haproxy_server.status"]);
+        assert!(said.contains("the program '/nowhere/haproxy_server' is not on this minion"), "{said}");
+        minion.use_executable(Path::new("/bin/cat"));
+        let said = minion.failure(["haproxy_server.status"]);
+        assert!(said.contains("gave no report, ended with exit code 0"), "{said}");
+    }
+    Ok(())
+}
