@@ -102,13 +102,29 @@ enum Objects {
     Flat,
 }
 
-const ADAPTERS: [Adapter; 1] = [Adapter {
-    page: "modules/milkcheck/README.md",
-    renamed: &[("timeout", "instance_timeout")],
-    left_out: &["state", "dry_run", "diff"],
-    notes: &[("on_missing", "The file has `elsewhere_ok`."), ("instances", "The file has the name of the service.")],
-    objects: Objects::Flat,
-}];
+const ADAPTERS: [Adapter; 2] = [
+    Adapter {
+        page: "modules/milkcheck/README.md",
+        renamed: &[("timeout", "instance_timeout")],
+        left_out: &["state", "dry_run", "diff"],
+        notes: &[
+            ("on_missing", "The file has `elsewhere_ok`."),
+            ("instances", "The file has the name of the service."),
+        ],
+        objects: Objects::Flat,
+    },
+    Adapter {
+        page: "modules/salt/README.md",
+        renamed: &[],
+        left_out: &[],
+        notes: &[
+            ("state", "In the state `apply` it is `admin_state`; elsewhere it is the name of the function or state."),
+            ("server", "In a state the `name` is meant where it is missing."),
+            ("dry_run", "`test=True` means the same."),
+        ],
+        objects: Objects::Whole,
+    },
+];
 
 /// What a type of the schema takes, in a word or two.
 fn values(schema: &Value, of: &str) -> String {
