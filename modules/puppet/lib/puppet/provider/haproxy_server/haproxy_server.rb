@@ -1,0 +1,201 @@
+# frozen_string_literal: true
+
+require 'json'
+require 'open3'
+
+Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
+  desc <<~DOC
+    Asks the program `haproxy_server`, with a JSON request on its standard input. It is looked up in the PATH of Puppet
+    (see the setting `path`).
+  DOC
+
+  # Looked up when it is needed, so that the same catalogue may install it.
+  commands haproxy_server: 'haproxy_server'
+
+  # What the program compares and sets.
+  self::PROPERTIES = %i[ensure weight health agent].freeze
+
+  # The fields of a request that have the name of their parameter.
+  self::FIELDS = %i[
+    weight health agent backend instances drain shutdown_sessions wait guard expect on_missing on_unreachable on_failure
+    state_file owner reason expires ignore_owner lock_timeout timeout
+  ].freeze
+
+  # What a dry run leaves out: with these the request is made also where nothing is to be changed.
+  self::BEYOND_A_DRY_RUN = %i[wait shutdown_sessions owner reason expires].freeze
+
+  # Every server of every instance, for `puppet resource`.
+  #
+  # There is no `prefetch`: it would ask before the catalogue has started HAProxy, and a failure there skips every
+  # resource of the type.
+  def self.instances
+    report = ask(on_unreachable: :skip)
+    report['warnings'].each { |warning| Puppet.warning(warning) }
+    raise Puppet::Error, report['msg'] if report['failed']
+
+    names = report['servers'].map { |server| "#{server['backend']}/#{server['server']}" }
+    names.zip(report['servers']).map do |name, server|
+      new(
+        name: names.count(name) == 1 ? name : "#{name} on #{server['instance']}",
+        ensure: server['before']['admin_state'].to_sym,
+        weight: server['before']['weight'],
+        operational_state: server['before']['operational_state'],
+      )
+    end
+  end
+
+  # The program's report on a request, failed or not.
+  def self.ask(request)
+    program = command(:haproxy_server)
+    out, err, status = Open3.capture3([program, program], stdin_data: JSON.generate(request), binmode: true)
+    report = parse(out)
+    return report if report
+
+    how = status.exited? ? "exit code #{status.exitstatus}" : "signal #{status.termsig}"
+    said = "#{err}\n#{out}".force_encoding(Encoding::UTF_8).scrub('?').strip.lines.first
+    raise Puppet::Error, "#{program} gave no report (#{how}): #{said ? said.strip[0, 200] : 'it said nothing'}"
+  rescue SystemCallError => e
+    raise Puppet::Error, "#{program} cannot be run: #{e.message}"
+  end
+
+  # The report in what the program wrote, or nil where there is none.
+  def self.parse(text)
+    report = JSON.parse(text)
+    whole = report.is_a?(Hash) && report['msg'].is_a?(String) && [true, false].include?(report['failed']) &&
+            %w[servers warnings].all? { |key| report[key].is_a?(Array) }
+    report if whole
+  rescue JSON::ParserError, EncodingError
+    nil
+  end
+  private_class_method :parse
+
+  # Finds out how the servers are and what would be changed.
+  def look
+    return unless @property_hash.empty?
+
+    @warned = []
+    @done = nil
+    @seen = make(request.merge(dry_run: true, diff: diff?))
+    if @seen['changed']
+      log_plan
+    elsif !resource.noop? && wanted.any? && self.class::BEYOND_A_DRY_RUN.any? { |field| resource[field] }
+      # If somebody else is quicker, it does change something, and that is an event like any other.
+      @seen = @done = make(request)
+    end
+  end
+
+  def insync?(property)
+    !differing.include?(property)
+  end
+
+  # What was done, in one sentence.
+  def message
+    @done['msg']
+  end
+
+  def refresh
+    return if wanted.empty?
+
+    @warned = []
+    report = make(request)
+    resource.notice(report['msg']) if report['changed']
+  end
+
+  self::PROPERTIES.each do |property|
+    define_method(property) { current(property) }
+    define_method("#{property}=") { |_value| apply }
+  end
+
+  def operational_state
+    current(:operational_state)
+  end
+
+  private
+
+  def request
+    fields = { server: resource[:server].nil? ? resource[:name] : resource[:server], state: resource.should(:ensure) }
+    self.class::FIELDS.each do |field|
+      fields[field] = self.class::PROPERTIES.include?(field) ? resource.should(field) : resource[field]
+    end
+    fields.compact
+  end
+
+  # Makes a request, logs its warnings once each, and fails as the program does.
+  def make(request)
+    report = self.class.ask(request)
+    (report['warnings'] - @warned).each { |warning| resource.warning(warning) }
+    @warned |= report['warnings']
+    raise Puppet::Error, report['msg'] if report['failed']
+
+    report
+  end
+
+  # One run for all properties; where it fails, it fails for all of them.
+  def apply
+    raise @done if @done.is_a?(Puppet::Error)
+
+    @done ||= make(request)
+  rescue Puppet::Error => e
+    @done = e
+    raise
+  end
+
+  def wanted
+    self.class::PROPERTIES.select { |property| resource.should(property) }
+  end
+
+  # The properties that the program would change. Where it is something else, as a state file, the first one stands for
+  # it.
+  def differing
+    return [] unless @seen['changed']
+
+    found = wanted.select { |property| @seen['servers'].any? { |server| differs?(property, server) } }
+    found.empty? ? wanted.first(1) : found
+  end
+
+  def differs?(property, server)
+    before, after = server.values_at('before', 'after')
+    case property
+    when :ensure then before['admin_state'] != after['admin_state']
+    when :weight then before['weight'] != after['weight']
+    else server['commands'].any? { |command| command.match?(%r{\A(enable|disable) #{property} }) }
+    end
+  end
+
+  # How the servers are: one value, or several where they differ.
+  def current(property)
+    return @property_hash[property] unless @property_hash.empty?
+
+    values = @seen['servers'].map { |server| value(property, server) }.uniq
+    case values.length
+    when 0 then :absent
+    when 1 then values.first
+    else values.map(&:to_s).sort.join(', ')
+    end
+  end
+
+  def value(property, server)
+    case property
+    when :ensure then server['before']['admin_state'].to_sym
+    when :weight, :operational_state then server['before'][property.to_s]
+    else
+      # A report does not say whether checks run, only what was sent because of them.
+      should = resource.should(property)
+      differs?(property, server) ? (%i[enabled disabled] - [should]).first : should
+    end
+  end
+
+  def diff?
+    Puppet[:show_diff] && resource.show_diff?
+  end
+
+  # Under noop an event says no more than two states; the program says where.
+  def log_plan
+    resource.notice(@seen['msg']) if resource.noop?
+    return unless @seen['diff']
+
+    before, after = @seen['diff'].values_at('before', 'after').map(&:lines)
+    lines = before.zip(after).reject { |old, new| old == new }.flat_map { |old, new| ["-#{old}", "+#{new}"] }
+    resource.send_log(resource[:loglevel], "\n#{lines.join}") unless lines.empty?
+  end
+end

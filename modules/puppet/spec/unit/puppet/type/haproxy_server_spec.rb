@@ -1,0 +1,63 @@
+# frozen_string_literal: true
+
+RSpec.describe Puppet::Type.type(:haproxy_server) do
+  def resource(**attributes)
+    described_class.new(title: 'web1', **attributes)
+  end
+
+  it 'takes the states by their names and by those of older modules' do
+    { ready: %w[ready enabled enable], drain: %w[drain], maint: %w[maint disabled disable] }.each do |state, words|
+      words.each { |word| expect(resource(ensure: word)[:ensure]).to eq(state) }
+    end
+  end
+
+  it 'has no default for what is wanted' do
+    bare = resource
+    %i[ensure weight health agent].each { |property| expect(bare[property]).to be_nil }
+    expect(resource(weight: 5)[:ensure]).to be_nil
+  end
+
+  {
+    ensure: %w[absent present up], weight: [-1, 257, 'half', '5 %'], health: %w[on], agent: %w[on],
+    operational_state: %w[running], server: ['', [], [''], {}], backend: ['', []],
+    instances: ['', [], [{ 'name' => 'ldap' }], [{ 'name' => 'a', 'socket' => '/s', 'port' => 1 }]],
+    drain: [30, 'soon', { 'timeuot' => 3 }, { 'on_timeout' => 'give up' }], wait: [30, { 'on_timeout' => 'fail' }],
+    guard: [2, {}, { 'min_available' => -1 }], expect: ['ready', { 'admin_state' => 'up' }],
+    on_missing: %w[warn], on_unreachable: %w[ignore], on_failure: %w[retry],
+    state_file: ['http.state', { 'http' => 'http.state' }, {}], owner: ['', []], reason: [''], expires: [''],
+    shutdown_sessions: %w[perhaps], ignore_owner: %w[perhaps], show_diff: %w[perhaps], lock_timeout: [[]], timeout: [{}],
+  }.each do |name, values|
+    it "refuses what is no value of #{name}, by its name" do
+      values.each do |value|
+        expect { resource(name => value) }.to raise_error(Puppet::Error, %r{\b#{name}\b}), value.inspect
+      end
+    end
+  end
+
+  it 'takes every form of the values' do
+    {
+      weight: [0, 256, '10', '50%'], server: ['web1', %w[web1 app/web2], 7], backend: ['app*', ['app']],
+      instances: ['http', %w[http ldap], [{ 'name' => 'ldap', 'socket' => '/run/ldap.sock' }]],
+      drain: [true, false, 'true', { 'timeout' => 60, 'on_timeout' => 'maint' }, {}], wait: [true, { 'stable' => '5' }],
+      guard: [{ 'min_available' => 1 }, { 'min_available' => '50%' }], expect: [{ 'admin_state' => 'ready' }],
+      state_file: ['/var/lib/haproxy/state', { 'http' => '/var/lib/haproxy/http.state' }], lock_timeout: [0, '5', 0.5],
+      shutdown_sessions: [true, 'no'], ignore_owner: ['yes'], expires: ['+2h']
+    }.each do |name, values|
+      values.each { |value| expect { resource(name => value) }.not_to raise_error }
+    end
+  end
+
+  it 'comes after the services, the packages and the folders that it needs' do
+    types = { service: %w[haproxy haproxy-ldap haproxy@http nginx haproxyish], package: %w[haproxy haproxy_server] }
+    needed = types.flat_map { |type, names| names.map { |name| Puppet::Type.type(type).new(name: name) } }
+    needed << Puppet::Type.type(:file).new(path: '/var/lib/haproxy')
+    server = resource(ensure: :maint, state_file: { 'http' => '/var/lib/haproxy/http.state' })
+    catalog = Puppet::Resource::Catalog.new
+    catalog.add_resource(server, *needed)
+    before = server.autorequire.map { |edge| edge.source.ref }
+    expect(before).to contain_exactly(
+      'Service[haproxy]', 'Service[haproxy-ldap]', 'Service[haproxy@http]', 'Package[haproxy]',
+      'Package[haproxy_server]', 'File[/var/lib/haproxy]'
+    )
+  end
+end
