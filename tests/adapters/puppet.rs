@@ -2,6 +2,12 @@
 
 use crate::support::Test;
 
+mod bolt;
+mod documents;
+mod examples;
+mod manifests;
+mod site;
+
 pub(crate) fn tests() -> Vec<Test> {
-    Vec::new()
+    [manifests::tests(), bolt::tests(), documents::tests(), examples::tests()].concat()
 }

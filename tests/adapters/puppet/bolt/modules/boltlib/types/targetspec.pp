@@ -1,0 +1,1 @@
+type Boltlib::TargetSpec = Variant[String[1], Target, Array[Boltlib::TargetSpec]]

@@ -1,0 +1,142 @@
+//! Every fenced block of the module's page, run in its order.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use super::bolt;
+use super::site::{Site, assert_says, path_with, script};
+use crate::page::{self, Block};
+use crate::support::{Folder, Haproxy, Host, Stage, Test, TestResult, repository, tests};
+use crate::tool::{self, Ran};
+
+pub(crate) fn tests() -> Vec<Test> {
+    tests![examples_do_what_the_page_says]
+}
+
+const PAGE: &str = "modules/puppet/README.md";
+
+/// The page's own places, and what stands for each of them here.
+struct Places(Vec<(&'static str, String)>);
+
+impl Places {
+    fn here(&self, text: &str) -> String {
+        self.0.iter().fold(text.to_owned(), |text, (shown, here)| text.replace(shown, here))
+    }
+}
+
+/// Commands of a `console` block, each with the lines that it shows.
+fn commands(text: &str) -> Vec<(&str, Vec<&str>)> {
+    let mut commands: Vec<(&str, Vec<&str>)> = Vec::new();
+    for line in text.lines() {
+        match line.strip_prefix("$ ") {
+            Some(command) => commands.push((command, Vec::new())),
+            None => commands.last_mut().expect("a command before its output").1.push(line),
+        }
+    }
+    commands
+}
+
+fn examples_do_what_the_page_says(haproxy: &Haproxy) -> TestResult {
+    let (stage, other) = (Stage::start(haproxy), Stage::start(haproxy));
+    let (host, other) = (Host::with(stage.instances()), (Host::with(other.instances()), other));
+    let (bin, work) = (Folder::new(), Folder::new());
+    let site = Site::with_path("/nowhere");
+    fs::remove_file(site.folder.join("modules/haproxy_server"))?;
+    // The program comes by the first manifest, from a module of the user's own.
+    fs::create_dir_all(site.folder.join("modules/profile/files"))?;
+    fs::copy(host.command(), site.folder.join("modules/profile/files/haproxy_server"))?;
+    fs::create_dir(stage.folder.join("lib"))?;
+    let options = site.options();
+    let options: Vec<_> = options.iter().map(|option| option.to_string_lossy()).collect();
+    let path = path_with(bin.path());
+    let plain = std::env::var("PATH")?;
+    script(
+        &bin,
+        "puppet",
+        &format!(
+            "#!/bin/sh\napplication=$1; shift\nplain='{plain}'\npuppet=$(PATH=$plain command -v puppet)\nexec \"$puppet\" \"$application\" {} \"$@\"\n",
+            options.join(" ")
+        ),
+    );
+    let bolt = bolt::bolt(&work, &[("lb1", &host), ("lb2", &other.0)]);
+    std::os::unix::fs::symlink(bolt, bin.join("bolt"))?;
+    let folders: Vec<String> = plain.split(':').map(|folder| format!("'{folder}'")).collect();
+    let places = Places(vec![
+        (
+            "/etc/puppetlabs/code/environments/production/modules/",
+            format!("{}/", site.folder.join("modules").display()),
+        ),
+        ("'/usr/local/bin', '/usr/bin'", format!("'{}', {}", bin.path().display(), folders.join(", "))),
+        ("/usr/local/bin/haproxy_server", bin.join("haproxy_server").display().to_string()),
+        ("/var/lib/haproxy/", format!("{}/", stage.folder.join("lib").display())),
+        // No test starts a service of this machine.
+        (
+            "service { 'haproxy':\n",
+            "service { 'haproxy':\n  provider => base, status => 'true', start => 'false',\n".to_owned(),
+        ),
+    ]);
+    let shell = |command: &str, folder: &std::path::Path| -> Ran {
+        let mut shell = tool::tool("sh");
+        shell.args(["-c", &format!("exec 2>&1; {command}")]).current_dir(folder);
+        tool::run(shell.env("PATH", &path).env("HOME", site.folder.path()))
+    };
+    let state = |backend: &str, server: &str| {
+        let instance = stage
+            .instances()
+            .into_iter()
+            .find(|instance| instance.rows().contains_key(&(backend.to_owned(), server.to_owned())));
+        instance.expect("a server of the stage").row(backend, server).admin
+    };
+
+    let blocks = page::blocks(PAGE);
+    let shown: String =
+        blocks.iter().filter(|block| block.language == "console").map(|block| block.text.as_str()).collect();
+    let mut applied = BTreeSet::new();
+    for Block { language, heading, text } in &blocks {
+        match language.as_str() {
+            "sh" => drop(shell(&places.here(text), &repository()).ended_with(0)),
+            "puppet" => {
+                let name =
+                    text.lines().next().and_then(|line| line.strip_prefix("# ")).expect("a manifest with a name");
+                work.write(name, &places.here(text));
+                if !shown.contains(name) {
+                    let apply = format!("puppet apply --detailed-exitcodes {name}");
+                    // Once for the change; then nothing is left to change.
+                    let first = shell(&apply, work.path());
+                    assert!([0, 2].contains(&first.code), "{heading}: {}", first.out);
+                    shell(&apply, work.path()).ended_with(0);
+                }
+                applied.insert(name.to_owned());
+                match name {
+                    "several.pp" => {
+                        assert_eq!(state("i10_puppet_masters", "puppet-i10-svc1"), 8);
+                        assert_eq!((state("all_puppet_masters", "puppet-i0-svc2"), state("web", "web2")), (8, 1));
+                    }
+                    "maintenance.pp" => assert_eq!(state("web", "web3"), 1),
+                    "back.pp" => {
+                        assert_eq!(state("web", "web3"), 0);
+                        assert!(stage.folder.join("lib/http.state").exists(), "no state file");
+                    }
+                    "weight.pp" => assert_eq!(stage.http.row("web", "web1").weight, 10),
+                    "order.pp" => assert_eq!(state("web", "web1"), 1),
+                    "exec.pp" => assert_eq!(state("web", "web2"), 1),
+                    _ => {}
+                }
+                // What an example has taken out must not be in the way of the next one.
+                if ["several.pp", "order.pp"].contains(&name) {
+                    let ready = r#"{"server": "*", "state": "ready", "weight": "100%"}"#;
+                    shell(&format!("echo '{ready}' | haproxy_server"), work.path()).ended_with(0);
+                }
+            }
+            "console" => {
+                for (command, lines) in commands(text) {
+                    let ran = shell(&places.here(command), work.path());
+                    assert_says(&format!("$ {command}\n{}", ran.out), &lines);
+                }
+            }
+            other => panic!("{heading}: a block of {other:?} is not run"),
+        }
+    }
+    assert_eq!(applied.len(), blocks.iter().filter(|block| block.language == "puppet").count(), "two of one name");
+    Ok(())
+}

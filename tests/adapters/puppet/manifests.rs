@@ -1,0 +1,299 @@
+//! The type and its provider in `puppet apply` and `puppet resource`.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::site::{Site, assert_says, path_with};
+use crate::support::stage::PUPPET_BACKENDS;
+use crate::support::{Folder, Haproxy, Health, Host, Program, Stage, Test, TestResult, repository, tests};
+use crate::tool;
+
+pub(crate) fn tests() -> Vec<Test> {
+    tests![
+        noop_then_apply_then_nothing,
+        each_resource_fails_alone,
+        the_catalogue_may_bring_what_is_needed,
+        properties_have_events_of_their_own,
+        wait_is_asked_in_every_run,
+        resource_lists_and_sets,
+        every_parameter_arrives_as_it_was_given,
+        a_program_that_gives_no_report_is_named,
+    ]
+}
+
+const READY: (u32, u32) = (0, 2);
+const DRAIN: (u32, u32) = (8, 2);
+const MAINT: (u32, u32) = (1, 0);
+
+fn noop_then_apply_then_nothing(haproxy: &Haproxy) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let site = Site::on(&stage);
+    let states = || PUPPET_BACKENDS.map(|backend| stage.puppet.state(backend, "puppet-i0-svc1"));
+    let manifest = "haproxy_server { 'puppet-i0-svc1': ensure => maint }
+        exec { ['true']: path => ['/usr/bin', '/bin'], notify => Haproxy_server['puppet-i0-svc1'] }";
+
+    let out = site.apply(manifest, &["--noop", "--show_diff"], 0).out;
+    assert_says(
+        &out,
+        &[
+            "Haproxy_server[puppet-i0-svc1]: puppet-i0-svc1: would be maint in 6 of 6 backends on 1 of 3 instances",
+            "\n-puppet all_puppet_masters/puppet-i0-svc1 ready weight 1\n",
+            "+puppet all_puppet_masters/puppet-i0-svc1 maint weight 1\n",
+            "/ensure: current_value 'ready', should be 'maint' (noop)",
+        ],
+    );
+    assert!(states() == [READY; 6], "noop has changed something");
+
+    let out = site.apply(manifest, &[], 2).out;
+    assert_says(
+        &out,
+        &[
+            "/ensure: puppet-i0-svc1: maint in 6 of 6 backends on 1 of 3 instances\n",
+            "Haproxy_server[puppet-i0-svc1]: Triggered 'refresh' from 1 event",
+        ],
+    );
+    assert!(!out.contains("\n-puppet"), "a difference without show_diff");
+    assert_says(&site.report(), &["property: ensure previous_value: ready desired_value: maint", "status: success"]);
+    assert!(states() == [MAINT; 6], "not all are in maint");
+
+    let out = site.apply("haproxy_server { 'puppet-i0-svc1': ensure => disabled }", &[], 0).out;
+    assert!(!out.contains("Haproxy_server"), "the second run has something to say:\n{out}");
+
+    site.apply("haproxy_server { 'back': ensure => enabled, server => ['puppet-i0-svc1'] }", &[], 2);
+    assert!(states() == [READY; 6], "not all are back");
+    Ok(())
+}
+
+fn each_resource_fails_alone(haproxy: &Haproxy) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let site = Site::on(&stage);
+    let manifest = "
+        haproxy_server { 'web1': ensure => maint }
+        -> haproxy_server { 'too many':
+          server => ['web2', 'web3'], ensure => maint, guard => { min_available => 1 },
+        }
+        -> notify { 'after the maintenance': }
+        haproxy_server { 'wbe1': ensure => maint }
+        haproxy_server { 'ldap1': ensure => maint, instances => '/nowhere/ldap.sock' }
+        haproxy_server { 'ldap2': ensure => drain, expect => { admin_state => maint } }
+        haproxy_server { 'ldap3': ensure => ready, drain => true }";
+    let errors = [
+        "Haproxy_server[too many]: Could not evaluate: http: the backend web has 2 usable servers and would have 0",
+        "Haproxy_server[wbe1]: Could not evaluate: no selected instance has a server 'wbe1' (did you mean 'web1'?)",
+        "Haproxy_server[ldap1]: Could not evaluate: ldap: the socket /nowhere/ldap.sock does not exist",
+        "Haproxy_server[ldap2]: Could not evaluate: ldap: directory/ldap2 is in ready",
+        "Haproxy_server[ldap3]: Could not evaluate: 'drain' ",
+    ];
+    let run = site.apply(manifest, &[], 6);
+    assert_says(&run.err, &errors);
+    assert!(!run.out.contains("after the maintenance'"), "what depends on a failure was applied:\n{}", run.out);
+    assert_eq!(stage.http.state("web", "web1"), MAINT);
+    for (instance, backend, server) in [
+        (&stage.http, "web", "web2"),
+        (&stage.http, "web", "web3"),
+        (&stage.ldap, "directory", "ldap1"),
+        (&stage.ldap, "directory", "ldap2"),
+    ] {
+        assert_eq!(instance.state(backend, server), READY, "{backend}/{server}");
+    }
+    // Nothing is left to change now, and the failures stay.
+    assert_says(&site.apply(manifest, &["--noop"], 4).err, &errors);
+
+    // A slip in the shape of a value ends the run before it has begun.
+    let run = site.apply("haproxy_server { 'web2': ensure => maint, drain => { timeuot => 3 } }", &[], 1);
+    assert_says(&run.err, &["Parameter drain failed on Haproxy_server[web2]: ", "timeuot"]);
+    Ok(())
+}
+
+fn the_catalogue_may_bring_what_is_needed(haproxy: &Haproxy) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let host = Host::with(stage.instances());
+    let installed = Folder::new();
+    let site = Site::with_path(path_with(installed.path()));
+    let (program, socket) = (installed.join("haproxy_server"), site.folder.join("later.sock"));
+    let server = format!("haproxy_server {{ 'web1': ensure => maint, instances => '{}' }}", socket.display());
+    let link = |name: &str, path: String, target: String| {
+        format!("file {{ '{name}': path => '{path}', ensure => link, target => '{target}' }}\n")
+    };
+
+    let run = site.apply(&server, &[], 4);
+    assert_says(&run.err, &["Could not find a suitable provider for haproxy_server"]);
+
+    // The resource stands first, and waits for the program; the socket has to be there at its turn only.
+    let program = link("program", program.display().to_string(), host.command().display().to_string());
+    let socket = link("socket", socket.display().to_string(), stage.http.address());
+    site.apply(&format!("{server}\n{socket} -> Haproxy_server['web1']\n{program}"), &[], 2);
+    assert_eq!(stage.http.state("web", "web1"), MAINT);
+    Ok(())
+}
+
+fn properties_have_events_of_their_own(haproxy: &Haproxy) -> TestResult {
+    let stage = Stage::start_with(haproxy, "check inter 200ms", |setup| setup);
+    let site = Site::on(&stage);
+    let state_file = stage.folder.join("http.state");
+    let wanted = "server => 'web/web1', weight => '1000%', health => disabled, agent => disabled";
+    let manifest = format!("haproxy_server {{ 'one': {wanted} }}");
+    let run = site.apply(&manifest, &[], 2);
+    assert_says(&run.err, &["Warning: ", "Haproxy_server[one]: http: web/web1: no agent check to set"]);
+    assert_says(
+        &run.out,
+        &[
+            "/weight: weight changed 1 to '1000%' (web/web1: weight 1000%, health checks off, agent checks off in 1 of 1 backend",
+            "/health: health changed 'enabled' to 'disabled' (",
+        ],
+    );
+    assert_eq!(stage.http.row("web", "web1").weight, 10);
+    site.apply(&manifest, &[], 0);
+
+    // Where only the state file differs, the first property stands for it.
+    let manifest = format!(
+        "haproxy_server {{ 'one': {wanted}, ensure => ready, state_file => {{ 'http' => '{}' }} }}",
+        state_file.display()
+    );
+    assert_says(&site.apply(&manifest, &["--noop"], 0).out, &["state file would be written", "(noop)"]);
+    assert!(!state_file.exists(), "noop has written the state file");
+    let run = site.apply(&manifest, &[], 2);
+    assert_says(&run.out, &["/ensure: web/web1: already ready", "state file written"]);
+    assert_says(&fs::read_to_string(&state_file)?, &[" web1 "]);
+    site.apply(&manifest, &[], 0);
+    Ok(())
+}
+
+fn wait_is_asked_in_every_run(haproxy: &Haproxy) -> TestResult {
+    let stage = Stage::start_with(haproxy, "check inter 100ms fall 2 rise 1", |setup| setup);
+    let site = Site::on(&stage);
+    let manifest = "haproxy_server { 'web1': ensure => ready, wait => { timeout => 2 } }";
+    stage.server("web1").set_health(Health::Good);
+    site.apply(manifest, &[], 0);
+    stage.server("web1").set_health(Health::Bad);
+    stage.http.await_state("web", "web1", (0, 0));
+    let run = site.apply(manifest, &[], 4);
+    assert_says(&run.err, &["Could not evaluate: http: web/web1", "it is down"]);
+    site.apply(manifest, &["--noop"], 0);
+
+    // What is recorded without a change is recorded, too.
+    stage.ldap.set_state("directory/ldap1", "maint");
+    site.apply("haproxy_server { 'ldap1': ensure => maint, owner => 'alice' }", &[], 0);
+    let run = site.apply("haproxy_server { 'ldap1': ensure => ready, owner => 'bob' }", &[], 4);
+    assert_says(&run.err, &["Could not evaluate: ldap: directory/ldap1 was taken out by alice"]);
+    site.apply("haproxy_server { 'ldap1': ensure => ready, owner => 'alice' }", &[], 2);
+    assert_eq!(stage.ldap.row("directory", "ldap1").admin, 0);
+    Ok(())
+}
+
+fn resource_lists_and_sets(haproxy: &Haproxy) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let site = Site::on(&stage);
+    let resource = |words: &[&str]| tool::run(site.puppet("resource").arg("haproxy_server").args(words));
+
+    let out = resource(&["web1", "ensure=drain", "weight=200%", "backend=web"]).ended_with(0).out;
+    assert_says(&out, &["/ensure: web1: drain, weight 200% in 1 of 1 backend", "=> 'drain'"]);
+    assert_eq!(stage.http.state("web", "web1"), DRAIN);
+
+    let out = resource(&[]).ended_with(0).out;
+    assert_eq!(out.matches("haproxy_server {").count(), 3 + 3 + 6 * 3, "{out}");
+    let out = out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_says(
+        &out,
+        &[
+            "haproxy_server { 'all_puppet_masters/puppet-i0-svc1': ensure => 'ready', operational_state => 'running',",
+            "haproxy_server { 'web/web1': ensure => 'drain', operational_state => 'running',",
+        ],
+    );
+
+    let run = resource(&["web9", "ensure=maint"]);
+    assert_says(&run.err, &["Could not evaluate: no selected instance has a server 'web9'"]);
+
+    // What nothing is wanted of is looked at, and noted.
+    site.apply("haproxy_server { 'web2': audit => 'ensure' }", &[], 0);
+    stage.http.set_state("web/web2", "maint");
+    let out = site.apply("haproxy_server { 'web2': audit => 'ensure' }", &[], 0).out;
+    assert_says(&out, &["/ensure: audit change: previously recorded value 'ready' has been changed to 'maint'"]);
+    Ok(())
+}
+
+/// A program that notes each request, and says that all is as wanted.
+const RECORDER: &str = r#"#!/bin/sh
+cat >> requests; echo >> requests
+echo '{"changed": false, "failed": false, "msg": "noted", "servers": [], "instances": [], "warnings": []}'
+"#;
+
+fn every_parameter_arrives_as_it_was_given(_: &Haproxy) -> TestResult {
+    let bin = Folder::new();
+    let site = Site::with_path(path_with(bin.path()));
+    let requests = bin.join("requests");
+    super::site::script(&bin, "haproxy_server", &RECORDER.replace("requests", &requests.display().to_string()));
+    site.apply(
+        "haproxy_server { 'all of it':
+          ensure            => disable,
+          server            => ['web1', 'app*/web[2-3]', 7],
+          backend           => 'app*',
+          instances         => ['http', { name => 'ldap', socket => '/run/haproxy/ldap.sock' }],
+          weight            => 100,
+          health            => enabled,
+          agent             => disabled,
+          drain             => { timeout => 1.5, on_timeout => rollback },
+          shutdown_sessions => true,
+          wait              => { timeout => 60, stable => 0 },
+          guard             => { min_available => '50%' },
+          expect            => { admin_state => ready },
+          on_missing        => elsewhere_ok,
+          on_unreachable    => skip,
+          on_failure        => rollback,
+          state_file        => { 'http' => '/var/lib/haproxy/http.state' },
+          owner             => 'Jörg \"J\" O\\'Neil',
+          reason            => \"new disk; 100% \\u2028\",
+          expires           => '+2h',
+          ignore_owner      => false,
+          lock_timeout      => 0,
+          timeout           => 2.5,
+          noop              => true,
+          show_diff         => false,
+        }
+        haproxy_server { 'web2': ensure => ready, drain => false, wait => true, noop => true }",
+        &[],
+        0,
+    );
+    let requests = fs::read_to_string(requests)?;
+    let requests: Vec<Value> = requests.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let all = json!({
+        "server": ["web1", "app*/web[2-3]", 7], "state": "maint", "backend": "app*",
+        "instances": ["http", {"name": "ldap", "socket": "/run/haproxy/ldap.sock"}],
+        "weight": 100, "health": "enabled", "agent": "disabled",
+        "drain": {"timeout": 1.5, "on_timeout": "rollback"}, "shutdown_sessions": true,
+        "wait": {"timeout": 60, "stable": 0}, "guard": {"min_available": "50%"}, "expect": {"admin_state": "ready"},
+        "on_missing": "elsewhere_ok", "on_unreachable": "skip", "on_failure": "rollback",
+        "state_file": {"http": "/var/lib/haproxy/http.state"}, "owner": "Jörg \"J\" O'Neil",
+        "reason": "new disk; 100% \u{2028}", "expires": "+2h", "ignore_owner": false, "lock_timeout": 0,
+        "timeout": 2.5, "dry_run": true, "diff": false,
+    });
+    let two = json!({
+        "server": "web2", "state": "ready", "drain": false, "wait": true, "dry_run": true, "diff": false,
+    });
+    assert_eq!(requests, [all.clone(), two]);
+    // The published schema takes it, and has nothing that is not given here.
+    Program::request(&all);
+    let schema: Value = serde_json::from_str(&fs::read_to_string(repository().join("schema/request.schema.json"))?)?;
+    let names = |object: &Value| object.as_object().expect("an object").keys().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(names(&all), names(&schema["properties"]));
+    Ok(())
+}
+
+fn a_program_that_gives_no_report_is_named(_: &Haproxy) -> TestResult {
+    let bin = Folder::new();
+    let site = Site::with_path(path_with(bin.path()));
+    let manifest = "haproxy_server { 'web1': ensure => maint }";
+    for (text, sentence) in [
+        ("#!/bin/sh\necho 'no such library' >&2; exit 127\n", "gave no report (exit code 127): no such library"),
+        ("#!/bin/sh\ncat >/dev/null; echo '{\"changed\": tr'\n", "gave no report (exit code 0): {\"changed\": tr"),
+        ("#!/nowhere/sh\n", "cannot be run: No such file or directory"),
+    ] {
+        let program = super::site::script(&bin, "haproxy_server", text);
+        let run = site.apply(manifest, &[], 4);
+        assert_says(&run.err, &["Could not evaluate: ", &program.display().to_string(), sentence]);
+        assert!(!run.err.contains(".rb:"), "a trace of Ruby:\n{}", run.err);
+    }
+    Ok(())
+}
