@@ -102,7 +102,7 @@ enum Objects {
     Flat,
 }
 
-const ADAPTERS: [Adapter; 2] = [
+const ADAPTERS: [Adapter; 3] = [
     Adapter {
         page: "modules/milkcheck/README.md",
         renamed: &[("timeout", "instance_timeout")],
@@ -112,6 +112,13 @@ const ADAPTERS: [Adapter; 2] = [
             ("instances", "The file has the name of the service."),
         ],
         objects: Objects::Flat,
+    },
+    Adapter {
+        page: "modules/puppet/README.md",
+        renamed: &[("state", "ensure")],
+        left_out: &["dry_run", "diff"],
+        notes: &[("server", "The title where it is missing.")],
+        objects: Objects::Whole,
     },
     Adapter {
         page: "modules/salt/README.md",
