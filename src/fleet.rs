@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::exclusion::Exclusion;
 use crate::interrupt::Interrupt;
 use crate::observe::Server;
+use crate::plan::Decision;
 use crate::request::Change;
 use crate::runtime::parse::StatRow;
 use crate::side_by_side::side_by_side;
@@ -57,7 +58,19 @@ impl Fleet<'_> {
             let goals: Goals<'_> = &|server: &Server| goals(index, server);
             managed.carry_out(goals, Direction::Forward);
         };
-        side_by_side(self.managed.iter_mut().enumerate(), work).into_iter().collect()
+        // Those that are as wanted already have nothing to wait for.
+        let is_busy = |(index, managed): &mut (usize, &mut Managed<'_>)| {
+            if managed.error.is_some() {
+                return false;
+            }
+            managed.plan(&|server: &Server| goals(*index, server));
+            managed.planned.iter().any(|planned| matches!(planned.decision, Decision::Change(_)))
+        };
+        let all = self.managed.iter_mut().enumerate();
+        let (busy, idle): (Vec<_>, Vec<_>) =
+            all.map(|mut one| (is_busy(&mut one), one)).partition(|(is_busy, _)| *is_busy);
+        idle.into_iter().for_each(|(_, one)| work(one));
+        side_by_side(busy, |(_, one)| work(one)).into_iter().collect()
     }
 
     /// Takes the lock on all instances, if it is not held; tells whether others could do something before.

@@ -189,7 +189,6 @@ pub fn shortfall(change: &Change, server: &Server) -> Option<Error> {
     if server.is_in_disabled_backend() {
         return None;
     }
-    let name = server.full_name();
     if let Some(wanted) = change.state {
         if let Some(error) = unreachable(wanted, server, server.flags).filter(|_| server.flags.forced() == Some(wanted))
         {
@@ -201,7 +200,8 @@ pub fn shortfall(change: &Change, server: &Server) -> Option<Error> {
             } else {
                 "somebody else has set it in the meantime; find out who, and run this again"
             };
-            let msg = format!("{name} was set to {wanted}, but was read back in {}: {why}", server.flags.effective());
+            let is = server.flags.effective();
+            let msg = format!("{} was set to {wanted}, but was read back in {is}: {why}", server.full_name());
             return Some(Error::new(ErrorKind::Overridden, msg).on_server(&server.backend, &server.server));
         }
     }
@@ -218,7 +218,10 @@ pub fn shortfall(change: &Change, server: &Server) -> Option<Error> {
     } else {
         return None;
     };
-    Some(Error::new(ErrorKind::Overridden, format!("{name} {what}")).on_server(&server.backend, &server.server))
+    Some(
+        Error::new(ErrorKind::Overridden, format!("{} {what}", server.full_name()))
+            .on_server(&server.backend, &server.server),
+    )
 }
 
 /// What it means that a server is ready although its configuration disables it.

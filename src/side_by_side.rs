@@ -1,37 +1,45 @@
 //! Does the same thing with several instances at once, so that a run takes as long as its slowest instance.
 
+use std::sync::Mutex;
+
 use crate::error::{Error, ErrorKind, Result};
 
-/// How many instances are worked on at a time.
-const AT_ONCE: usize = 64;
+/// How many instances are worked on at a time: most of it is waiting for HAProxy, and a thread costs as much as a small
+/// HAProxy's answer.
+const AT_ONCE: usize = 8;
 
-/// Calls `work` with every item, on a thread each but for the last, and returns the results in the order of the items.
+/// Calls `work` with every item, several at a time, and returns the results in the order of the items.
 pub fn side_by_side<T: Send, R: Send>(
     items: impl IntoIterator<Item = T>,
     work: impl Fn(T) -> R + Sync,
 ) -> Vec<Result<R>> {
-    let mut items: Vec<T> = items.into_iter().collect();
-    let mut results = Vec::with_capacity(items.len());
-    while !items.is_empty() {
-        let rest = items.split_off(items.len().min(AT_ONCE));
-        results.extend(at_once(std::mem::replace(&mut items, rest), &work));
-    }
-    results
-}
-
-/// Works on all items at the same time.
-fn at_once<T: Send, R: Send>(mut items: Vec<T>, work: &(impl Fn(T) -> R + Sync)) -> Vec<Result<R>> {
-    let Some(last) = items.pop() else { return Vec::new() };
+    let items: Vec<T> = items.into_iter().collect();
+    let results: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::new(None)).collect();
+    let threads = items.len().min(AT_ONCE);
+    let queue = Mutex::new(items.into_iter().zip(&results));
+    // Who is done takes the next item, so that a slow instance holds up no other one.
+    let take = || queue.lock().ok()?.next();
+    let run = || {
+        while let Some((item, slot)) = take() {
+            let result = work(item);
+            if let Ok(mut slot) = slot.lock() {
+                *slot = Some(result);
+            }
+        }
+    };
     std::thread::scope(|scope| {
-        let start = |item| std::thread::Builder::new().spawn_scoped(scope, move || work(item));
-        let threads: Vec<_> = items.into_iter().map(start).collect();
-        let join = |thread: std::io::Result<std::thread::ScopedJoinHandle<'_, R>>| {
-            let thread = thread.map_err(|error| internal(&format!("cannot start a thread: {error}")))?;
-            thread.join().map_err(|_| internal("a thread has failed"))
-        };
-        let last = work(last);
-        threads.into_iter().map(join).chain([Ok(last)]).collect()
-    })
+        // One of them is this thread. Where no other can be started, it does all of it.
+        let start = |_| std::thread::Builder::new().spawn_scoped(scope, run).ok();
+        let started: Vec<_> = (1..threads).filter_map(start).collect();
+        run();
+        for thread in started {
+            // What it has left undone has no result.
+            let _ = thread.join();
+        }
+    });
+    drop(queue);
+    let result = |slot: Mutex<Option<R>>| slot.into_inner().ok().flatten();
+    results.into_iter().map(|slot| result(slot).ok_or_else(|| internal("a thread has failed"))).collect()
 }
 
 fn internal(what: &str) -> Error {

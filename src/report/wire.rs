@@ -263,11 +263,11 @@ struct Ascii;
 impl Formatter for Ascii {
     fn write_string_fragment<W: Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
         // Nearly every one is plain, and there are many of them.
-        if fragment.bytes().fold(true, |is_plain, byte| is_plain & (byte < 0x7f)) {
+        if fragment.is_ascii() {
             return writer.write_all(fragment.as_bytes());
         }
         let mut rest = fragment;
-        while let Some(start) = rest.find(|sign: char| !sign.is_ascii() || sign == '\x7f') {
+        while let Some(start) = rest.find(|sign: char| !sign.is_ascii()) {
             let (plain, other) = rest.split_at(start);
             writer.write_all(plain.as_bytes())?;
             let Some(sign) = other.chars().next() else { return Ok(()) };

@@ -85,6 +85,8 @@ const STAT: &str = "show stat";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateHeader {
     count: usize,
+    /// How many of the first columns hold what is read of a row that is not wanted.
+    first: usize,
     be_id: usize,
     be_name: usize,
     srv_id: usize,
@@ -162,8 +164,9 @@ impl StateHeader {
         let find = |column: &'static str| {
             names.iter().position(|name| *name == column.as_bytes()).ok_or_else(|| missing(column))
         };
-        let header = Self {
+        let mut header = Self {
             count: names.len(),
+            first: 0,
             be_id: find("be_id")?,
             be_name: find("be_name")?,
             srv_id: find("srv_id")?,
@@ -178,6 +181,15 @@ impl StateHeader {
             srv_fqdn: find("srv_fqdn")?,
             srv_port: find("srv_port")?,
         };
+        let always = [
+            header.be_id,
+            header.be_name,
+            header.srv_name,
+            header.srv_op_state,
+            header.srv_admin_state,
+            header.srv_uweight,
+        ];
+        header.first = always.into_iter().max().map_or(0, |last| last + 1);
         if !(FEWEST_COLUMNS..=MOST_COLUMNS).contains(&names.len()) {
             return Err(missing("srvrecord"));
         }
@@ -194,18 +206,16 @@ impl StateHeader {
         line: &'a [u8],
         wanted: impl FnOnce(u32, &[u8], &[u8]) -> bool,
     ) -> Result<AnyRow<'a>, ParseError> {
-        let mut columns: [&[u8]; MOST_COLUMNS] = [&[]; MOST_COLUMNS];
-        let mut found = 0;
-        // Values are so short that looking at each byte is faster than searching for the next space.
-        for column in line.split(is_space) {
-            if let Some(slot) = columns.get_mut(found) {
-                *slot = column;
-            }
-            found += 1;
-        }
+        let found = line.iter().filter(|byte| is_space(byte)).count() + 1;
         if found != self.count {
             let line = excerpt(line, SHOWN);
             return Err(ParseError::Count { command: STATE, found, expected: self.count, line });
+        }
+        // Most rows are not wanted, and then only the first columns are looked at.
+        let mut columns: [&[u8]; MOST_COLUMNS] = [&[]; MOST_COLUMNS];
+        let mut values = line.split(is_space);
+        for (slot, value) in columns.iter_mut().zip(values.by_ref().take(self.first)) {
+            *slot = value;
         }
         let row = Row { command: STATE, columns: &columns, line };
         let backend_id = row.number(self.be_id, "be_id")?;
@@ -218,6 +228,10 @@ impl StateHeader {
                 && weight.is_some_and(|weight| weight > 0);
             return Ok(AnyRow::Other { is_usable });
         }
+        for (slot, value) in columns.iter_mut().skip(self.first).zip(values) {
+            *slot = value;
+        }
+        let row = Row { command: STATE, columns: &columns, line };
         let operational = row.number(self.srv_op_state, "srv_op_state")?;
         Ok(AnyRow::Wanted(StateRow {
             backend_id,
