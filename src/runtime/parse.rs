@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 
 use crate::error::excerpt;
 use crate::state::{AdminFlags, AdminState, OperationalState};
@@ -206,7 +206,7 @@ impl StateHeader {
         line: &'a [u8],
         wanted: impl FnOnce(u32, &[u8], &[u8]) -> bool,
     ) -> Result<AnyRow<'a>, ParseError> {
-        let found = line.iter().filter(|byte| is_space(byte)).count() + 1;
+        let found = memchr_iter(b' ', line).count() + 1;
         if found != self.count {
             let line = excerpt(line, SHOWN);
             return Err(ParseError::Count { command: STATE, found, expected: self.count, line });
