@@ -1,0 +1,562 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the haproxy_server authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# The documentation only: the action plugin of this name does the work, so that the target needs no Python.
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: haproxy_server
+short_description: Take HAProxy backend servers out of service, and put them back
+version_added: 1.0.0
+description:
+  - Sets servers to C(ready), C(drain) or C(maint), and their weights and checks, in all backends of all HAProxy instances of
+    the target, over their stats sockets.
+  - What is as wanted already is not touched. What is reported was read back from HAProxy after the change.
+  - Everything is looked at and planned on all instances of the target before anything is changed. A wrong name, an instance
+    that does not answer or a missing right fails the task with nothing changed.
+  - A task with none of O(state), O(weight), O(health) and O(agent) is a status, which changes nothing.
+author:
+  - The haproxy_server authors (!UNKNOWN)
+requirements:
+  - The program haproxy_server on the target. Where it is missing or too old, the one for the target's architecture is sent
+    from the controller, if it is there (O(executables)). The target needs no Python.
+  - HAProxy 2.2 or later with a stats socket of level C(admin) on the target.
+extends_documentation_fragment:
+  - action_common_attributes
+  - action_common_attributes.conn
+  - action_common_attributes.flow
+attributes:
+  action:
+    support: full
+  async:
+    support: none
+    details: Asynchronous tasks need Python on the target. A task lasts as long as O(drain) and O(wait) say.
+  become:
+    support: full
+  bypass_host_loop:
+    support: none
+  check_mode:
+    support: full
+    details: Plans and reports exactly what a run would do, and sends nothing that changes anything.
+  connection:
+    support: full
+  delegation:
+    support: full
+  diff_mode:
+    support: full
+    details: A line for each server, before and after.
+  platform:
+    support: full
+    platforms: linux
+options:
+  server:
+    description:
+      - The servers, as names, as C(backend/server), or as patterns of C(*), C(?) and C([...]) on each side of at most one
+        C(/).
+      - Required with any change. A status without it is about all servers.
+    type: list
+    elements: str
+    aliases: [host]
+  state:
+    description:
+      - The wanted administrative state.
+      - V(ready) takes traffic. V(drain) takes only the traffic of its persistence clients. V(maint) takes none.
+      - V(enabled) and V(enable) are other words for V(ready), V(disabled) and V(disable) for V(maint).
+    type: str
+    choices: [ready, drain, maint, enabled, enable, disabled, disable]
+  backend:
+    description:
+      - The backends in which servers are looked for, as names or patterns. All of them by default.
+    type: list
+    elements: str
+  instances:
+    description:
+      - The HAProxy instances of the target, each as the name of one that is discovered, as the address of a stats socket in
+        HAProxy's notation (C(/path), C(unix@/path), C(abns@name), C(ipv4@127.0.0.1:9999), C(ipv6@[::1]:9999)), or as a
+        dictionary of C(name) and C(socket).
+      - All that are discovered by default.
+    type: list
+    elements: raw
+    aliases: [socket]
+  weight:
+    description:
+      - The wanted weight, from V(0) to V(256), or a share of the configured weight as in V(50%).
+      - A server of weight V(0) takes no new traffic but that of its persistence clients.
+    type: str
+  health:
+    description:
+      - Whether health checks of the servers run, V(enabled), or are paused, V(disabled). Left as they are by default.
+      - A server that has none is left as it is, with a warning.
+    type: str
+    choices: [enabled, disabled]
+  agent:
+    description:
+      - Whether agent checks of the servers run, V(enabled), or are paused, V(disabled), so that an agent does not set the
+        state back. Left as they are by default.
+      - A server that has none is left as it is, with a warning.
+    type: str
+    choices: [enabled, disabled]
+  drain:
+    description:
+      - With O(state=maint), drains the servers first, in all backends of all instances at once and under one deadline.
+      - Each goes to C(maint) as soon as it has no session and no queued request left. An idle keep-alive connection is no
+        session. A server that is down goes there at once, one that is in C(maint) stays there.
+      - V(true) stands for the defaults of all its keys.
+    type: dict
+    suboptions:
+      timeout:
+        description:
+          - The longest that sessions are waited for, in seconds, from V(0) (they are looked at once) to V(86400).
+        type: float
+        default: 300
+      on_timeout:
+        description:
+          - What happens to servers that have sessions then.
+          - With V(fail) they stay in C(drain), and the task fails.
+          - With V(rollback) they are set back, and so is all else that the task has changed. The task fails.
+          - With V(maint) they go to C(maint), with a warning, and their sessions go on.
+          - With V(shutdown) they go to C(maint) and their sessions are ended, with a warning.
+        type: str
+        choices: [fail, rollback, maint, shutdown]
+        default: fail
+  shutdown_sessions:
+    description:
+      - With O(state=maint), ends the sessions that are left after the change, again until none is left or the time is over
+        (that of O(drain), else that of O(wait), else O(timeout)), which fails.
+      - Clients see their connections cut.
+    type: bool
+    default: false
+  wait:
+    description:
+      - Waits after the change of O(state).
+      - After V(ready), until each server takes traffic. Its check has passed since the change, its weight is above 0, and
+        slowstart is over. A server without a check, or with a paused one, counts at once.
+      - After V(drain) and V(maint), until no session is left.
+      - V(true) stands for the defaults of all its keys.
+    type: dict
+    suboptions:
+      timeout:
+        description:
+          - The longest wait, in seconds, from V(0) to V(86400).
+        type: float
+        default: 60
+      stable:
+        description:
+          - After V(ready), how long a server must have taken traffic on end, in seconds, from V(0) to V(86400).
+        type: float
+        default: 0
+  guard:
+    description:
+      - Refuses, before anything is changed on the target, a change that leaves a backend with too few usable servers.
+      - Usable is a server that is ready, running or starting, and has a weight above 0. Backup servers count only where no
+        other is usable, and then as one.
+    type: dict
+    suboptions:
+      min_available:
+        description:
+          - The fewest usable servers of a backend, as a number from V(0) to V(1000000), or as a share from V(0%) to V(100%)
+            of its servers that the configuration does not disable, rounded up.
+        type: str
+        required: true
+  expect:
+    description:
+      - Refuses, before anything is changed on the target, a change while a matched server is in another state.
+      - It is the state before the change, so that a second run of the task may fail.
+    type: dict
+    suboptions:
+      admin_state:
+        description:
+          - The effective administrative state of every matched server.
+        type: str
+        choices: [ready, drain, maint, enabled, enable, disabled, disable]
+        required: true
+  on_failure:
+    description:
+      - What happens to what the task has changed on the target when a later part of it fails. With V(rollback) it is set
+        back. What somebody else has changed meanwhile is left alone.
+    type: str
+    choices: [keep, rollback]
+    default: keep
+  state_file:
+    description:
+      - Keeps HAProxy's server-state file in step with the state of the servers, so that a reload keeps it.
+      - The absolute path of the file on the target, where one instance is asked, or a dictionary of instance names and paths.
+      - Give it with every change. The configuration must load the file (C(server-state-file) and
+        C(load-server-state-from-file)).
+    type: raw
+  owner:
+    description:
+      - Who takes the servers out, or puts them back, in at most 200 characters.
+      - Recorded on the target with V(drain) and V(maint). V(ready) is refused where another owner is recorded, or any where
+        this is missing.
+    type: str
+  reason:
+    description:
+      - Why the servers are taken out, in at most 200 characters. Recorded with V(drain) and V(maint), and shown in a status.
+    type: str
+  expires:
+    description:
+      - Until when the servers are to be out, with V(drain) and V(maint), as a time in RFC 3339 with its offset, or as V(+2h)
+        (units s, m, h, d and w).
+      - After it V(ready) is no longer refused. Nothing puts the servers back by itself.
+    type: str
+  ignore_owner:
+    description:
+      - With O(state=ready), puts servers back although another owner is recorded.
+    type: bool
+    default: false
+  lock_timeout:
+    description:
+      - The longest wait for another run that changes servers of the same HAProxy, in seconds, from V(0) (one try) to
+        V(86400).
+    type: float
+    default: 60
+  on_missing:
+    description:
+      - What it means that a listed server or backend matches nothing.
+      - With V(fail) it is an error where no selected instance has it, with V(fail_each) where one of them lacks it, and with
+        V(elsewhere_ok) where no instance of the target has it, selected or not. With V(ignore) it is never an error.
+    type: str
+    choices: [fail, fail_each, elsewhere_ok, ignore]
+    default: fail
+  on_unreachable:
+    description:
+      - What it means that an instance cannot be asked. With V(fail) it is an error, and nothing is changed anywhere on the
+        target. With V(skip) it is a warning, and the other instances are managed.
+    type: str
+    choices: [fail, skip]
+    default: fail
+  timeout:
+    description:
+      - The longest that one instance may take to answer, in seconds, more than V(0) and at most V(86400).
+    type: float
+    default: 10
+  executable:
+    description:
+      - The program on the target, as a name that is looked up in C(PATH), or as a path.
+    type: str
+    default: haproxy_server
+  executables:
+    description:
+      - A folder on the controller with the program for each architecture, as in C(x86_64/haproxy_server) or
+        C(aarch64/haproxy_server), in the words of C(uname -m). It is looked up like the source of a copy.
+      - Used only where O(executable) is missing on the target or too old. The program is sent for the task, and goes with it.
+      - The folder C(files) of this collection by default.
+    type: path
+seealso:
+  - name: From community.general.haproxy
+    description: Option by option, in the README of this collection.
+    link: https://docs.ansible.com/ansible/latest/collections/community/general/haproxy_module.html
+"""
+
+EXAMPLES = r"""
+- name: Take web1 out of service, in all backends of all instances
+  lbops.haproxy.haproxy_server:
+    server: web1
+    state: maint
+  become: true
+
+- name: Let web1 finish its sessions first, and keep half of each backend in service
+  lbops.haproxy.haproxy_server:
+    server: web1
+    state: maint
+    drain:
+      timeout: 300
+      on_timeout: shutdown
+    guard:
+      min_available: 50%
+    on_failure: rollback
+    owner: alice
+    reason: new disk
+    expires: +2h
+  become: true
+
+- name: Put web1 back, and wait until it has taken traffic for 5 seconds
+  lbops.haproxy.haproxy_server:
+    server: web1
+    state: ready
+    wait:
+      timeout: 120
+      stable: 5
+    owner: alice
+  become: true
+
+- name: Set the weight of the servers web2 and web3 of two backends, on one instance
+  lbops.haproxy.haproxy_server:
+    server: [web2, web3]
+    backend: [app, static]
+    instances: http
+    weight: 50%
+  become: true
+
+- name: Look at all servers of all instances
+  lbops.haproxy.haproxy_server:
+  become: true
+  register: haproxy
+
+- name: Name those that are not in service
+  ansible.builtin.debug:
+    msg: "{{ haproxy.servers | rejectattr('ok') | map(attribute='server') | unique }}"
+"""
+
+RETURN = r"""
+changed:
+  description: Whether the administrative state, the weight or the checks of a server or a server-state file was changed, or
+    would be in check mode.
+  returned: always
+  type: bool
+dry_run:
+  description: Whether this was check mode, in which nothing is changed.
+  returned: when the program has run
+  type: bool
+msg:
+  description: What was done or what failed, in one sentence.
+  returned: always
+  type: str
+  sample: "web1: maint in 1 of 1 backend on 1 of 3 instances"
+state:
+  description: The administrative state that was asked for.
+  returned: with O(state)
+  type: str
+  sample: maint
+ok:
+  description: Whether every matched server is ready and takes traffic.
+  returned: in a status
+  type: bool
+servers:
+  description: Every matched server, instances as asked for, servers as HAProxy lists them.
+  returned: when the program has run
+  type: list
+  elements: dict
+  contains:
+    instance:
+      description: The instance that it is on.
+      returned: always
+      type: str
+      sample: http
+    backend:
+      description: The backend that it is in.
+      returned: always
+      type: str
+      sample: web
+    server:
+      description: The server.
+      returned: always
+      type: str
+      sample: web1
+    address:
+      description: Its address and port, or V(-) where HAProxy knows none.
+      returned: always
+      type: str
+      sample: 192.0.2.1:8080
+    changed:
+      description: Whether it was changed, or would be in check mode. V(false) where it was set back.
+      returned: always
+      type: bool
+    failed:
+      description: Whether it is not as wanted.
+      returned: always
+      type: bool
+    before:
+      description: How it was before the task.
+      returned: always
+      type: dict
+      contains: &state
+        admin_state:
+          description: The effective administrative state, V(ready), V(drain) or V(maint).
+          returned: always
+          type: str
+          sample: ready
+        operational_state:
+          description: What the checks make of it, V(stopped), V(starting), V(running) or V(stopping).
+          returned: always
+          type: str
+          sample: running
+        weight:
+          description: The weight that is in force.
+          returned: always
+          type: int
+          sample: 1
+        reasons:
+          description: What makes the administrative state what it is, V(forced), V(config), V(inherited) or V(dns).
+          returned: always
+          type: list
+          elements: str
+          sample: []
+        admin_flags:
+          description: HAProxy's own mask of administrative flags.
+          returned: always
+          type: int
+          sample: 0
+    after:
+      description: How it was read back, or how it would be in check mode. V(null) where it could not be read back.
+      returned: always
+      type: dict
+      contains: *state
+    commands:
+      description: The commands that were sent to HAProxy for it, or would be in check mode.
+      returned: always
+      type: list
+      elements: str
+      sample: ["set server web/web1 state maint"]
+    rolled_back:
+      description: Whether the task has set it back to what it was before.
+      returned: where it has
+      type: bool
+    error:
+      description: Why it is not as wanted.
+      returned: where it failed
+      type: dict
+      contains: &error
+        kind:
+          description: What went wrong, as a stable word, as in V(guard_refused) or V(not_drained).
+          returned: always
+          type: str
+          sample: not_drained
+        msg:
+          description: What happened, where, and what to do about it, in one sentence.
+          returned: always
+          type: str
+        instance:
+          description: The instance that it happened on.
+          returned: where there is one
+          type: str
+        backend:
+          description: The backend that it happened on.
+          returned: where there is one
+          type: str
+        server:
+          description: The server that it happened on.
+          returned: where there is one
+          type: str
+        retryable:
+          description: Whether the same task may succeed later by itself.
+          returned: always
+          type: bool
+    sessions:
+      description: Its sessions when they were last seen.
+      returned: in a status, and where sessions were waited for
+      type: int
+    queue:
+      description: The requests in its queue when they were last seen.
+      returned: in a status, and where sessions were waited for
+      type: int
+    ok:
+      description: Whether it is ready and takes traffic.
+      returned: in a status
+      type: bool
+    check:
+      description: What its last health check found, in HAProxy's words.
+      returned: in a status, with checks
+      type: str
+      sample: L7OK
+    tracks:
+      description: The server that it tracks, as C(backend/server).
+      returned: in a status, where it does
+      type: str
+    owner:
+      description: Who has taken it out.
+      returned: in a status, where that was recorded
+      type: str
+    reason:
+      description: Why it was taken out.
+      returned: in a status, where that was recorded
+      type: str
+    expires:
+      description: Until when it was to be out.
+      returned: in a status, where that was recorded
+      type: str
+    expired:
+      description: Whether that time is over.
+      returned: in a status, with C(expires)
+      type: bool
+instances:
+  description: Every instance that was asked.
+  returned: when the program has run
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Its name.
+      returned: always
+      type: str
+      sample: http
+    socket:
+      description: The address of the socket that it was asked at, in HAProxy's notation.
+      returned: always
+      type: str
+      sample: /run/haproxy/http.sock
+    version:
+      description: The version of its HAProxy.
+      returned: where it answered
+      type: str
+      sample: 3.2.4
+    pid:
+      description: The id of the process that answered last.
+      returned: where one did
+      type: int
+    changed:
+      description: Whether a server on it or its server-state file was changed, or would be in check mode.
+      returned: always
+      type: bool
+    failed:
+      description: Whether it, or a server on it, failed.
+      returned: always
+      type: bool
+    matched:
+      description: How many of its servers matched.
+      returned: always
+      type: int
+    state_file:
+      description: Its server-state file.
+      returned: with O(state_file)
+      type: dict
+      contains:
+        path:
+          description: Its path.
+          returned: always
+          type: str
+        changed:
+          description: Whether it was written, or would be in check mode.
+          returned: always
+          type: bool
+    error:
+      description: Why it could not be managed.
+      returned: where it failed
+      type: dict
+      contains: *error
+warnings:
+  description: What is worth knowing although it is no failure.
+  returned: when the program has run
+  type: list
+  elements: str
+diff:
+  description: The servers before and after, a line each.
+  returned: in diff mode
+  type: dict
+  contains:
+    before:
+      description: A line for each server, as it was.
+      returned: always
+      type: str
+    after:
+      description: A line for each server, as it is, or would be.
+      returned: always
+      type: str
+    before_header:
+      description: The servers that were asked for.
+      returned: always
+      type: str
+    after_header:
+      description: The same.
+      returned: always
+      type: str
+error:
+  description: The first failure.
+  returned: when the program has run and failed
+  type: dict
+  contains: *error
+"""
