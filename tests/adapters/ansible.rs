@@ -2,6 +2,14 @@
 
 use crate::support::Test;
 
+mod become_and_ssh;
+mod collection;
+mod controller;
+mod page;
+mod rolling;
+mod sshd;
+mod task;
+
 pub(crate) fn tests() -> Vec<Test> {
-    Vec::new()
+    [become_and_ssh::tests(), collection::tests(), page::tests(), rolling::tests(), task::tests()].concat()
 }

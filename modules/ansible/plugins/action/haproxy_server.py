@@ -212,13 +212,13 @@ def failure(sentence):
 
 def checked(arguments, action):
     """The options of the task in their types, without those that it leaves out."""
-    arguments = dict(arguments)
+    arguments = given(arguments)
     for name, advice in REFUSED.items():
         if name in arguments:
             raise BadTask("'%s' is no option of haproxy_server. %s" % (name, advice))
     for name, option in ARGUMENT_SPEC.items():
         for alias in option.get("aliases", []):
-            if arguments.get(name) is not None and arguments.get(alias) is not None:
+            if name in arguments and alias in arguments:
                 raise BadTask("'%s' and '%s' are the same option: give one of them" % (name, alias))
     for name in ("health", "agent"):
         if flag(arguments.get(name)) is not None:
@@ -230,6 +230,7 @@ def checked(arguments, action):
         wanted = flag(arguments.get(name))
         if wanted is not None:
             arguments[name] = {} if wanted else None
+    arguments = given(arguments)
 
     outcome = ArgumentSpecValidator(ARGUMENT_SPEC).validate(arguments)
     if outcome.errors.errors:
@@ -237,19 +238,21 @@ def checked(arguments, action):
         if isinstance(outcome.errors[0], UnsupportedError):
             sentence = "Unsupported parameters for (%s) module: %s" % (action, sentence)
         raise BadTask(sentence)
+    # Not the aliases, which stand beside the names that they were taken for.
     return given(dict((name, outcome.validated_parameters.get(name)) for name in ARGUMENT_SPEC))
 
 
 def request_of(options):
-    request = dict((name, value) for name, value in options.items() if name not in OWN_OPTIONS)
-    for name in ("drain", "wait", "guard", "expect"):
-        if name in request:
-            request[name] = given(request[name])
-    return request
+    return dict((name, value) for name, value in options.items() if name not in OWN_OPTIONS)
 
 
-def given(options):
-    return dict((name, value) for name, value in options.items() if value is not None)
+def given(value):
+    """The same without what is null, at any depth: null is the same as leaving it out."""
+    if isinstance(value, dict):
+        return dict((name, given(each)) for name, each in value.items() if each is not None)
+    if isinstance(value, list):
+        return [given(each) for each in value if each is not None]
+    return value
 
 
 def flag(value):

@@ -1,0 +1,140 @@
+//! Targets that are reached over SSH, and other users.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use super::controller::{Controller, VERSIONS, play};
+use super::sshd::Sshd;
+use crate::support::program::copy_program;
+use crate::support::{Folder, Haproxy, Stage, Test, TestResult, tests};
+use crate::tool::run;
+
+pub(crate) fn tests() -> Vec<Test> {
+    tests![a_target_needs_no_python_and_one_command, become_works_with_and_without_a_terminal]
+}
+
+/// A folder for `PATH` with the program, and with what a shell needs, and no Python.
+fn bare_target() -> Folder {
+    let folder = Folder::new();
+    copy_program(&folder.join("haproxy_server"));
+    for command in ["sh", "bash", "cat", "chmod", "echo", "mkdir", "rm", "sleep", "su", "sudo", "uname"] {
+        for place in ["/usr/bin", "/bin"] {
+            let path = format!("{place}/{command}");
+            if fs::exists(&path).unwrap_or(false) && !folder.join(command).exists() {
+                symlink(&path, folder.join(command)).expect("a link");
+            }
+        }
+    }
+    folder
+}
+
+fn a_target_needs_no_python_and_one_command(haproxy: &Haproxy) -> TestResult {
+    const TASKS: &str = r#"
+- name: One command
+  lbops.haproxy.haproxy_server: {server: web1, state: maint}
+
+- name: What the environment says
+  lbops.haproxy.haproxy_server: {server: web2, state: maint}
+  environment: {PATH: /nowhere}
+  register: nowhere
+  failed_when: nowhere is not failed or 'there is no command' not in nowhere.msg
+
+- name: A program by its path
+  lbops.haproxy.haproxy_server: {server: web2, state: maint, executable: "{{ program }}"}
+  environment: {PATH: /nowhere}
+
+- name: Nothing but a report is a failure that shows it
+  lbops.haproxy.haproxy_server: {executable: uname}
+  register: strange
+  failed_when: strange is not failed or 'Linux' not in strange.msg and 'uname' not in strange.msg
+
+- name: A task that takes too long ends with its time
+  lbops.haproxy.haproxy_server: {executable: "{{ sleeper }}"}
+  timeout: 1
+  ignore_errors: true
+  register: late
+
+- name: It has ended
+  ansible.builtin.assert:
+    that: late is failed
+"#;
+    for version in VERSIONS {
+        let stage = Stage::start(haproxy);
+        let target = bare_target();
+        let sleeper = target.write("sleeper", "#!/bin/sh\nread request\nexec /bin/sleep 20\n");
+        fs::set_permissions(&sleeper, fs::Permissions::from_mode(0o755))?;
+        let sshd = Sshd::start(&target.path().display().to_string());
+        let controller = Controller::new(version, "/usr/bin:/bin");
+        let inventory = controller.write("hosts", &format!("lb1 ansible_python_interpreter=/nowhere {}\n", sshd.variables()));
+        let defaults = "  module_defaults:\n    group/lbops.haproxy.haproxy:\n      instances: \"{{ http }}\"\n  tasks:";
+        let playbook = play(TASKS).replace("  tasks:", defaults);
+        let values = serde_json::json!({
+            "http": stage.http.address(), "program": target.join("haproxy_server"), "sleeper": sleeper,
+        });
+        let mut command = controller.playbook(&inventory, &playbook, &["-vvv", "-e", &values.to_string()]);
+        let ran = run(&mut command).ended_with(0);
+        assert_eq!(stage.http.state("web", "web1"), (1, 0), "{version}");
+        assert_eq!(stage.http.state("web", "web2"), (1, 0), "{version}");
+        let first = ran.out.split("TASK [").find(|task| task.starts_with("One command")).expect("the first task");
+        assert_eq!(first.matches("SSH: EXEC").count(), 1, "more than one command: {first}");
+        assert_eq!(sshd.left(), 0, "{version} has left something");
+    }
+    Ok(())
+}
+
+/// Stands for a sudo that wants a terminal.
+const REQUIRETTY: &str = "#!/bin/sh\n[ -t 0 ] || { echo 'sudo: sorry, you must have a tty to run sudo' >&2; exit 1; }\n\
+                          exec sudo \"$@\"\n";
+
+/// Stands for a sudo with a password.
+const ASKS: &str = "#!/bin/sh\nprintf '%s' \"$4\" >&2\nread -r word\n[ \"$word\" = open ] || exit 1\nshift 6\nexec \"$@\"\n";
+
+fn become_works_with_and_without_a_terminal(haproxy: &Haproxy) -> TestResult {
+    for version in VERSIONS {
+        let stage = Stage::start(haproxy);
+        let target = bare_target();
+        let executable = |name: &str, content: &str| {
+            let path = target.write(name, content);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("to make it executable");
+            path.display().to_string()
+        };
+        let (requiretty, asks) = (executable("requiretty", REQUIRETTY), executable("asks", ASKS));
+        let sshd = Sshd::start(&target.path().display().to_string());
+        let controller = Controller::new(version, "/usr/bin:/bin:/usr/sbin");
+        let inventory = controller.write(
+            "hosts",
+            &format!(
+                "lb1 {}\nlocalhost ansible_connection=local ansible_remote_tmp={}/tmp\n",
+                sshd.variables(),
+                sshd.folder().display()
+            ),
+        );
+        let program = target.join("haproxy_server");
+        let cases = [
+            ("lb1", "web1", "ansible_become_method=sudo".to_owned()),
+            ("lb1", "web2", format!("ansible_become_method=sudo ansible_become_exe={requiretty}")),
+            ("lb1", "web3", "ansible_become_method=su".to_owned()),
+            ("lb1", "web1", format!("ansible_become_method=sudo ansible_become_exe={asks} ansible_become_pass=open")),
+            ("localhost", "web2", "ansible_become_method=sudo ansible_pipelining=true".to_owned()),
+            ("localhost", "web3", format!("ansible_become_method=sudo ansible_become_exe={asks} ansible_become_pass=open")),
+        ];
+        let mut states = std::collections::BTreeMap::from([("web1", "maint"), ("web2", "maint"), ("web3", "maint")]);
+        for (host, server, variables) in cases {
+            let wanted = states.insert(server, "ready").expect("a server");
+            let tasks = format!(
+                "- name: Become\n  lbops.haproxy.haproxy_server:\n    server: {server}\n    state: {wanted}\n    \
+                 instances: '{}'\n    executable: '{}'\n  become: true\n",
+                stage.http.address(),
+                program.display(),
+            );
+            let mut command = controller.playbook(&inventory, &play(&tasks), &["-l", host, "-e", &variables]);
+            // The user of the tests becomes itself.
+            let ran = run(command.env("ANSIBLE_BECOME_ALLOW_SAME_USER", "true")).ended_with(0);
+            assert!(ran.out.contains("changed=1"), "{version} {host} {variables}: {}", ran.out);
+            let state = if wanted == "maint" { (1, 0) } else { (0, 2) };
+            assert_eq!(stage.http.state("web", server), state, "{version} {host} {variables}");
+        }
+        assert_eq!(sshd.left(), 0, "{version} has left something");
+    }
+    Ok(())
+}

@@ -1,0 +1,4 @@
+use crate::support::Test;
+pub(crate) fn tests() -> Vec<Test> {
+    Vec::new()
+}
