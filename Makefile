@@ -58,7 +58,8 @@ haproxy:
 .PHONY: tools
 tools:
 	$(call need,python3,install the packages python3 and python3-venv)
-	@for install in tests/adapters/*/install; do "$$install" || exit 1; done
+	@pids=; for install in tests/adapters/*/install; do "$$install" & pids="$$pids $$!"; done; \
+	failed=0; for pid in $$pids; do wait "$$pid" || failed=1; done; exit "$$failed"
 
 .PHONY: rust
 rust:
