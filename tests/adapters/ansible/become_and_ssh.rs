@@ -65,8 +65,10 @@ fn a_target_needs_no_python_and_one_command(haproxy: &Haproxy) -> TestResult {
         fs::set_permissions(&sleeper, fs::Permissions::from_mode(0o755))?;
         let sshd = Sshd::start(&target.path().display().to_string());
         let controller = Controller::new(version, "/usr/bin:/bin");
-        let inventory = controller.write("hosts", &format!("lb1 ansible_python_interpreter=/nowhere {}\n", sshd.variables()));
-        let defaults = "  module_defaults:\n    group/lbops.haproxy.haproxy:\n      instances: \"{{ http }}\"\n  tasks:";
+        let inventory =
+            controller.write("hosts", &format!("lb1 ansible_python_interpreter=/nowhere {}\n", sshd.variables()));
+        let defaults =
+            "  module_defaults:\n    group/lbops.haproxy.haproxy:\n      instances: \"{{ http }}\"\n  tasks:";
         let playbook = play(TASKS).replace("  tasks:", defaults);
         let values = serde_json::json!({
             "http": stage.http.address(), "program": target.join("haproxy_server"), "sleeper": sleeper,
@@ -87,7 +89,8 @@ const REQUIRETTY: &str = "#!/bin/sh\n[ -t 0 ] || { echo 'sudo: sorry, you must h
                           exec sudo \"$@\"\n";
 
 /// Stands for a sudo with a password.
-const ASKS: &str = "#!/bin/sh\nprintf '%s' \"$4\" >&2\nread -r word\n[ \"$word\" = open ] || exit 1\nshift 6\nexec \"$@\"\n";
+const ASKS: &str =
+    "#!/bin/sh\nprintf '%s' \"$4\" >&2\nread -r word\n[ \"$word\" = open ] || exit 1\nshift 6\nexec \"$@\"\n";
 
 fn become_works_with_and_without_a_terminal(haproxy: &Haproxy) -> TestResult {
     for version in VERSIONS {
@@ -116,7 +119,11 @@ fn become_works_with_and_without_a_terminal(haproxy: &Haproxy) -> TestResult {
             ("lb1", "web3", "ansible_become_method=su".to_owned()),
             ("lb1", "web1", format!("ansible_become_method=sudo ansible_become_exe={asks} ansible_become_pass=open")),
             ("localhost", "web2", "ansible_become_method=sudo ansible_pipelining=true".to_owned()),
-            ("localhost", "web3", format!("ansible_become_method=sudo ansible_become_exe={asks} ansible_become_pass=open")),
+            (
+                "localhost",
+                "web3",
+                format!("ansible_become_method=sudo ansible_become_exe={asks} ansible_become_pass=open"),
+            ),
         ];
         let mut states = std::collections::BTreeMap::from([("web1", "maint"), ("web2", "maint"), ("web3", "maint")]);
         for (host, server, variables) in cases {

@@ -1,4 +1,267 @@
-use crate::support::Test;
+//! The collection as a whole: its documentation, its parts, and what the field's own checkers say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::controller::{Controller, VERSIONS, without_settings};
+use super::page::copy_collection;
+use crate::support::{Haproxy, Test, TestResult, repository, tests};
+use crate::tool::{installed, run, tool};
+
 pub(crate) fn tests() -> Vec<Test> {
-    Vec::new()
+    tests![
+        options_are_those_of_the_request,
+        results_are_those_of_the_report,
+        it_is_built_and_installed,
+        its_variables_are_documented,
+        linters_are_content,
+        sanity_tests_pass,
+    ]
+}
+
+fn schema(name: &str) -> Value {
+    let text = fs::read_to_string(repository().join("schema").join(name)).expect("a schema");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// Follows references, and takes the one of several forms that is not null or an omitted value.
+fn resolved<'a>(schema: &'a Value, node: &'a Value) -> &'a Value {
+    if let Some(name) = node["$ref"].as_str() {
+        return resolved(schema, schema.pointer(name.trim_start_matches('#')).expect("a definition"));
+    }
+    match node["anyOf"].as_array() {
+        Some(forms) if forms[0]["$ref"].is_string() => {
+            let objects = forms.iter().map(|form| resolved(schema, form)).find(|form| form["properties"].is_object());
+            objects.unwrap_or_else(|| resolved(schema, &forms[0]))
+        }
+        _ => node,
+    }
+}
+
+/// The words of an enumeration.
+fn words(node: &Value) -> BTreeSet<String> {
+    let forms = node["oneOf"].as_array().into_iter().flatten();
+    forms.flat_map(|form| strings(&form["enum"])).collect()
+}
+
+fn documentation() -> Value {
+    let controller = Controller::new("newest", "/usr/bin:/bin");
+    let ran = run(controller.command("ansible-doc").args(["-j", "lbops.haproxy.haproxy_server"])).ended_with(0);
+    let all: Value = serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {}", ran.out));
+    all["lbops.haproxy.haproxy_server"].clone()
+}
+
+/// The specification by which the action plugin checks a task.
+fn specification() -> Value {
+    const PRINT: &str = "import json, runpy, sys; print(json.dumps(runpy.run_path(sys.argv[1])['ARGUMENT_SPEC']))";
+    let plugin = repository().join("modules/ansible/plugins/action/haproxy_server.py");
+    let controller = Controller::new("newest", "/usr/bin:/bin");
+    let ran = run(controller.command("python").args(["-c", PRINT]).arg(plugin)).ended_with(0);
+    serde_json::from_str(&ran.out).expect("JSON")
+}
+
+fn strings(value: &Value) -> BTreeSet<String> {
+    value.as_array().into_iter().flatten().map(|each| each.as_str().expect("text").to_owned()).collect()
+}
+
+fn keys(value: &Value) -> BTreeSet<String> {
+    value.as_object().map(|object| object.keys().cloned().collect()).unwrap_or_default()
+}
+
+fn set(words: &[&str]) -> BTreeSet<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn options_are_those_of_the_request(_: &Haproxy) -> TestResult {
+    // Ansible has words of its own for these, which are no options.
+    let keywords = set(&["dry_run", "diff"]);
+    // And these are about the program, not for it.
+    let own = set(&["executable", "executables"]);
+    let request = schema("request.schema.json");
+    let documented = documentation()["doc"]["options"].clone();
+    let specified = specification();
+
+    let fields: BTreeSet<String> = keys(&request["properties"]).difference(&keywords).cloned().collect();
+    let options: BTreeSet<String> = keys(&documented).difference(&own).cloned().collect();
+    assert_eq!(options, fields, "the options are not the fields of the request");
+    assert_eq!(keys(&specified), keys(&documented), "the plugin takes other options than are documented");
+
+    for (name, option) in documented.as_object().expect("options") {
+        same_option(name, option, &specified[name]);
+        if own.contains(name) {
+            continue;
+        }
+        let field = &request["properties"][name];
+        let form = resolved(&request, field);
+        assert_eq!(strings(&option["choices"]), words(form), "choices of {name}");
+        assert_eq!(keys(&option["suboptions"]), keys(&form["properties"]), "keys of {name}");
+        for (key, suboption) in option["suboptions"].as_object().into_iter().flatten() {
+            let form = &form["properties"][key];
+            assert_eq!(suboption["default"].as_f64(), form["default"].as_f64(), "default of {name}.{key}");
+            assert_eq!(suboption["default"].as_str(), form["default"].as_str(), "default of {name}.{key}");
+            let choices = words(resolved(&request, form));
+            assert_eq!(strings(&suboption["choices"]), choices, "choices of {name}.{key}");
+        }
+        // The schema says the default of a field in words: "60 by default", "`keep` by default".
+        let said = field["description"].as_str().expect("a description");
+        let words: Vec<&str> = said.split_whitespace().collect();
+        let default = words.windows(3).find(|three| three[1] == "by" && three[2].starts_with("default"));
+        let default = default.map(|three| three[0].trim_matches('`')).filter(|word| {
+            word.parse::<f64>().is_ok()
+                || ["true", "false"].contains(word)
+                || strings(&option["choices"]).contains(*word)
+        });
+        let documented = match &option["default"] {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        };
+        assert_eq!(documented.as_deref(), default, "default of {name}, which the schema describes as: {said}");
+    }
+    Ok(())
+}
+
+/// An option is documented as the plugin takes it; defaults are the program's, so that the plugin has none.
+fn same_option(name: &str, documented: &Value, specified: &Value) {
+    for key in ["type", "elements", "choices", "aliases"] {
+        assert_eq!(documented[key], specified[key], "{key} of {name}");
+    }
+    assert_eq!(documented["required"].as_bool().unwrap_or(false), specified["required"].as_bool().unwrap_or(false));
+    assert!(specified["default"].is_null(), "{name} would be sent although the task does not say it");
+    assert_eq!(keys(&documented["suboptions"]), keys(&specified["options"]), "keys of {name}");
+    for (key, suboption) in documented["suboptions"].as_object().into_iter().flatten() {
+        same_option(&format!("{name}.{key}"), suboption, &specified["options"][key]);
+    }
+}
+
+fn results_are_those_of_the_report(_: &Haproxy) -> TestResult {
+    let report = schema("report.schema.json");
+    let returned = documentation()["return"].clone();
+    // For Bolt and for Salt.
+    let others = set(&["_error", "comment"]);
+    let fields: BTreeSet<String> = keys(&report["properties"]).difference(&others).cloned().collect();
+    // Every module has `failed`.
+    let mut results = keys(&returned);
+    results.insert("failed".to_owned());
+    assert_eq!(results, fields, "the results are not the fields of the report");
+
+    let mut diff = keys(&report["$defs"]["Diff"]["properties"]);
+    diff.extend(set(&["before_header", "after_header"]));
+    let contained = BTreeMap::from([
+        ("/servers", keys(&report["$defs"]["ServerReport"]["properties"])),
+        ("/servers/contains/before", keys(&report["$defs"]["StateReport"]["properties"])),
+        ("/servers/contains/after", keys(&report["$defs"]["StateReport"]["properties"])),
+        ("/servers/contains/error", keys(&report["$defs"]["ErrorReport"]["properties"])),
+        ("/instances", keys(&report["$defs"]["InstanceReport"]["properties"])),
+        ("/instances/contains/state_file", keys(&report["$defs"]["StateFileReport"]["properties"])),
+        ("/instances/contains/error", keys(&report["$defs"]["ErrorReport"]["properties"])),
+        ("/error", keys(&report["$defs"]["ErrorReport"]["properties"])),
+        ("/diff", diff),
+    ]);
+    for (place, fields) in contained {
+        let contains =
+            returned.pointer(place).unwrap_or_else(|| panic!("{place} is not documented"))["contains"].clone();
+        assert_eq!(keys(&contains), fields, "{place}");
+    }
+    Ok(())
+}
+
+fn it_is_built_and_installed(_: &Haproxy) -> TestResult {
+    for version in VERSIONS {
+        let controller = Controller::without_collection(version, "/usr/bin:/bin");
+        let source = controller.folder.join("source");
+        copy_collection(&source)?;
+        let mut build = controller.command("ansible-galaxy");
+        run(build.args(["collection", "build"]).arg(source)).ended_with(0);
+        let mut install = controller.command("ansible-galaxy");
+        let place = controller.folder.join("collections");
+        run(install.args(["collection", "install", "lbops-haproxy-1.0.0.tar.gz", "-p"]).arg(&place)).ended_with(0);
+
+        let ran = run(controller.command("ansible-doc").args(["-l", "lbops.haproxy"])).ended_with(0);
+        assert!(ran.out.contains("lbops.haproxy.haproxy_server"), "{}", ran.out);
+        let mut role = controller.command("ansible-doc");
+        let ran = run(role.args(["-t", "role", "lbops.haproxy.rolling_maintenance"])).ended_with(0);
+        assert!(ran.out.contains("rolling_maintenance_tasks"), "{}", ran.out);
+        let module = run(controller.command("ansible-doc").args(["lbops.haproxy.haproxy_server"])).ended_with(0);
+        assert!(module.out.contains("EXAMPLES:") && module.out.contains("RETURN VALUES:"), "{}", module.out);
+        let installed = place.join("ansible_collections/lbops/haproxy");
+        for (path, expected) in
+            [("COPYING", true), ("CHANGELOG.rst", true), ("playbooks/rolling_maintenance.yml", true)]
+        {
+            assert_eq!(installed.join(path).exists(), expected, "{path}");
+        }
+        let ran = controller.local("- lbops.haproxy.haproxy_server: {state: off}\n  ignore_errors: true\n", &[]);
+        assert!(ran.ended_with(0).out.contains("value of state must be one of"), "the plugin is not found");
+    }
+    Ok(())
+}
+
+/// The variables of the role are the same in its defaults, in its specification and on the page.
+fn its_variables_are_documented(_: &Haproxy) -> TestResult {
+    const PRINT: &str =
+        "import json, sys, yaml; print(json.dumps([yaml.safe_load(open(path)) for path in sys.argv[1:]]))";
+    let role = repository().join("modules/ansible/roles/rolling_maintenance");
+    let controller = Controller::without_collection("newest", "/usr/bin:/bin");
+    let mut command = controller.command("python");
+    command.args(["-c", PRINT]).arg(role.join("defaults/main.yml")).arg(role.join("meta/argument_specs.yml"));
+    let read: Value = serde_json::from_str(&run(&mut command).ended_with(0).out)?;
+    let (defaults, options) = (&read[0], &read[1]["argument_specs"]["main"]["options"]);
+    let required = set(&["rolling_maintenance_tasks"]);
+    let named: BTreeSet<String> = keys(defaults).union(&required).cloned().collect();
+    assert_eq!(keys(options), named, "the specification is not about the variables");
+    for (name, option) in options.as_object().expect("options") {
+        assert_eq!(option["required"].as_bool().unwrap_or(false), required.contains(name), "{name}");
+        if !option["default"].is_null() {
+            assert_eq!(option["default"], defaults[name], "default of {name}");
+        }
+    }
+    let page = fs::read_to_string(repository().join("modules/ansible/README.md"))?;
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `rolling_maintenance_")?.split_once('`'));
+    let rows: BTreeSet<String> = rows.map(|(name, _)| format!("rolling_maintenance_{name}")).collect();
+    assert_eq!(rows, named, "the page is not about the variables");
+    Ok(())
+}
+
+/// A copy of the collection in a tree as the checkers want it, and a command of an environment in it.
+fn checker(controller: &Controller, environment: &str, program: &str) -> Result<Command, Box<dyn std::error::Error>> {
+    let tree = controller.folder.join("collections/ansible_collections/lbops/haproxy");
+    copy_collection(&tree)?;
+    let binaries = installed("ansible").join(environment).join("bin");
+    let mut command = tool(binaries.join(program));
+    without_settings(&mut command)
+        .current_dir(tree)
+        .env("HOME", installed("ansible").join("home"))
+        .env("PATH", format!("{}:/usr/bin:/bin", binaries.display()))
+        .env("ANSIBLE_COLLECTIONS_PATH", controller.folder.join("collections"));
+    Ok(command)
+}
+
+fn linters_are_content(_: &Haproxy) -> TestResult {
+    let controller = Controller::without_collection("newest", "/usr/bin:/bin");
+    let mut lint = checker(&controller, "lint", "ansible-lint")?;
+    let ran = run(lint.args(["--offline", "--strict", "--nocolor"])).ended_with(0);
+    assert!(ran.err.contains("Passed: 0 failure(s), 0 warning(s)"), "{}{}", ran.out, ran.err);
+    let controller = Controller::without_collection("newest", "/usr/bin:/bin");
+    let mut changelog = checker(&controller, "lint", "antsibull-changelog")?;
+    run(changelog.arg("lint")).ended_with(0);
+    let config = fs::read_to_string(repository().join("modules/ansible/.ansible-lint"))?;
+    assert!(!config.contains("skip_list") && !config.contains("warn_list"), "something is ignored: {config}");
+    Ok(())
+}
+
+fn sanity_tests_pass(_: &Haproxy) -> TestResult {
+    let controller = Controller::without_collection("newest", "/usr/bin:/bin");
+    let mut python = controller.command("python");
+    let version = run(python.args(["-c", "import sys; print('%d.%d' % sys.version_info[:2])"])).ended_with(0).out;
+    let mut sanity = checker(&controller, "newest", "ansible-test")?;
+    let ran = run(sanity.args(["sanity", "--requirements", "--python", version.trim()])).ended_with(0);
+    let said = ran.out + &ran.err;
+    for test in ["validate-modules", "pylint", "pep8", "import", "runtime-metadata", "yamllint"] {
+        assert!(said.contains(&format!("Running sanity test \"{test}\"")), "{test} was not run: {said}");
+    }
+    assert!(!repository().join("modules/ansible/tests/sanity").exists(), "something is ignored");
+    Ok(())
 }

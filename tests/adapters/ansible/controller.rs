@@ -38,13 +38,10 @@ impl Controller {
     pub(crate) fn command(&self, program: &str) -> Command {
         let binaries = installed("ansible").join(self.version).join("bin");
         let mut command = tool(binaries.join(program));
-        for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ANSIBLE_")) {
-            command.env_remove(name);
-        }
         let mut path = self.path.clone();
         path.push(":");
         path.push(&binaries);
-        command
+        without_settings(&mut command)
             .current_dir(self.folder.path())
             .env("PATH", path)
             .env("HOME", self.folder.path())
@@ -76,6 +73,14 @@ impl Controller {
     pub(crate) fn local(&self, tasks: &str, words: &[&str]) -> Ran {
         run(&mut self.playbook("localhost,", &play(tasks), &[&["-c", "local"], words].concat()))
     }
+}
+
+/// Takes the user's own settings of Ansible away from a command.
+pub(crate) fn without_settings(command: &mut Command) -> &mut Command {
+    for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ANSIBLE_")) {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// A play of these tasks for all hosts of the inventory.

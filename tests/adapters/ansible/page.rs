@@ -1,4 +1,115 @@
-use crate::support::Test;
+//! The examples of modules/ansible/README.md, run as they stand.
+
+use std::fs;
+use std::path::Path;
+
+use super::controller::Controller;
+use crate::page::{Block, blocks};
+use crate::support::program::copy_program;
+use crate::support::{Haproxy, Host, Stage, Test, TestResult, repository, tests};
+use crate::tool::{run, tool};
+
 pub(crate) fn tests() -> Vec<Test> {
-    Vec::new()
+    tests![examples_do_what_they_say]
+}
+
+const READY: (u32, u32) = (0, 2);
+const MAINT: (u32, u32) = (1, 0);
+
+/// Every block of the page in its order: the heading, the language, how web1 is afterwards, and what is shown.
+const EXAMPLES: [(&str, &str, (u32, u32), &[&str]); 12] = [
+    ("Install", "sh", READY, &["lbops.haproxy:1.0.0 was installed successfully"]),
+    ("Install", "yaml", READY, &["ok: [lb1]"]),
+    ("First task", "yaml", READY, &["changed=2"]),
+    (
+        "First task",
+        "yaml",
+        MAINT,
+        &["web1                       : ok=1    changed=1", "web3                       : ok=1"],
+    ),
+    ("Options", "yaml", READY, &["changed=2"]),
+    ("Dry run", "sh", READY, &["-http web/web1 ready weight 1\n+http web/web1 maint weight 1"]),
+    ("Drained maintenance", "yaml", READY, &["changed=2"]),
+    ("Rolling maintenance", "yaml", READY, &["rolling_maintenance : Upgrade]", "web3                       : ok="]),
+    ("Rolling maintenance", "sh", READY, &["rolling_maintenance : Upgrade]", "web3                       : ok="]),
+    ("Results", "yaml", READY, &["http web/web2: maint new disk", "Try again what may succeed by itself"]),
+    ("From community.general.haproxy", "yaml", READY, &["changed=2"]),
+    ("Without the collection", "yaml", MAINT, &["changed=1"]),
+];
+
+fn examples_do_what_they_say(haproxy: &Haproxy) -> TestResult {
+    let blocks = blocks("modules/ansible/README.md");
+    let listed: Vec<(&str, &str)> = EXAMPLES.iter().map(|(heading, language, ..)| (*heading, *language)).collect();
+    let found: Vec<(&str, &str)> =
+        blocks.iter().map(|block| (block.heading.as_str(), block.language.as_str())).collect();
+    assert_eq!(found, listed, "the page has other blocks than this test runs");
+
+    let stage = Stage::start(haproxy);
+    let host = Host::with([&stage.http]);
+    let controller = Controller::new("newest", host.path());
+    prepare(&controller)?;
+    for (Block { language, heading, text }, (.., state, shown)) in blocks.iter().zip(EXAMPLES) {
+        for server in ["web1", "web2", "web3"] {
+            stage.http.set_state(&format!("web/{server}"), "ready");
+        }
+        if heading == "Results" {
+            let owned = ["server=web2", "state=maint", "owner=alice", "reason=new disk"];
+            run(tool(host.command()).args(owned)).ended_with(0);
+        }
+        let text = text.replace("/run/haproxy/http.sock", &stage.http.address());
+        // The bare program would find the HAProxy of other tests, too.
+        let alone = format!("      haproxy_server:\n        instances: {}\n", stage.http.address());
+        let text = text.replace("      haproxy_server:\n", &alone);
+        let mut command = match language.as_str() {
+            "yaml" => {
+                controller.write("play.yml", &text);
+                let mut command = controller.command("ansible-playbook");
+                command.arg("play.yml");
+                command
+            }
+            _ => shell(&controller, &text),
+        };
+        let ran = run(command.env("ANSIBLE_INVENTORY", controller.folder.join("hosts"))).ended_with(0);
+        for words in shown {
+            assert!(ran.out.contains(words), "under {heading:?}, {words:?} is not shown by\n{text}\n{}", ran.out);
+        }
+        assert_eq!(stage.http.state("web", "web1"), state, "under {heading:?}:\n{text}\n{}", ran.out);
+    }
+    Ok(())
+}
+
+/// What the examples take for granted: an inventory, a file of tasks, a playbook, the programs.
+fn prepare(controller: &Controller) -> TestResult {
+    controller.write(
+        "hosts",
+        "[load_balancers]\nlb1\n\n[web]\nweb1\nweb2\nweb3\n\n[all:vars]\nansible_connection=local\n\
+         ansible_python_interpreter='{{ ansible_playbook_python }}'\n",
+    );
+    controller.write("upgrade.yml", "- name: Upgrade\n  ansible.builtin.raw: \"true\"\n  changed_when: false\n");
+    controller.write(
+        "site.yml",
+        "- name: Site\n  hosts: load_balancers\n  gather_facts: false\n  tasks:\n    - name: Take web1 out\n      \
+         lbops.haproxy.haproxy_server:\n        server: web1\n        state: maint\n",
+    );
+    for place in [format!("files/programs/{}", std::env::consts::ARCH), "library".to_owned()] {
+        fs::create_dir_all(controller.folder.join(&place))?;
+        copy_program(&controller.folder.join(&place).join("haproxy_server"));
+    }
+    copy_collection(&controller.folder.join("modules/ansible"))
+}
+
+/// Copies the collection as it would be checked out.
+pub(crate) fn copy_collection(to: &Path) -> TestResult {
+    fs::create_dir_all(to.parent().ok_or("a folder")?)?;
+    run(tool("cp").arg("-r").arg(repository().join("modules/ansible")).arg(to)).ended_with(0);
+    Ok(())
+}
+
+/// A shell with the controller's programs in its `PATH`, which installs collections into a folder of their own.
+fn shell(controller: &Controller, text: &str) -> std::process::Command {
+    let mut command = controller.command("python");
+    let wanted = if text.contains("ansible-galaxy") { "installed" } else { "collections" };
+    command.env("ANSIBLE_COLLECTIONS_PATH", controller.folder.join(wanted));
+    command.args(["-c", "import os, sys; os.execvp('sh', ['sh', '-euc', sys.argv[1]])"]).arg(text);
+    command
 }
