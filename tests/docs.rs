@@ -102,7 +102,14 @@ enum Objects {
     Flat,
 }
 
-const ADAPTERS: [Adapter; 3] = [
+const ADAPTERS: [Adapter; 4] = [
+    Adapter {
+        page: "modules/ansible/README.md",
+        renamed: &[],
+        left_out: &["dry_run", "diff"],
+        notes: &[("server", "Also `host`."), ("instances", "Also `socket`.")],
+        objects: Objects::Whole,
+    },
     Adapter {
         page: "modules/milkcheck/README.md",
         renamed: &[("timeout", "instance_timeout")],
