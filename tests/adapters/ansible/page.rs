@@ -16,8 +16,11 @@ pub(crate) fn tests() -> Vec<Test> {
 const READY: (u32, u32) = (0, 2);
 const MAINT: (u32, u32) = (1, 0);
 
-/// Every block of the page in its order: the heading, the language, how web1 is afterwards, and what is shown.
-const EXAMPLES: [(&str, &str, (u32, u32), &[&str]); 12] = [
+/// A block of the page: the heading, the language, how web1 is afterwards, and what is shown.
+type Example = (&'static str, &'static str, (u32, u32), &'static [&'static str]);
+
+/// Every block of the page in its order.
+const EXAMPLES: [Example; 12] = [
     ("Install", "sh", READY, &["lbops.haproxy:1.0.0 was installed successfully"]),
     ("Install", "yaml", READY, &["ok: [lb1]"]),
     ("First task", "yaml", READY, &["changed=2"]),

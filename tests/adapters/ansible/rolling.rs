@@ -148,13 +148,13 @@ fn puts_back_what_fails_and_ends_the_rollout(haproxy: &Haproxy) -> TestResult {
         assert!(!fleet.log().contains("web3"), "the rollout went on: {}", ran.out);
         fleet.all_ready();
 
-        // All at once, and the first failure ends them all.
+        // All at once: a failure must not keep the others from being put back.
         let keywords = "any_errors_fatal: true\nmodule_defaults:\n  group/lbops.haproxy.haproxy:\n    backend: web";
         fleet.controller.write("group_vars/all.yml", "rolling_maintenance_guard: false\n");
         fleet.forget();
         let ran = fleet.play(keywords, &tasks).ended_with(2);
         assert_eq!(fleet.log().matches("STOPPED/MAINT").count(), 6, "not all were out: {}", ran.out);
-        assert_eq!(ran.out.matches("failed=1").count(), 3, "not all have failed: {}", ran.out);
+        assert_eq!(ran.out.matches("failed=0").count(), 2, "more than one has failed: {}", ran.out);
         fleet.all_ready();
 
         // Left for somebody to look at, and then taken up again.
