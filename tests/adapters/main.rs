@@ -15,9 +15,7 @@
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Trial};
-
-use support::{Haproxy, Test, harness};
+use support::harness;
 
 mod ansible;
 mod milkcheck;
@@ -32,7 +30,7 @@ mod support;
 mod tool;
 
 /// Every module of tests by its name.
-fn modules() -> Vec<(&'static str, Vec<Test>)> {
+fn modules() -> harness::Modules {
     vec![
         ("ansible", ansible::tests()),
         ("milkcheck", milkcheck::tests()),
@@ -42,21 +40,6 @@ fn modules() -> Vec<(&'static str, Vec<Test>)> {
 }
 
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
     // The tools compute, and hardly wait.
-    arguments.test_threads = arguments.test_threads.or(Some(2));
-    let haproxy = match Haproxy::discover() {
-        Ok(mut versions) => versions.pop().expect("a version"),
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    harness::adopt_daemons();
-    let tests = modules().into_iter().flat_map(|(module, tests)| tests.into_iter().map(move |test| (module, test)));
-    let trials = tests.map(|(module, (name, test))| {
-        let haproxy = haproxy.clone();
-        Trial::test(format!("{module}::{name}"), move || harness::run(&haproxy, test))
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    harness::main(2, |versions| harness::trials(versions.last().expect("a version"), "", modules()))
 }

@@ -14,9 +14,9 @@
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Trial;
 
-use support::{Haproxy, Test, harness};
+use support::{Haproxy, harness};
 
 mod capture;
 mod checks;
@@ -41,12 +41,12 @@ mod traps;
 mod wait;
 
 /// What is run with `--ignored` only, by its name.
-fn tools() -> Vec<(&'static str, Vec<Test>)> {
+fn tools() -> harness::Modules {
     vec![("capture", capture::tests())]
 }
 
 /// Every module of tests by its name.
-fn modules() -> Vec<(&'static str, Vec<Test>)> {
+fn modules() -> harness::Modules {
     vec![
         ("checks", checks::tests()),
         ("drain", drain::tests()),
@@ -71,29 +71,12 @@ fn modules() -> Vec<(&'static str, Vec<Test>)> {
 }
 
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
     // The tests mostly wait for HAProxy and hardly compute.
-    arguments.test_threads = arguments.test_threads.or(Some(8));
-    let versions = match Haproxy::discover() {
-        Ok(versions) => versions,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    harness::adopt_daemons();
-    let trials = versions.iter().flat_map(trials_on).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    harness::main(8, |versions| versions.iter().flat_map(trials_on).collect())
 }
 
 fn trials_on(haproxy: &Haproxy) -> Vec<Trial> {
-    let trials = |modules: Vec<(&'static str, Vec<Test>)>, ignored| {
-        let tests = modules.into_iter().flat_map(|(module, tests)| tests.into_iter().map(move |test| (module, test)));
-        tests.map(move |(module, (name, test))| {
-            let name = format!("{}::{module}::{name}", haproxy.name);
-            let haproxy = haproxy.clone();
-            Trial::test(name, move || harness::run(&haproxy, test)).with_ignored_flag(ignored)
-        })
-    };
-    trials(modules(), false).chain(trials(tools(), true)).collect()
+    let prefix = format!("{}::", haproxy.name);
+    let tools = harness::trials(haproxy, &prefix, tools()).into_iter().map(|trial| trial.with_ignored_flag(true));
+    harness::trials(haproxy, &prefix, modules()).into_iter().chain(tools).collect()
 }

@@ -1,18 +1,43 @@
-//! Runs a test as a trial of libtest-mimic.
+//! Runs tests as trials of libtest-mimic.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
 
-use libtest_mimic::Failed;
+use libtest_mimic::{Arguments, Failed, Trial};
 
-use super::{Haproxy, TestFn, logs};
+use super::{Haproxy, Test, TestFn, logs};
 
-/// Makes this process the parent of daemons, and of the workers of a master that was killed, so that it can end them.
-pub(crate) fn adopt_daemons() {
+/// The modules of a test program, by their names.
+pub(crate) type Modules = Vec<(&'static str, Vec<Test>)>;
+
+/// Runs what `trials` makes of the HAProxy versions that are found, from old to new, so many at a time.
+pub(crate) fn main(at_once: usize, trials: impl FnOnce(Vec<Haproxy>) -> Vec<Trial>) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(Some(at_once));
+    let versions = match Haproxy::discover() {
+        Ok(versions) => versions,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    // Daemons, and the workers of a master that was killed, become children of this process, which ends them.
     nix::sys::prctl::set_child_subreaper(true).expect("to adopt the daemons that the tests start");
+    libtest_mimic::run(&arguments, trials(versions)).exit_code()
+}
+
+/// Every test of the modules on one HAProxy, as `prefix` + `module::test`.
+pub(crate) fn trials(haproxy: &Haproxy, prefix: &str, modules: Modules) -> Vec<Trial> {
+    let tests = modules.into_iter().flat_map(|(module, tests)| tests.into_iter().map(move |test| (module, test)));
+    let trial = |(module, (name, test)): (&str, Test)| {
+        let haproxy = haproxy.clone();
+        Trial::test(format!("{prefix}{module}::{name}"), move || run(&haproxy, test))
+    };
+    tests.map(trial).collect()
 }
 
 /// Runs one test; when it fails, what its instances logged goes with the failure.
-pub(crate) fn run(haproxy: &Haproxy, test: TestFn) -> Result<(), Failed> {
+fn run(haproxy: &Haproxy, test: TestFn) -> Result<(), Failed> {
     logs::take();
     let failure = match catch_unwind(AssertUnwindSafe(|| test(haproxy))) {
         Ok(Ok(())) => return Ok(()),
