@@ -6,8 +6,12 @@ use std::time::{Duration, Instant};
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// What HAProxy spends on telling the statistics of one server, times 20: at this pace a look takes 5 % of its time.
-const FOR_EACH_SERVER: Duration = Duration::from_micros(2_500);
+/// How many times as long as a look the pause after it is: so looking takes less than 5 % of HAProxy's time, however
+/// many servers are waited for and however many backends HAProxy searches for them.
+const TIMES_A_LOOK: u32 = 24;
+
+/// The longest pause after a look that took long.
+const LONGEST_OF_ALL: Duration = Duration::from_secs(30);
 
 /// The end of a wait.
 #[derive(Debug, Clone, Copy)]
@@ -49,11 +53,11 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The next pause, when so many servers are looked at on the instance that has the most of them.
-    pub fn next(&mut self, servers: usize) -> Duration {
+    /// The next pause, after a look that took so long.
+    pub fn next(&mut self, look: Duration) -> Duration {
         let doubled = FIRST.saturating_mul(1 << self.looks.min(10)).min(LONGEST);
         self.looks += 1;
-        doubled.max(FOR_EACH_SERVER.saturating_mul(u32::try_from(servers).unwrap_or(u32::MAX)))
+        doubled.max(look.saturating_mul(TIMES_A_LOOK).min(LONGEST_OF_ALL))
     }
 
     /// Starts again with short pauses, because something has moved.
@@ -67,10 +71,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_a_second_and_with_the_servers() {
+    fn pauses_grow_to_a_second_and_with_the_time_of_a_look() {
         let mut backoff = Backoff::default();
-        let pauses: Vec<u128> = (0..7).map(|_| backoff.next(10).as_millis()).collect();
+        let pauses: Vec<u128> = (0..7).map(|_| backoff.next(Duration::from_millis(1)).as_millis()).collect();
         assert_eq!(pauses, [50, 100, 200, 400, 800, 1000, 1000]);
-        assert_eq!(backoff.next(10_000).as_secs(), 25);
+        assert_eq!(backoff.next(Duration::from_millis(500)).as_secs(), 12);
+        assert_eq!(backoff.next(Duration::from_secs(60)).as_secs(), 30);
+        backoff.reset();
+        assert_eq!(backoff.next(Duration::from_millis(10)).as_millis(), 240);
     }
 }

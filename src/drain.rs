@@ -114,7 +114,7 @@ fn until_something_moves(
             all.saturating_sub(count),
             servers(all)
         ));
-        fleet.pause(backoff, deadline, draining)?;
+        fleet.pause(backoff, deadline)?;
         if is_any_other {
             // It went down, or somebody else has set it: that is for a new plan to judge.
             return Ok(Moved::Some);

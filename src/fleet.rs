@@ -1,6 +1,6 @@
 //! All instances of a run together: every step is done side by side, and every wait is one wait for all.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::converge::{Direction, Goals, Managed};
 use crate::deadline::{Backoff, Deadline};
@@ -26,6 +26,8 @@ pub struct Fleet<'a> {
     pub interrupt: &'a Interrupt,
     /// What keeps other runs out.
     pub exclusion: Exclusion<'a>,
+    /// How long the last look at the statistics took.
+    pub last_look: Duration,
 }
 
 /// What was seen of one server that is waited for.
@@ -110,6 +112,7 @@ impl Fleet<'_> {
     /// # Errors
     /// When a thread fails. What fails on an instance is kept there.
     pub fn look(&mut self, picked: &[Vec<usize>]) -> Result<Option<Vec<Look<'_>>>> {
+        let began = Instant::now();
         let looks = side_by_side(self.managed.iter_mut().zip(picked), |(managed, places)| {
             if places.is_empty() {
                 return Some(Vec::new());
@@ -126,6 +129,7 @@ impl Fleet<'_> {
                 }
             }
         });
+        self.last_look = began.elapsed();
         let looks: Vec<Option<Vec<Option<StatRow>>>> = looks.into_iter().collect::<Result<_>>()?;
         let Some(looks) = looks.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
         let mut seen = Vec::new();
@@ -142,9 +146,8 @@ impl Fleet<'_> {
     ///
     /// # Errors
     /// The failure that ends the run, once a signal has come.
-    pub fn pause(&mut self, backoff: &mut Backoff, deadline: &Deadline, picked: &[Vec<usize>]) -> Result<()> {
-        let most = picked.iter().map(Vec::len).max().unwrap_or_default();
-        let pause = backoff.next(most).min(deadline.left());
+    pub fn pause(&mut self, backoff: &mut Backoff, deadline: &Deadline) -> Result<()> {
+        let pause = backoff.next(self.last_look).min(deadline.left());
         if pause > Duration::ZERO {
             self.exclusion.release();
             self.interrupt.pause(pause)?;

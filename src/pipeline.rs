@@ -48,7 +48,8 @@ fn steps(request: &Request, interrupt: &Interrupt, progress: Progress<'_>, run: 
         asked.into_iter().map(|asked| (asked.instance, asked.answer)).unzip();
     let start = |(instance, observation)| Managed::new(instance, wanted, request.timeout, interrupt, observation);
     let answered = instances.iter().zip(answers).filter_map(|(instance, answer)| Some((instance, answer.ok()?)));
-    let mut fleet = Fleet { managed: answered.map(start).collect(), progress, interrupt, exclusion };
+    let mut fleet =
+        Fleet { managed: answered.map(start).collect(), progress, interrupt, exclusion, last_look: Duration::ZERO };
     let result = decide_and_act(request, &mut fleet, &others, run);
     run.take(fleet.managed);
     result

@@ -124,7 +124,7 @@ pub fn wait(fleet: &mut Fleet<'_>, change: Change, wanted: AdminState, bounds: W
         let (all, who) = (fleet.count(), waiting.one_of(fleet, &picked));
         let done = all.saturating_sub(count);
         (fleet.progress)(&format!("{done} of {} {what}, {left} s to go{who}", servers(all)));
-        fleet.pause(&mut backoff, &deadline, &picked)?;
+        fleet.pause(&mut backoff, &deadline)?;
     }
 }
 
@@ -296,6 +296,6 @@ pub fn end_sessions(fleet: &mut Fleet<'_>, change: Change, timeout: Duration) ->
             }
         }
         (fleet.progress)(&format!("ending the sessions of {}, {} s to go", servers(count), deadline.seconds_left()));
-        fleet.pause(&mut backoff, &deadline, &busy)?;
+        fleet.pause(&mut backoff, &deadline)?;
     }
 }
