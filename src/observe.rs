@@ -627,11 +627,8 @@ impl Rows for ReadBack<'_> {
 
     fn take(&mut self, row: &StateRow<'_>) {
         // Both are in HAProxy's order, so that the one that is looked for is nearly always the next.
-        let places = (self.next..self.before.len()).chain(0..self.next);
-        let find = |mut places: std::iter::Chain<_, _>| {
-            places.find(|&place: &usize| self.before.get(place).is_some_and(|server| server.is_in(row)))
-        };
-        let Some(place) = find(places) else { return };
+        let is_here = |place: &usize| self.before.get(*place).is_some_and(|server| server.is_in(row));
+        let Some(place) = (self.next..self.before.len()).chain(0..self.next).find(is_here) else { return };
         self.next = place + 1;
         if let (Some(slot), before) = (self.after.get_mut(place), self.before.get(place)) {
             *slot = Some(Server::new(row, before));
