@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use memchr::{memchr, memchr_iter};
+use memchr::memchr;
 
 use crate::error::excerpt;
 use crate::state::{AdminFlags, AdminState, OperationalState};
@@ -15,7 +15,10 @@ const SHOWN: usize = 200;
 
 /// The fewest columns that `show servers state` has had (HAProxy 2.2), and more than it will soon have.
 const FEWEST_COLUMNS: usize = 20;
-const MOST_COLUMNS: usize = 64;
+const MOST_COLUMNS: usize = 48;
+
+/// Among how many columns those are that are looked at in every row; in all versions they are among the first 8.
+const LEADING: usize = 16;
 
 /// Why a reply was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -190,7 +193,7 @@ impl StateHeader {
             header.srv_uweight,
         ];
         header.first = always.into_iter().max().map_or(0, |last| last + 1);
-        if !(FEWEST_COLUMNS..=MOST_COLUMNS).contains(&names.len()) {
+        if header.first > LEADING || !(FEWEST_COLUMNS..=MOST_COLUMNS).contains(&names.len()) {
             return Err(missing("srvrecord"));
         }
         Ok(header)
@@ -206,18 +209,16 @@ impl StateHeader {
         line: &'a [u8],
         wanted: impl FnOnce(u32, &[u8], &[u8]) -> bool,
     ) -> Result<AnyRow<'a>, ParseError> {
-        let found = memchr_iter(b' ', line).count() + 1;
+        let found = spaces(line) + 1;
         if found != self.count {
             let line = excerpt(line, SHOWN);
             return Err(ParseError::Count { command: STATE, found, expected: self.count, line });
         }
         // Most rows are not wanted, and then only the first columns are looked at.
-        let mut columns: [&[u8]; MOST_COLUMNS] = [&[]; MOST_COLUMNS];
-        let mut values = line.split(is_space);
-        for (slot, value) in columns.iter_mut().zip(values.by_ref().take(self.first)) {
-            *slot = value;
-        }
-        let row = Row { command: STATE, columns: &columns, line };
+        let mut leading: [&[u8]; LEADING] = [&[]; LEADING];
+        let mut rest = line;
+        take_columns(&mut rest, leading.get_mut(..self.first).unwrap_or_default());
+        let row = Row { command: STATE, columns: &leading, line };
         let backend_id = row.number(self.be_id, "be_id")?;
         if !wanted(backend_id, row.bytes(self.be_name), row.bytes(self.srv_name)) {
             let flags = decimal(row.bytes(self.srv_admin_state)).map(AdminFlags);
@@ -228,9 +229,9 @@ impl StateHeader {
                 && weight.is_some_and(|weight| weight > 0);
             return Ok(AnyRow::Other { is_usable });
         }
-        for (slot, value) in columns.iter_mut().skip(self.first).zip(values) {
-            *slot = value;
-        }
+        let mut columns: [&[u8]; MOST_COLUMNS] = [&[]; MOST_COLUMNS];
+        columns.iter_mut().zip(leading).for_each(|(slot, value)| *slot = value);
+        take_columns(&mut rest, columns.get_mut(self.first..self.count).unwrap_or_default());
         let row = Row { command: STATE, columns: &columns, line };
         let operational = row.number(self.srv_op_state, "srv_op_state")?;
         Ok(AnyRow::Wanted(StateRow {
@@ -270,6 +271,22 @@ impl StateHeader {
             _ => text.to_vec(),
         });
         Some(columns.collect::<Vec<_>>().join(&b' '))
+    }
+}
+
+/// Counts the spaces of a row, in pieces so short that a byte can count them: that is done with many bytes at a time.
+fn spaces(line: &[u8]) -> usize {
+    let in_piece = |piece: &[u8]| piece.iter().map(|byte| u8::from(is_space(byte))).sum::<u8>();
+    line.chunks(usize::from(u8::MAX)).map(|piece| usize::from(in_piece(piece))).sum()
+}
+
+/// Takes columns off the front of a row.
+fn take_columns<'a>(rest: &mut &'a [u8], slots: &mut [&'a [u8]]) {
+    for slot in slots {
+        let end = rest.iter().position(is_space).unwrap_or(rest.len());
+        let (column, after) = rest.split_at_checked(end).unwrap_or_default();
+        *slot = column;
+        *rest = after.get(1..).unwrap_or_default();
     }
 }
 
