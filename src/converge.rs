@@ -17,7 +17,7 @@ use crate::plan::{Decision, Planned, State, order, plan, shortfall};
 use crate::request::Change;
 use crate::runtime::command::{self, Action};
 use crate::runtime::parse::StatRow;
-use crate::runtime::socket::Door;
+use crate::runtime::socket::{Connection, Door};
 use crate::verify::verify;
 
 /// How many processes a run follows when HAProxy is reloaded again and again.
@@ -94,6 +94,8 @@ pub struct Managed<'a> {
     pub timeout: Duration,
     /// Whether a signal has asked the run to end.
     pub interrupt: &'a Interrupt,
+    /// The connection through which it was observed, for the first commands.
+    connection: Option<Connection>,
     /// How it was observed last.
     pub current: Observation,
     /// What was planned last, a plan for each server of `current`.
@@ -120,13 +122,14 @@ impl<'a> Managed<'a> {
         wanted: Wanted<'a>,
         timeout: Duration,
         interrupt: &'a Interrupt,
-        observation: Observation,
+        (observation, connection): (Observation, Connection),
     ) -> Self {
         Self {
             instance,
             wanted,
             timeout,
             interrupt,
+            connection: Some(connection),
             outcomes: observation.servers.iter().map(Outcome::untouched).collect(),
             current: observation,
             planned: Vec::new(),
@@ -168,6 +171,7 @@ impl<'a> Managed<'a> {
     pub fn carry_out(&mut self, goals: Goals<'_>, direction: Direction) {
         if self.error.is_none() {
             self.error = self.try_to_carry_out(goals, direction).err();
+            self.connection = None;
             self.judge(|_| false);
         }
     }
@@ -238,16 +242,23 @@ impl<'a> Managed<'a> {
         }
     }
 
-    /// Sends the commands; returns nothing where another process answers, otherwise what stopped it.
-    fn send(&mut self, commands: Vec<Command>) -> Result<Option<Option<Error>>> {
-        let mut opened = open(&self.current.address, self.timeout)?;
+    /// Connects to the process that was observed; returns nothing where another one answers now.
+    fn connect(&mut self) -> Result<Option<Connection>> {
+        if let Some(connection) = self.connection.take().filter(Connection::is_open) {
+            return Ok(Some(connection));
+        }
+        let opened = open(&self.current.address, self.timeout)?;
         if !opened.process.is(&self.current.process) {
-            opened.connection.close();
             self.note_reload(opened.process.pid);
             return Ok(None);
         }
-        let (replies, failure) = apply(&mut opened.connection, &commands, self.interrupt);
-        opened.connection.close();
+        Ok(Some(opened.connection))
+    }
+
+    /// Sends the commands; returns nothing where another process answers, otherwise what stopped it.
+    fn send(&mut self, commands: Vec<Command>) -> Result<Option<Option<Error>>> {
+        let Some(mut connection) = self.connect()? else { return Ok(None) };
+        let (replies, failure) = apply(&mut connection, &commands, self.interrupt);
         for (command, reply) in commands.into_iter().zip(&replies) {
             self.note(command, reply);
         }

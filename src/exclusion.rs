@@ -42,9 +42,6 @@ impl<'a> Exclusion<'a> {
 
     /// Takes the lock on the processes, if it is not held; tells whether others could do something before.
     ///
-    /// Each process is locked by itself, whichever of its sockets leads there, and by the socket, which stays the same
-    /// when a reload brings a new process during a run.
-    ///
     /// # Errors
     /// When another run does not let go of it in time, or a signal comes.
     pub fn take<'p>(&mut self, processes: impl Iterator<Item = (&'p Address, &'p Process)>) -> Result<bool> {
@@ -53,7 +50,7 @@ impl<'a> Exclusion<'a> {
         if self.held.is_some() {
             return Ok(false);
         }
-        let keys: Vec<String> = processes.flat_map(|(address, process)| [process.key(), socket_key(address)]).collect();
+        let keys: Vec<String> = processes.flat_map(|(address, process)| keys(address, process)).collect();
         let wanted = Wanted { keys: &keys, note: &self.note, timeout: self.timeout };
         match LockSet::take(folder, &wanted, self.interrupt, &|line| (self.progress)(line)) {
             Ok(held) => {
@@ -66,6 +63,19 @@ impl<'a> Exclusion<'a> {
                 Ok(was_released)
             }
         }
+    }
+
+    /// Takes the lock on one process, if nobody has it: who waits for nobody may take several in any order.
+    #[must_use]
+    pub fn try_take(&self, address: &Address, process: &Process) -> Option<LockSet> {
+        let Ok(folder) = &self.folder else { return Some(LockSet::default()) };
+        let wanted = Wanted { keys: &keys(address, process), note: &self.note, timeout: Duration::ZERO };
+        LockSet::take(folder, &wanted, self.interrupt, &|_| {}).ok()
+    }
+
+    /// Keeps the locks on all processes that were taken one by one.
+    pub fn hold(&mut self, locks: impl IntoIterator<Item = LockSet>) {
+        self.held = Some(locks.into_iter().collect());
     }
 
     /// Waits for the lock over signals from now on: who sets back what was changed must not be kept from it.
@@ -105,6 +115,12 @@ impl<'a> Exclusion<'a> {
         }
         Ok(Some(format!("other runs are not kept out meanwhile: {why}")))
     }
+}
+
+/// What is locked for a process: itself, whichever of its sockets leads there, and the socket, which stays the same when a
+/// reload brings a new process during a run.
+fn keys(address: &Address, process: &Process) -> [String; 2] {
+    [process.key(), socket_key(address)]
 }
 
 /// Returns what stands for a socket in the name of a file, in which a path cannot stand as it is.

@@ -323,14 +323,14 @@ pub struct Observation {
 /// # Errors
 /// When none of its sockets leads to a HAProxy that answers in time and is understood.
 pub fn observe(instance: &Instance, wanted: Wanted<'_>, detail: Detail, timeout: Duration) -> Result<Observation> {
-    observe_through(open_best(instance, timeout)?, wanted, detail)
+    observe_through(open_best(instance, timeout)?, wanted, detail).map(|(observation, _)| observation)
 }
 
-/// Asks for the wanted servers over a connection that is open already, and closes it.
+/// Asks for the wanted servers over a connection that is open already, and returns it.
 ///
 /// # Errors
 /// When the answer does not come in time, or is not understood.
-pub fn observe_through(mut opened: Opened, wanted: Wanted<'_>, detail: Detail) -> Result<Observation> {
+pub fn observe_through(mut opened: Opened, wanted: Wanted<'_>, detail: Detail) -> Result<(Observation, Connection)> {
     let mut reader = StateReader::new(Matching::new(wanted, detail));
     reader.read(&mut opened.connection, &Query::ServersState(None))?;
     let StateReader { rows: Matching { mut servers, backends_found, .. }, mut backends } = reader;
@@ -351,7 +351,6 @@ pub fn observe_through(mut opened: Opened, wanted: Wanted<'_>, detail: Detail) -
         backends_found,
     };
     read_statistics(&mut connection, &mut observation.servers, detail)?;
-    connection.close();
     if detail == Detail::Everything {
         let is_wanted = |it: &Server| wanted.matches(it.backend.as_bytes(), it.server.as_bytes());
         (observation.servers, observation.others) = observation.servers.into_iter().partition(is_wanted);
@@ -360,7 +359,7 @@ pub fn observe_through(mut opened: Opened, wanted: Wanted<'_>, detail: Detail) -
             *observation.usable_others.entry(server.backend_id).or_default() += 1;
         }
     }
-    Ok(observation)
+    Ok((observation, connection))
 }
 
 /// Asks again for servers that were observed before, over a new connection; one that is gone has no value.
@@ -388,7 +387,6 @@ pub fn read_back(
             reader.read(&mut connection, &Query::ServersState(Some(backend)))?;
         }
     }
-    connection.close();
     Ok((process, reader.rows.after))
 }
 
@@ -413,7 +411,6 @@ pub fn read_load(address: &Address, servers: &[&Server], timeout: Duration) -> R
             reader.line(line.as_bytes())?;
         }
     }
-    connection.close();
     Ok((process, servers.iter().map(|server| rows.remove(&(server.backend_id, server.server_id))).collect()))
 }
 
@@ -456,7 +453,6 @@ pub fn dump(
         };
         on_line(rewritten.as_deref().unwrap_or(line)).map_err(understood)
     })?;
-    opened.connection.close();
     Ok(())
 }
 
@@ -469,7 +465,6 @@ pub fn names(address: &Address, timeout: Duration) -> Result<Vec<(String, String
     let wanted = Wanted { servers: &[], backends: &[] };
     let mut reader = StateReader::new(Matching::new(wanted, Detail::Everything));
     reader.read(&mut opened.connection, &Query::ServersState(None))?;
-    opened.connection.close();
     let servers = reader.rows.servers.into_iter();
     Ok(servers.map(|server| (server.backend.to_string(), server.server.to_string())).collect())
 }
@@ -523,7 +518,7 @@ pub fn open(address: &Address, timeout: Duration) -> Result<Opened> {
             };
         }
         tries += 1;
-        connection.close();
+        drop(connection);
         std::thread::sleep(STOPPING_PAUSE);
     }
 }
@@ -539,13 +534,8 @@ pub fn open_best(instance: &Instance, timeout: Duration) -> Result<Opened> {
         match open(address, timeout) {
             Ok(opened) => {
                 let rank = |opened: &Opened| (opened.level, matches!(opened.address, Address::Unix(_)));
-                match &mut best {
-                    Some(best) if rank(best) >= rank(&opened) => opened.connection.close(),
-                    other => {
-                        if let Some(worse) = other.replace(opened) {
-                            worse.connection.close();
-                        }
-                    }
+                if best.as_ref().is_none_or(|best| rank(&opened) > rank(best)) {
+                    best = Some(opened);
                 }
                 if instance.addresses.len() == 1 {
                     break;

@@ -57,7 +57,6 @@ fn try_to_count(master: &Address, servers: &[&Server], timeout: Duration) -> Res
             }
         }
     }
-    connection.close();
     Ok(load)
 }
 

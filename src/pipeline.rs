@@ -1,6 +1,6 @@
 //! The whole flow of a run on one screen: discover, observe all, plan, refuse or act, side by side on all instances.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::converge::Managed;
 use crate::discover::{Discovery, discover};
@@ -10,9 +10,10 @@ use crate::exclusion::Exclusion;
 use crate::fleet::{Fleet, Progress};
 use crate::instances::{Instance, Presence, Selected, check_names, needs_discovery, nothing_runs, select};
 use crate::interrupt::Interrupt;
+use crate::keep::lock::LockSet;
 use crate::missing;
 use crate::name::Address;
-use crate::observe::{Detail, Observation, Opened, Wanted, names, observe, observe_through, open_best};
+use crate::observe::{Detail, Observation, Process, Wanted, names, observe, observe_through, open_best};
 use crate::ownership::Ownership;
 use crate::persist::{Mode, assign, persist};
 use crate::refuse::refuse;
@@ -20,11 +21,9 @@ use crate::report::{InstanceOutcome, RunOutcome};
 use crate::request::{Change, OnFailure, OnMissing, OnUnreachable, Request};
 use crate::rollback::roll_back;
 use crate::runtime::parse::Level;
+use crate::runtime::socket::Connection;
 use crate::side_by_side::side_by_side;
 use crate::wait::{end_sessions, wait};
-
-/// How long an open connection may have waited for the lock.
-const STALE: Duration = Duration::from_millis(500);
 
 /// Carries a request out.
 #[must_use]
@@ -44,9 +43,9 @@ fn steps(request: &Request, interrupt: &Interrupt, progress: Progress<'_>, run: 
     let asked = ask(request, wanted, chosen, &mut exclusion)?;
     run.instances = asked.iter().map(|asked| asked.outcome(request)).collect();
     run.warnings.extend(asked.iter().filter_map(|asked| asked.skipped_warning(request)));
-    let (instances, answers): (Vec<Instance>, Vec<Result<Observation>>) =
+    let (instances, answers): (Vec<Instance>, Vec<Answer>) =
         asked.into_iter().map(|asked| (asked.instance, asked.answer)).unzip();
-    let start = |(instance, observation)| Managed::new(instance, wanted, request.timeout, interrupt, observation);
+    let start = |(instance, answer)| Managed::new(instance, wanted, request.timeout, interrupt, answer);
     let answered = instances.iter().zip(answers).filter_map(|(instance, answer)| Some((instance, answer.ok()?)));
     let mut fleet =
         Fleet { managed: answered.map(start).collect(), progress, interrupt, exclusion, last_look: Duration::ZERO };
@@ -169,10 +168,13 @@ fn choose(request: &Request, run: &mut RunOutcome) -> Result<Selected> {
     selected
 }
 
+/// What an instance answered, with the connection for more.
+type Answer = Result<(Observation, Connection)>;
+
 /// An instance and what it answered.
 struct Asked {
     instance: Instance,
-    answer: Result<Observation>,
+    answer: Answer,
 }
 
 impl Asked {
@@ -180,13 +182,13 @@ impl Asked {
     fn outcome(&self, request: &Request) -> InstanceOutcome {
         let answer = self.answer.as_ref();
         let socket = match &self.answer {
-            Ok(observation) => Some(&observation.address),
+            Ok((observation, _)) => Some(&observation.address),
             Err(_) => self.instance.addresses.first(),
         };
         InstanceOutcome {
             name: self.instance.name.to_string(),
             socket: socket.map(Address::to_string).unwrap_or_default(),
-            process: answer.ok().map(|answer| (answer.process.version.clone(), answer.process.pid)),
+            process: answer.ok().map(|(answer, _)| (answer.process.version.clone(), answer.process.pid)),
             servers: Vec::new(),
             error: answer.err().cloned(),
             is_skipped: answer.is_err() && request.on_unreachable == OnUnreachable::Skip,
@@ -200,9 +202,7 @@ impl Asked {
     }
 }
 
-/// Observes all instances side by side, and drops those that are none or that are the same HAProxy as another.
-///
-/// A run that changes something locks the processes first, so that what it observes stays so until it has acted.
+/// Observes all instances, and drops those that are none or that are the same HAProxy as another.
 fn ask(
     request: &Request,
     wanted: Wanted<'_>,
@@ -214,27 +214,14 @@ fn ask(
         (Some(_), None) => Detail::Links,
         (Some(_), Some(_)) => Detail::Everything,
     };
-    let opened = side_by_side(&chosen, |instance| open_best(instance, request.timeout));
-    let mut opened: Vec<Result<Opened>> = opened.into_iter().collect::<Result<_>>()?;
-    if request.change.is_some() && !request.dry_run {
-        let began = Instant::now();
-        exclusion.take(opened.iter().flatten().map(|opened| (&opened.address, &opened.process)))?;
-        if began.elapsed() > STALE {
-            // Connections that were opened before a long wait may lead to processes that have ended since.
-            opened = side_by_side(&chosen, |instance| open_best(instance, request.timeout))
-                .into_iter()
-                .collect::<Result<_>>()?;
-        }
-    }
-    let answers = side_by_side(opened, |opened| observe_through(opened?, wanted, detail));
+    let answers = look(request, wanted, detail, &chosen, exclusion)?;
     let mut asked: Vec<Asked> = Vec::new();
     for (instance, answer) in chosen.into_iter().zip(answers) {
-        let answer = answer?;
         if instance.presence == Presence::Possible && answer.as_ref().is_err_and(is_no_haproxy) {
             continue;
         }
         let twin = asked.iter_mut().find(|other| match (&other.answer, &answer) {
-            (Ok(other), Ok(answer)) => is_same(other, answer),
+            (Ok((other, _)), Ok((answer, _))) => is_same(other, answer),
             _ => false,
         });
         match twin {
@@ -248,6 +235,39 @@ fn ask(
     }
     check_names(asked.iter().map(|asked| &asked.instance))?;
     Ok(asked)
+}
+
+/// Observes all instances side by side, each under its lock, so that what is observed stays so until the run has acted.
+///
+/// Where somebody else has a lock, all are let go and waited for in the one order in which all runs do.
+fn look(
+    request: &Request,
+    wanted: Wanted<'_>,
+    detail: Detail,
+    chosen: &[Instance],
+    exclusion: &mut Exclusion<'_>,
+) -> Result<Vec<Answer>> {
+    let at_once = |instance| {
+        let opened = open_best(instance, request.timeout)?;
+        let place = (opened.address.clone(), opened.process.clone());
+        let lock = exclusion.try_take(&opened.address, &opened.process);
+        Ok((place, lock.map(|lock| (lock, observe_through(opened, wanted, detail)))))
+    };
+    let found: Vec<Result<_>> = side_by_side(chosen, at_once).into_iter().collect::<Result<_>>()?;
+    let places: Vec<(Address, Process)> = found.iter().flatten().map(|(place, _)| place.clone()).collect();
+    let answers = found.into_iter().map(|found| match found {
+        Ok((_, answer)) => answer,
+        Err(error) => Some((LockSet::default(), Err(error))),
+    });
+    if let Some(all) = answers.collect::<Option<Vec<_>>>() {
+        let (locks, answers): (Vec<LockSet>, Vec<Answer>) = all.into_iter().unzip();
+        exclusion.hold(locks);
+        return Ok(answers);
+    }
+    exclusion.take(places.iter().map(|(address, process)| (address, process)))?;
+    // What was opened before the wait may lead to processes that have ended since.
+    let again = |instance| observe_through(open_best(instance, request.timeout)?, wanted, detail);
+    side_by_side(chosen, again).into_iter().collect()
 }
 
 /// Tells whether nothing listens at an address, or something that is no HAProxy.
@@ -264,8 +284,8 @@ fn is_same(one: &Observation, other: &Observation) -> bool {
 }
 
 /// Which of two sockets of one HAProxy serves better: admin level wins, then Unix, then the first.
-fn rank(answer: &Result<Observation>) -> Option<(Level, bool)> {
-    answer.as_ref().ok().map(|it| (it.level, matches!(it.address, Address::Unix(_))))
+fn rank(answer: &Answer) -> Option<(Level, bool)> {
+    answer.as_ref().ok().map(|(it, _)| (it.level, matches!(it.address, Address::Unix(_))))
 }
 
 /// Observes the instances that the request leaves out, for names that may be there.

@@ -103,6 +103,12 @@ impl LockSet {
     }
 }
 
+impl FromIterator<LockSet> for LockSet {
+    fn from_iter<I: IntoIterator<Item = LockSet>>(sets: I) -> Self {
+        Self { held: sets.into_iter().flat_map(|set| set.held).collect() }
+    }
+}
+
 /// One lock.
 #[derive(Debug)]
 struct Held {

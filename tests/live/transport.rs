@@ -26,6 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
         thousands_of_servers_are_set_in_one_run,
         taken_connections_are_waited_for_in_bounds,
         a_frozen_process_is_left_in_time,
+        a_connection_that_haproxy_has_ended_is_opened_again,
         a_command_that_timed_out_is_read_back,
         a_reload_before_the_command_is_followed,
         a_reload_after_the_command_is_followed,
@@ -244,6 +245,28 @@ fn freeze(pid: Pid) {
         let mut stats = tasks.flatten().map(|task| std::fs::read_to_string(task.path().join("stat")));
         stats.all(|stat| stat.is_ok_and(|stat| is_stopped(&stat))).then_some(())
     });
+}
+
+fn a_connection_that_haproxy_has_ended_is_opened_again(haproxy: &Haproxy) -> TestResult {
+    let proxies = "backend b\n    server s1 127.0.0.1:9\n    server s2 127.0.0.1:9\n";
+    let quick = Setup::new("quick", proxies).global("stats timeout 100ms").start(haproxy);
+    let slow = Instance::start(haproxy, "slow", proxies);
+    let pid = Pid::from_raw(slow.pid());
+    freeze(pid);
+    let resumed = thread::spawn(move || {
+        // While the other is waited for, 'quick' ends the connection through which it was observed.
+        thread::sleep(Duration::from_secs(1));
+        kill(pid, Signal::SIGCONT)
+    });
+    let both = [quick.address(), slow.address()];
+    let run = Program::request(&json!({ "server": "s1", "state": "maint", "timeout": 10, "instances": both })).run();
+    resumed.join().expect("a thread that ends")?;
+    let report = run.report();
+    assert_eq!((&report["failed"], warnings(&report).as_str()), (&json!(false), ""), "{report}");
+    assert!(run.elapsed > Duration::from_millis(900), "the slow one is waited for: {:?}", run.elapsed);
+    assert_eq!(commands(&report), ["set server b/s1 state maint"; 2], "each is sent once: {report}");
+    assert_eq!((quick.state("b", "s1").0, slow.state("b", "s1").0), (1, 1));
+    Ok(())
 }
 
 fn a_command_that_timed_out_is_read_back(haproxy: &Haproxy) -> TestResult {
