@@ -1,6 +1,7 @@
 //! Brings one instance to what is wanted: apply, verify, and again on the new process when HAProxy was reloaded.
 
 use std::collections::VecDeque;
+use std::fmt::Write;
 use std::time::Duration;
 
 use crate::apply::{Command, Reply, apply, refused};
@@ -170,6 +171,14 @@ impl<'a> Managed<'a> {
     /// Plans, applies and verifies, following HAProxy over reloads; what fails is in the outcomes or in `error`.
     pub fn carry_out(&mut self, goals: Goals<'_>, direction: Direction) {
         if self.error.is_none() {
+            self.plan(goals);
+            self.carry_on(goals, direction);
+        }
+    }
+
+    /// Does so with what was planned for these goals already.
+    pub fn carry_on(&mut self, goals: Goals<'_>, direction: Direction) {
+        if self.error.is_none() {
             self.error = self.try_to_carry_out(goals, direction).err();
             self.connection = None;
             self.judge(|_| false);
@@ -177,7 +186,6 @@ impl<'a> Managed<'a> {
     }
 
     fn try_to_carry_out(&mut self, goals: Goals<'_>, direction: Direction) -> Result<()> {
-        self.plan(goals);
         for _ in 0..PROCESSES {
             let commands = self.commands(direction);
             if commands.is_empty() || self.send_and_read_back(commands)? {
@@ -488,5 +496,8 @@ impl<'a> Managed<'a> {
 
 /// Writes the command for an action on a server.
 fn line(server: &Server, action: Action) -> Box<str> {
-    command::Change { target: server.target(), action }.to_string().into_boxed_str()
+    // Longer than most, so that it is moved once only.
+    let mut line = String::with_capacity(128);
+    let _ = write!(line, "{}", command::Change { target: server.target(), action });
+    line.into_boxed_str()
 }

@@ -58,7 +58,7 @@ impl Fleet<'_> {
         }
         let work = |(index, managed): (usize, &mut Managed<'_>)| {
             let goals: Goals<'_> = &|server: &Server| goals(index, server);
-            managed.carry_out(goals, Direction::Forward);
+            managed.carry_on(goals, Direction::Forward);
         };
         // Those that are as wanted already have nothing to wait for.
         let is_busy = |(index, managed): &mut (usize, &mut Managed<'_>)| {

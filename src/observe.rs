@@ -2,7 +2,7 @@
 //!
 //! Every dump is streamed: only the servers that are wanted are kept.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,7 +15,7 @@ use crate::plan::State;
 use crate::request::Switch;
 use crate::runtime::command::{Query, Reference, Target, Uniqueness};
 use crate::runtime::parse::{
-    AnyRow, Info, Level, ParseError, Start, StatHeader, StatRow, StateHeader, StateRow, state_version,
+    AnyRow, Info, Level, OtherRow, ParseError, Start, StatHeader, StatRow, StateHeader, StateRow, state_version,
 };
 use crate::runtime::socket::{Connection, Door};
 use crate::state::{AdminFlags, OperationalState};
@@ -143,17 +143,20 @@ fn switch(check: u32) -> Option<Switch> {
 impl Server {
     /// Makes a server of a row; what is the same as in the one before is kept once.
     fn new(row: &StateRow<'_>, before: Option<&Self>) -> Self {
-        let share = |text: &str, before: Option<&Arc<str>>| match before {
-            Some(same) if **same == *text => Arc::clone(same),
-            _ => text.into(),
+        let share = |parts: &[&str], before: Option<&Arc<str>>| {
+            let is_same = |text: &Arc<str>| {
+                let rest = parts.iter().try_fold(&**text, |rest, part| rest.strip_prefix(part));
+                rest.is_some_and(str::is_empty)
+            };
+            before.filter(|text| is_same(text)).map_or_else(|| parts.concat().into(), Arc::clone)
         };
         Self {
-            backend: share(row.backend, before.map(|it| &it.backend)),
+            backend: share(&[row.backend], before.map(|it| &it.backend)),
             backend_name: Uniqueness::Unique,
-            server: share(row.server, before.map(|it| &it.server)),
+            server: share(&[row.server], before.map(|it| &it.server)),
             backend_id: row.backend_id,
             server_id: row.server_id,
-            address: address(row),
+            address: share(&address(row), before.map(|it| &it.address)),
             flags: row.flags,
             operational: row.operational,
             weight: row.weight,
@@ -256,14 +259,13 @@ fn is_of_master_cli(row: &StateRow<'_>) -> bool {
 }
 
 /// Writes address and port as HAProxy does; a name that is not resolved stands for its address.
-fn address(row: &StateRow<'_>) -> Arc<str> {
+fn address<'a>(row: &StateRow<'a>) -> [&'a str; 4] {
     let host = match (row.address, row.fqdn) {
-        ("-", "-") => return "-".into(),
+        ("-", "-") => return ["-", "", "", ""],
         ("-", name) => name,
         (address, _) => address,
     };
-    let whole = if host.contains(':') { format!("[{host}]:{}", row.port) } else { format!("{host}:{}", row.port) };
-    whole.into()
+    if host.contains(':') { ["[", host, "]:", row.port] } else { [host, ":", row.port, ""] }
 }
 
 /// Which servers are wanted.
@@ -311,7 +313,7 @@ pub struct Observation {
     /// The other servers, where everything was asked for.
     pub others: Vec<Server>,
     /// How many other servers take traffic in each backend that has a wanted one, by the number of the backend.
-    pub usable_others: HashMap<u32, u32>,
+    pub usable_others: BTreeMap<u32, u32>,
     /// How many backends have servers.
     pub backends: usize,
     /// Which of the wanted backends exist, also where they have no wanted server.
@@ -331,12 +333,15 @@ pub fn observe(instance: &Instance, wanted: Wanted<'_>, detail: Detail, timeout:
 /// # Errors
 /// When the answer does not come in time, or is not understood.
 pub fn observe_through(mut opened: Opened, wanted: Wanted<'_>, detail: Detail) -> Result<(Observation, Connection)> {
-    let mut reader = StateReader::new(Matching::new(wanted, detail));
-    reader.read(&mut opened.connection, &Query::ServersState(None))?;
-    let StateReader { rows: Matching { mut servers, backends_found, .. }, mut backends } = reader;
+    let mut rows = Matching::new(wanted, detail);
+    read_state(&mut opened.connection, &Query::ServersState(None), &mut rows)?;
+    let Matching { mut servers, backends_found, mut backends, .. } = rows;
     backends.end();
-    for server in &mut servers {
-        server.backend_name = backends.uniqueness(&server.backend);
+    let shared = backends.shared_names();
+    if !shared.is_empty() {
+        for server in servers.iter_mut().filter(|server| shared.contains(&hash(server.backend.as_bytes()))) {
+            server.backend_name = Uniqueness::Shared;
+        }
     }
     let Opened { mut connection, address, process, level } = opened;
     let mut observation = Observation {
@@ -347,7 +352,7 @@ pub fn observe_through(mut opened: Opened, wanted: Wanted<'_>, detail: Detail) -
         servers,
         others: Vec::new(),
         usable_others: backends.usable,
-        backends: backends.count,
+        backends: backends.names.len(),
         backends_found,
     };
     read_statistics(&mut connection, &mut observation.servers, detail)?;
@@ -378,16 +383,16 @@ pub fn read_back(
     let Opened { mut connection, process, .. } = open(address, timeout)?;
     let mut queries: Vec<Reference<'_>> = before.iter().map(|server| server.target().backend).collect();
     queries.dedup();
-    let mut reader = StateReader::new(ReadBack { wanted, before, next: 0, after: vec![None; before.len()] });
+    let mut rows = ReadBack { wanted, before, next: 0, after: vec![None; before.len()] };
     if queries.len() * 10 > backends {
         drop(queries);
-        reader.read(&mut connection, &Query::ServersState(None))?;
+        read_state(&mut connection, &Query::ServersState(None), &mut rows)?;
     } else {
         for backend in queries {
-            reader.read(&mut connection, &Query::ServersState(Some(backend)))?;
+            read_state(&mut connection, &Query::ServersState(Some(backend)), &mut rows)?;
         }
     }
-    Ok((process, reader.rows.after))
+    Ok((process, rows.after))
 }
 
 /// Asks for the statistics of a few servers over a new connection; a server that is gone has none.
@@ -463,9 +468,9 @@ pub fn dump(
 pub fn names(address: &Address, timeout: Duration) -> Result<Vec<(String, String)>> {
     let mut opened = open(address, timeout)?;
     let wanted = Wanted { servers: &[], backends: &[] };
-    let mut reader = StateReader::new(Matching::new(wanted, Detail::Everything));
-    reader.read(&mut opened.connection, &Query::ServersState(None))?;
-    let servers = reader.rows.servers.into_iter();
+    let mut rows = Matching::new(wanted, Detail::Everything);
+    read_state(&mut opened.connection, &Query::ServersState(None), &mut rows)?;
+    let servers = rows.servers.into_iter();
     Ok(servers.map(|server| (server.backend.to_string(), server.server.to_string())).collect())
 }
 
@@ -569,6 +574,9 @@ trait Rows {
 
     /// Takes a row that is wanted.
     fn take(&mut self, row: &StateRow<'_>);
+
+    /// Passes over a row that is not.
+    fn pass(&mut self, _: &OtherRow<'_>) {}
 }
 
 /// Keeps the servers that are wanted.
@@ -577,19 +585,20 @@ struct Matching<'a> {
     detail: Detail,
     servers: Vec<Server>,
     backends_found: Vec<bool>,
-    last_backend: Option<u32>,
+    backends: Backends,
 }
 
 impl<'a> Matching<'a> {
     fn new(wanted: Wanted<'a>, detail: Detail) -> Self {
         let backends_found = vec![false; wanted.backends.len()];
-        Self { wanted, detail, servers: Vec::new(), backends_found, last_backend: None }
+        Self { wanted, detail, servers: Vec::new(), backends_found, backends: Backends::default() }
     }
 }
 
 impl Rows for Matching<'_> {
     fn wants(&mut self, backend_id: u32, backend: &[u8], server: &[u8]) -> bool {
-        if self.last_backend.replace(backend_id) != Some(backend_id) {
+        if self.backends.last != Some(backend_id) {
+            self.backends.begin(backend_id, backend);
             for (pattern, found) in self.wanted.backends.iter().zip(&mut self.backends_found) {
                 *found |= pattern.matches(backend);
             }
@@ -598,7 +607,12 @@ impl Rows for Matching<'_> {
     }
 
     fn take(&mut self, row: &StateRow<'_>) {
+        self.backends.has_wanted = true;
         self.servers.push(Server::new(row, self.servers.last()));
+    }
+
+    fn pass(&mut self, row: &OtherRow<'_>) {
+        self.backends.usable_others += u32::from(row.is_usable());
     }
 }
 
@@ -626,45 +640,22 @@ impl Rows for ReadBack<'_> {
     }
 }
 
-/// Reads one or more replies of `show servers state`, line by line.
-struct StateReader<R> {
-    rows: R,
-    backends: Backends,
-}
-
 /// Which backends a dump has, to find two of one name: what a name then means is not what it says.
 #[derive(Default)]
 struct Backends {
     last: Option<u32>,
-    count: usize,
-    names: HashSet<u64>,
-    shared: HashSet<u64>,
+    /// What stands for the name of each.
+    names: Vec<u64>,
     usable_others: u32,
     has_wanted: bool,
-    usable: HashMap<u32, u32>,
+    usable: BTreeMap<u32, u32>,
 }
 
 impl Backends {
-    fn see(&mut self, id: u32, name: &[u8]) {
-        if self.last == Some(id) {
-            return;
-        }
+    fn begin(&mut self, id: u32, name: &[u8]) {
         self.end();
         self.last = Some(id);
-        self.count += 1;
-        let name = hash(name);
-        if !self.names.insert(name) {
-            self.shared.insert(name);
-        }
-    }
-
-    /// Tells whether a backend's name stands for it alone.
-    fn uniqueness(&self, name: &str) -> Uniqueness {
-        if !self.shared.is_empty() && self.shared.contains(&hash(name.as_bytes())) {
-            Uniqueness::Shared
-        } else {
-            Uniqueness::Unique
-        }
+        self.names.push(hash(name));
     }
 
     /// Keeps the count of the backend that has ended, if it has a wanted server.
@@ -676,6 +667,16 @@ impl Backends {
             self.usable.insert(id, count);
         }
     }
+
+    /// The names that more than one of them has.
+    fn shared_names(&self) -> Vec<u64> {
+        let mut names = self.names.clone();
+        names.sort_unstable();
+        names
+            .windows(2)
+            .filter_map(|pair| matches!(pair, [one, other] if one == other).then(|| pair.first().copied())?)
+            .collect()
+    }
 }
 
 fn hash(name: &[u8]) -> u64 {
@@ -684,60 +685,40 @@ fn hash(name: &[u8]) -> u64 {
     hasher.finish()
 }
 
-impl<R: Rows> StateReader<R> {
-    fn new(rows: R) -> Self {
-        Self { rows, backends: Backends::default() }
-    }
-
-    fn read(&mut self, connection: &mut Connection, query: &Query) -> Result<()> {
-        let mut header: Option<StateHeader> = None;
-        let mut line_number = 0usize;
-        let mut is_missing = false;
-        let address = connection.address().clone();
-        connection.dump(&query.to_string(), |line| {
-            line_number += 1;
-            let understood = |error: ParseError| not_understood(&address, &error);
-            match (line_number, &header) {
-                (1, _) if line.ends_with(b"Can't find backend.") => {
-                    is_missing = true;
-                    Ok(())
-                }
-                _ if is_missing => Ok(()),
-                (1, _) => state_version(line).map_err(understood),
-                (_, None) => {
-                    header = Some(StateHeader::parse(line).map_err(understood)?);
-                    Ok(())
-                }
-                // An empty line ends the dump; a line that starts with '#' is a comment.
-                (_, Some(_)) if line.is_empty() || line.starts_with(b"#") => Ok(()),
-                (_, Some(header)) => {
-                    let Self { rows, backends } = self;
-                    let row = header
-                        .row(line, |id, backend, server| {
-                            backends.see(id, backend);
-                            rows.wants(id, backend, server)
-                        })
-                        .map_err(understood)?;
-                    match row {
-                        AnyRow::Wanted(row) if is_of_master_cli(&row) => {}
-                        AnyRow::Wanted(row) => {
-                            backends.has_wanted = true;
-                            rows.take(&row);
-                        }
-                        AnyRow::Other { is_usable } => backends.usable_others += u32::from(is_usable),
-                    }
-                    Ok(())
+/// Reads one reply of `show servers state`, line by line.
+fn read_state(connection: &mut Connection, query: &Query, rows: &mut impl Rows) -> Result<()> {
+    let mut header: Option<StateHeader> = None;
+    let mut line_number = 0usize;
+    let mut is_missing = false;
+    let address = connection.address().clone();
+    connection.dump(&query.to_string(), |line| {
+        line_number += 1;
+        let understood = |error: ParseError| not_understood(&address, &error);
+        match (line_number, &header) {
+            (1, _) if line.ends_with(b"Can't find backend.") => is_missing = true,
+            _ if is_missing => {}
+            (1, _) => state_version(line).map_err(understood)?,
+            (_, None) => header = Some(StateHeader::parse(line).map_err(understood)?),
+            // An empty line ends the dump; a line that starts with '#' is a comment.
+            (_, Some(_)) if line.is_empty() || line.starts_with(b"#") => {}
+            (_, Some(header)) => {
+                let wanted = |id, backend: &[u8], server: &[u8]| rows.wants(id, backend, server);
+                match header.row(line, wanted).map_err(understood)? {
+                    AnyRow::Wanted(row) if is_of_master_cli(&row) => {}
+                    AnyRow::Wanted(row) => rows.take(&row),
+                    AnyRow::Other(row) => rows.pass(&row),
                 }
             }
-        })?;
-        if !is_missing && header.is_none() {
-            return Err(Error::new(
-                ErrorKind::BadReply,
-                format!("the HAProxy at {address} answered '{query}' without the line that names the columns"),
-            ));
         }
         Ok(())
+    })?;
+    if !is_missing && header.is_none() {
+        return Err(Error::new(
+            ErrorKind::BadReply,
+            format!("the HAProxy at {address} answered '{query}' without the line that names the columns"),
+        ));
     }
+    Ok(())
 }
 
 /// Reads from `show stat` what `show servers state` does not tell.

@@ -5,7 +5,7 @@
 mod text;
 mod wire;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
@@ -92,7 +92,7 @@ impl RunOutcome {
 }
 
 /// Says which backends are left without a usable server by the change.
-fn bare_backends(outcomes: &[Outcome], usable_others: &HashMap<u32, u32>) -> Option<String> {
+fn bare_backends(outcomes: &[Outcome], usable_others: &BTreeMap<u32, u32>) -> Option<String> {
     let mut backends: BTreeMap<u32, (&str, u32, u32)> = BTreeMap::new();
     for outcome in outcomes {
         let others = usable_others.get(&outcome.before.backend_id).copied().unwrap_or_default();

@@ -142,10 +142,27 @@ pub enum AnyRow<'a> {
     /// It is wanted.
     Wanted(StateRow<'a>),
     /// It is another one.
-    Other {
-        /// Whether it takes new traffic.
-        is_usable: bool,
-    },
+    Other(OtherRow<'a>),
+}
+
+/// A server that is not wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherRow<'a> {
+    flags: &'a [u8],
+    operational: &'a [u8],
+    weight: &'a [u8],
+}
+
+impl OtherRow<'_> {
+    /// Tells whether it takes new traffic.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        decimal(self.flags).is_some_and(|flags| AdminFlags(flags).effective() == AdminState::Ready)
+            && decimal(self.operational)
+                .and_then(OperationalState::from_number)
+                .is_some_and(OperationalState::takes_traffic)
+            && decimal(self.weight).is_some_and(|weight| weight > 0)
+    }
 }
 
 /// Checks the first line of `show servers state`.
@@ -199,8 +216,7 @@ impl StateHeader {
         Ok(header)
     }
 
-    /// Reads a row, if the number of its backend, its backend and its server are `wanted`; of another one only whether
-    /// the server takes traffic. The number of columns is checked in any case.
+    /// Reads a row, if the number of its backend, its backend and its server are `wanted`. The number of columns is checked in any case.
     ///
     /// # Errors
     /// Shows the row and what is wrong with it.
@@ -221,13 +237,11 @@ impl StateHeader {
         let row = Row { command: STATE, columns: &leading, line };
         let backend_id = row.number(self.be_id, "be_id")?;
         if !wanted(backend_id, row.bytes(self.be_name), row.bytes(self.srv_name)) {
-            let flags = decimal(row.bytes(self.srv_admin_state)).map(AdminFlags);
-            let operational = decimal(row.bytes(self.srv_op_state)).and_then(OperationalState::from_number);
-            let weight = decimal(row.bytes(self.srv_uweight));
-            let is_usable = flags.is_some_and(|flags| flags.effective() == AdminState::Ready)
-                && operational.is_some_and(OperationalState::takes_traffic)
-                && weight.is_some_and(|weight| weight > 0);
-            return Ok(AnyRow::Other { is_usable });
+            return Ok(AnyRow::Other(OtherRow {
+                flags: row.bytes(self.srv_admin_state),
+                operational: row.bytes(self.srv_op_state),
+                weight: row.bytes(self.srv_uweight),
+            }));
         }
         let mut columns: [&[u8]; MOST_COLUMNS] = [&[]; MOST_COLUMNS];
         columns.iter_mut().zip(leading).for_each(|(slot, value)| *slot = value);
@@ -375,11 +389,11 @@ impl Info {
             (None, None) => return Err(missing("Uptime_sec")),
         };
         Ok(Self {
-            version: value("Version").filter(|text| !text.is_empty()).ok_or(missing("Version"))?.to_owned(),
-            pid: value("Pid").and_then(|pid| pid.parse().ok()).ok_or(missing("Pid"))?,
+            version: value("Version").filter(|text| !text.is_empty()).ok_or_else(|| missing("Version"))?.to_owned(),
+            pid: value("Pid").and_then(|pid| pid.parse().ok()).ok_or_else(|| missing("Pid"))?,
             start,
             stopping: value("Stopping").is_some_and(|value| value != "0"),
-            processes: value("Nbproc").map_or(Some(1), |value| value.parse().ok()).ok_or(missing("Nbproc"))?,
+            processes: value("Nbproc").map_or(Some(1), |value| value.parse().ok()).ok_or_else(|| missing("Nbproc"))?,
         })
     }
 }
@@ -590,7 +604,7 @@ mod tests {
     fn row(line: &[u8]) -> Result<StateRow<'_>, ParseError> {
         match StateHeader::parse(HEADER).unwrap().row(line, |_, _, _| true)? {
             AnyRow::Wanted(row) => Ok(row),
-            AnyRow::Other { .. } => unreachable!("every row is wanted"),
+            AnyRow::Other(_) => unreachable!("every row is wanted"),
         }
     }
 

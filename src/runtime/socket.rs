@@ -299,8 +299,11 @@ impl Connection {
         let bounds = Bounds { first: self.timeout, silence: self.timeout, whole: self.timeout, size: REPLY_SIZE };
         let mut text = Vec::new();
         self.lines(command, &bounds, |line| {
-            text.extend_from_slice(line);
-            text.push(b'\n');
+            // The silence that means success is no text at all.
+            if !(text.is_empty() && line.is_empty()) {
+                text.extend_from_slice(line);
+                text.push(b'\n');
+            }
         })?;
         String::from_utf8(text).map_err(|error| {
             let shown = excerpt(error.as_bytes(), SHOWN);
