@@ -129,13 +129,22 @@ class ActionModule(ActionBase):
         """Runs a program on the target with the request on its standard input, or else in a file."""
         command = self._command(program)
         if self._passes_stdin():
-            output = self._low_level_execute_command(command, in_data=data)
+            output = self._low_level(command, in_data=data)
             if not self._wants_tty(output):
                 return output
         path = self._remote_path("request.json")
         self._transfer_data(path, data)
         self._fixup_perms2([self._connection._shell.tmpdir, path])
-        return self._low_level_execute_command("%s %s" % (command, self._connection._shell.quote(path)))
+        return self._low_level("%s %s" % (command, self._connection._shell.quote(path)))
+
+    def _low_level(self, command, **how):
+        """Runs a command on the target.
+
+        On the controller itself it needs neither the second shell nor the 'sleep' that Ansible adds for SSH.
+        """
+        if self._connection.transport == "local":
+            how["executable"] = False
+        return self._low_level_execute_command(command, **how)
 
     def _command(self, program):
         words = [self._compute_environment_string(), self._connection._shell.quote(program)]
@@ -163,12 +172,12 @@ class ActionModule(ActionBase):
         )
 
     def _version(self, program):
-        output = self._low_level_execute_command(self._command(program) + " --version")
+        output = self._low_level(self._command(program) + " --version")
         words = output["stdout"].split()
         return words[-1] if output["rc"] == 0 and words else None
 
     def _architecture(self):
-        output = self._low_level_execute_command("uname -m", sudoable=False)
+        output = self._low_level("uname -m", sudoable=False)
         words = output["stdout"].split()
         if output["rc"] != 0 or not words:
             raise BadTask("'uname -m' does not tell the target's architecture: %s" % said(output))
