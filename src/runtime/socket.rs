@@ -203,6 +203,8 @@ impl Connection {
 
     /// Asks for the prompt, sees by the answer what listens here, and reads the replies to the first commands, which are
     /// sent at once, because each wait for an answer costs about as much as the answer itself.
+    ///
+    /// A dump is never among them: HAProxy 3.2.26 may die of one whose client has left before it began.
     fn greet(&mut self, entry: Entry, first: &[String]) -> Result<Vec<String>> {
         let lines: String =
             ["prompt"].into_iter().chain(first.iter().map(String::as_str)).flat_map(|it| [it, "\n"]).collect();

@@ -25,6 +25,7 @@ pub(crate) fn tests() -> Vec<Test> {
         servers_that_track_a_changed_one_count,
         without_a_guard_an_empty_backend_is_a_warning,
         of_two_runs_at_once_one_is_refused,
+        of_two_runs_on_many_instances_one_is_refused_on_all,
         whoever_waits_for_the_lock_learns_for_whom,
         a_killed_run_leaves_no_lock,
         the_lock_is_let_go_while_sessions_are_waited_for,
@@ -250,6 +251,27 @@ fn of_two_runs_at_once_one_is_refused(haproxy: &Haproxy) -> TestResult {
         assert!(out == [1, 0] || out == [0, 1], "round {round}: {out:?}");
         instance.set_state("app/s1", "ready");
         instance.set_state("app/s2", "ready");
+    }
+    Ok(())
+}
+
+fn of_two_runs_on_many_instances_one_is_refused_on_all(haproxy: &Haproxy) -> TestResult {
+    let instances = ["a", "b", "c"].map(|name| Instance::start(haproxy, name, &backend("app", 2, "")));
+    let mut at = instances.each_ref().map(Instance::address);
+    for round in 0..10 {
+        // Each begins with another instance, so that each may have a lock that the other one wants.
+        let one = Program::request(&request(&json!("s1"), "maint", &json!(1), &json!(at))).spawn();
+        at.reverse();
+        let other = Program::request(&request(&json!("s2"), "maint", &json!(1), &json!(at))).spawn();
+        let (one, other) = (one.wait().report(), other.wait().report());
+        let kinds = [kind(&one), kind(&other)];
+        assert!(kinds == ["", "guard_refused"] || kinds == ["guard_refused", ""], "round {round}: {one} {other}");
+        let out = instances.each_ref().map(|instance| ["s1", "s2"].map(|name| instance.row("app", name).admin));
+        assert!(out == [[1, 0]; 3] || out == [[0, 1]; 3], "round {round}: {out:?}");
+        for instance in &instances {
+            instance.set_state("app/s1", "ready");
+            instance.set_state("app/s2", "ready");
+        }
     }
     Ok(())
 }

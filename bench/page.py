@@ -1,0 +1,147 @@
+"""Writes the numbers of bench/results.json into the tables of docs/performance.md, each between its two marks."""
+
+import json
+import pathlib
+import re
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+
+
+def main():
+    results = json.loads((REPOSITORY / "bench/results.json").read_text())
+    page = REPOSITORY / "docs/performance.md"
+    text = page.read_text()
+    for name, lines in tables(results).items():
+        mark = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        body = "\n".join(["", "", *lines, "", ""])
+        text, count = re.subn(f"{re.escape(mark[0])}.*?{re.escape(mark[1])}", lambda _: body.join(mark), text, flags=re.DOTALL)
+        if count != 1:
+            raise SystemExit(f"bench: docs/performance.md needs the marks of '{name}' once")
+    page.write_text(text)
+
+
+def tables(results):
+    return {
+        "machine": [machine(results)],
+        "cases": list(cases(results["cases"])),
+        "unchanged": list(unchanged(results["cases"])),
+        "resources": list(resources(results["cases"])),
+        "waiting": list(waiting(results["polling"])),
+        "targets": list(targets(results)),
+    }
+
+
+def machine(results):
+    here, runs = results["machine"], results["runs"]
+    return (f"Measured with HAProxy {here['haproxy']} on {here['cores']} cores of {here['cpu']}, medians of {runs} changes to "
+            f"maint and {runs} back.")
+
+
+def ms(seconds):
+    return f"{seconds * 1e3:,.1f} ms"
+
+
+def in_floors(case):
+    return case["seconds"]["ours"] / case["seconds"]["floor"]
+
+
+def times(case):
+    """How many times as long as this program the peer takes, at least where it was stopped."""
+    return int(case["peer"]["seconds"] / case["seconds"]["ours"])
+
+
+def cases(cases):
+    yield "| case | instances | servers | changed | floor | this program | in floors | `community.general.haproxy` | times as long |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    for name, case in cases.items():
+        took = case["seconds"]
+        peer, ratio = "–", "–"
+        if measured := case.get("peer"):
+            more = "more than " if measured["is_capped"] else ""
+            peer, ratio = f"{more}{measured['seconds']:.1f} s", f"{more}{times(case):,}"
+        yield (f"| {name} | {case['instances']} | {case['servers']:,} | {case['matched']:,} | {ms(took['floor'])} | "
+               f"{ms(took['ours'])} | {in_floors(case):.2f} | {peer} | {ratio} |")
+
+
+def unchanged(cases):
+    yield "| nothing to change | one raw dump of each instance | this program | |"
+    yield "| --- | --- | --- | --- |"
+    for name, case in cases.items():
+        raw, ours = case["seconds"]["raw"], case["seconds"]["unchanged"]
+        yield f"| {name} | {ms(raw)} | {ms(ours)} | {ours / raw:.2f} times, +{ms(ours - raw)} |"
+
+
+def resources(cases):
+    yield f"| peak memory | {' | '.join(cases)} |"
+    yield "| --- |" + " --- |" * len(cases)
+    for what, number in {
+        "this program, MB": lambda case: case["peak_mb"]["ours"],
+        "HAProxy's CPU time for the floor, ms": lambda case: case["haproxy_cpu_seconds"]["floor"] * 1e3,
+        "HAProxy's CPU time for this program, ms": lambda case: case["haproxy_cpu_seconds"]["ours"] * 1e3,
+    }.items():
+        yield f"| {what} | " + " | ".join(f"{number(case):.1f}" for case in cases.values()) + " |"
+
+
+def waiting(polling):
+    yield "| waited for | of | for | looks a second | bytes from HAProxy a look | CPU time of HAProxy, of one core |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for look in polling.values():
+        yield (f"| {look['matched']:,} | {look['servers']:,} | {look['seconds']} s | {look['looks_a_second']} | {look['bytes_a_look']:,} | "
+               f"{look['haproxy_cpu_percent']:.2f} % |")
+
+
+def targets(results):
+    """What was wanted, what was reached, and whether that is enough."""
+    cases, program, playbook, polling = (results[name] for name in ("cases", "program", "playbook", "polling"))
+    yield "| what is wanted | what was reached | |"
+    yield "| --- | --- | --- |"
+
+    def row(wanted, reached, is_enough):
+        return f"| {wanted} | {reached} | {'yes' if is_enough else '**no**'} |"
+
+    big = {name: in_floors(cases[name]) for name in ("large", "wide", "huge")}
+    shown = ", ".join(f"{name} {ratio:.2f}" for name, ratio in big.items())
+    yield row("at most 1.2 floors at large, wide and huge", shown, max(big.values()) <= 1.2)
+    seed = cases["seed"]["seconds"]
+    yield row("at most 3 ms over the floor at seed", ms(seed["ours"] - seed["floor"]), seed["ours"] - seed["floor"] <= 0.003)
+    allowed = {name: 1.2 * case["seconds"]["raw"] + 0.003 for name, case in cases.items()}
+    yield row(
+        "nothing to change: at most 1.2 dumps and 3 ms",
+        ", ".join(f"{name} {case['seconds']['unchanged'] * 1e3:.1f} of {allowed[name] * 1e3:.1f} ms" for name, case in cases.items()),
+        all(case["seconds"]["unchanged"] <= allowed[name] for name, case in cases.items()),
+    )
+    mid, large = times(cases["mid"]), times(cases["large"])
+    more = "more than " if cases["large"]["peer"]["is_capped"] else ""
+    yield row(
+        "500 times as fast as `community.general.haproxy` at mid, 5,000 times at large",
+        f"{mid:,} and {more}{large:,} times", mid >= 500 and large >= 5_000,
+    )
+    over = playbook["ours_seconds_a_task"] - playbook["raw_seconds_a_task"] - playbook["program_seconds"]
+    parts = ", ".join(f"{playbook[name] * 1e3:.1f}" for name in ("ours_seconds_a_task", "raw_seconds_a_task", "program_seconds"))
+    yield row("a task at most 5 ms more than `raw` and the program's own time", f"{ms(over)} ({parts})", over <= 0.005)
+    memory = cases["large"]["peak_mb"]["ours"], cases["huge"]["peak_mb"]["ours"]
+    yield row("at most 6 MB at large and 12 MB at huge", f"{memory[0]:.1f} and {memory[1]:.1f} MB", memory[0] <= 6 and memory[1] <= 12)
+    few, many = polling["few_of_100000"]["haproxy_cpu_percent"], polling["many_of_100000"]["haproxy_cpu_percent"]
+    yield row(
+        "waiting for up to 10 of 100,000 servers under 1 % of a core, for more under 5 %",
+        f"{few:.2f} and {many:.2f} %", few < 1 and many < 5,
+    )
+    size, static = program["bytes"], program["static_bytes"]
+    yield row(
+        "a program of at most 700 kB, 1.5 MB with the C library in it", f"{size / 1e6:.2f} and {static / 1e6:.2f} MB",
+        size <= 700_000 and static <= 1_500_000,
+    )
+    yield row(
+        "a start of less than 2 ms", f"{ms(program['start_seconds'])} (`/bin/true`: {ms(program['true_seconds'])})",
+        program["start_seconds"] < 0.002,
+    )
+    wide = cases["wide"]["seconds"]
+    yield row(
+        "all 16 instances of wide at most 1.5 times the slowest of them alone, the cores taken into account",
+        f"{wide['unchanged'] / wide['one']:.1f} times on {results['machine']['cores']} cores, see [below](#where-the-time-goes)",
+        wide["unchanged"] / wide["one"] <= 1.5 * 16 / results["machine"]["cores"],
+    )
+
+
+if __name__ == "__main__":
+    main()
