@@ -160,7 +160,7 @@ impl<'a> Managed<'a> {
                 Decision::Change(actions) => {
                     outcome.commands.extend(actions.iter().map(|&action| line(server, action)));
                 }
-                Decision::Refuse(error) => outcome.error = Some(*error.clone()),
+                Decision::Refuse(error) => outcome.error = Some(error.clone()),
                 Decision::Keep | Decision::Disabled => {}
             }
             outcome.after = Some(planned.after);
@@ -470,7 +470,7 @@ impl<'a> Managed<'a> {
                 continue;
             }
             outcome.error = shortfall(&planned.goal, server).map(|shortfall| match (&planned.decision, &self.error) {
-                (Decision::Refuse(refusal), _) => *refusal.clone(),
+                (Decision::Refuse(refusal), _) => refusal.clone(),
                 // What stopped the work on the instance is why, and nobody else.
                 (Decision::Change(_), Some(error)) => error.clone().on_server(&server.backend, &server.server),
                 (Decision::Keep | Decision::Change(_) | Decision::Disabled, _) => shortfall,

@@ -4,6 +4,7 @@
 //! host tool can act on it; the sentence says what happened, where, and what to do about it.
 
 use std::fmt;
+use std::ops::Deref;
 
 /// What went wrong, as a stable word that tools may compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
@@ -130,10 +131,14 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// One failure: what happened, where, and what to do about it.
+/// One failure, as small as a pointer: nearly everything returns one, and every server has a place for one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{msg}")]
-pub struct Error {
+#[error("{}", self.0.msg)]
+pub struct Error(Box<Failure>);
+
+/// What an [`Error`] tells: what happened, where, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
     /// What went wrong, as a stable word.
     pub kind: ErrorKind,
     /// What happened, where, and what to do about it, in one sentence.
@@ -149,22 +154,37 @@ pub struct Error {
 impl Error {
     /// Makes an error that belongs to no instance yet.
     pub fn new(kind: ErrorKind, msg: impl Into<String>) -> Self {
-        Self { kind, msg: msg.into(), instance: None, backend: None, server: None }
+        Self(Box::new(Failure { kind, msg: msg.into(), instance: None, backend: None, server: None }))
     }
 
     /// Says which instance the error belongs to.
     #[must_use]
     pub fn on_instance(mut self, instance: &str) -> Self {
-        self.instance = Some(instance.to_owned());
+        self.0.instance = Some(instance.to_owned());
+        self
+    }
+
+    /// Says which backend the error belongs to.
+    #[must_use]
+    pub fn on_backend(mut self, backend: &str) -> Self {
+        self.0.backend = Some(backend.to_owned());
         self
     }
 
     /// Says which server of which backend the error belongs to.
     #[must_use]
-    pub fn on_server(mut self, backend: &str, server: &str) -> Self {
-        self.backend = Some(backend.to_owned());
-        self.server = Some(server.to_owned());
-        self
+    pub fn on_server(self, backend: &str, server: &str) -> Self {
+        let mut error = self.on_backend(backend);
+        error.0.server = Some(server.to_owned());
+        error
+    }
+}
+
+impl Deref for Error {
+    type Target = Failure;
+
+    fn deref(&self) -> &Failure {
+        &self.0
     }
 }
 

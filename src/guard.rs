@@ -65,14 +65,13 @@ pub fn refuse(guard: MinAvailable, instance: &str, backend: &str, count: Count) 
         MinAvailable::Count(_) => String::new(),
         MinAvailable::Percent(percent) => format!(" ({percent}% of {})", count.configured),
     };
+    let plural = if count.before == 1 { "" } else { "s" };
     let msg = format!(
-        "the backend {backend} has {} usable servers and would have {}, fewer than 'guard.min_available' {needed}{share}; \
+        "the backend {backend} has {} usable server{plural} and would have {}, fewer than 'guard.min_available' {needed}{share}; \
          put others back first, or lower the guard",
         count.before, count.after
     );
-    let mut error = Error::new(ErrorKind::GuardRefused, msg).on_instance(instance);
-    error.backend = Some(backend.to_owned());
-    Some(error)
+    Some(Error::new(ErrorKind::GuardRefused, msg).on_instance(instance).on_backend(backend))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub enum Decision {
     /// These commands are needed, in this order.
     Change(Vec<Action>),
     /// No command can bring it there; the other servers are still set.
-    Refuse(Box<Error>),
+    Refuse(Error),
     /// It is in a backend that is `disabled`: it takes no traffic, and no command reaches it.
     Disabled,
 }
@@ -131,7 +131,7 @@ fn plan_one(goal: Change, server: &Server, target: Option<State>) -> Planned {
     let operational = |flags| operational_after((before.flags, before.operational), flags, tracked);
     if let Some(error) = goal.state.and_then(|state| unreachable(state, server, flags)) {
         let after = State { flags: inherited, operational: operational(inherited), ..before };
-        return Planned { goal, decision: Decision::Refuse(Box::new(error)), after };
+        return Planned { goal, decision: Decision::Refuse(error), after };
     }
     let after = State {
         flags,

@@ -93,17 +93,17 @@ impl RunOutcome {
 
 /// Says which backends are left without a usable server by the change.
 fn bare_backends(outcomes: &[Outcome], usable_others: &BTreeMap<u32, u32>) -> Option<String> {
-    let mut backends: BTreeMap<u32, (&str, u32, u32)> = BTreeMap::new();
-    for outcome in outcomes {
-        let others = usable_others.get(&outcome.before.backend_id).copied().unwrap_or_default();
-        let count = backends.entry(outcome.before.backend_id).or_insert((&outcome.before.backend, others, others));
-        count.1 += u32::from(is_usable(&State::from(&outcome.before)));
-        count.2 += u32::from(outcome.after.is_some_and(|after| is_usable(&after)));
-    }
-    let bare: Vec<String> = backends
-        .into_values()
-        .filter(|(_, before, after)| *before > 0 && *after == 0)
-        .map(|(backend, ..)| backend.to_owned())
+    // HAProxy lists the servers of a backend one after the other.
+    let bare: Vec<String> = outcomes
+        .chunk_by(|one, next| one.before.backend_id == next.before.backend_id)
+        .filter_map(|of_one| {
+            let backend = &of_one.first()?.before;
+            let was_usable = |outcome: &Outcome| is_usable(&State::from(&outcome.before));
+            let is_bare = usable_others.get(&backend.backend_id).is_none_or(|others| *others == 0)
+                && of_one.iter().any(was_usable)
+                && !of_one.iter().any(|outcome| outcome.after.is_some_and(|after| is_usable(&after)));
+            is_bare.then(|| backend.backend.to_string())
+        })
         .collect();
     let named = a_few_of(&bare);
     match bare.len() {

@@ -16,7 +16,7 @@ fn read(value: &Value) -> std::result::Result<Request, Refused> {
 fn refusal(request: &str) -> String {
     let refused = from_json(request.as_bytes(), Overrides::default()).unwrap_err();
     assert_eq!(refused.error.kind, ErrorKind::BadRequest);
-    refused.error.msg
+    refused.error.msg.clone()
 }
 
 fn schema() -> jsonschema::Validator {

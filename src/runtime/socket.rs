@@ -36,8 +36,8 @@ const REPLY_SIZE: usize = 1 << 20;
 /// The longest line of a reply.
 const LINE_SIZE: usize = 64 << 10;
 
-/// How much is read at a time.
-const CHUNK: usize = 64 << 10;
+/// How much is read at a time: as much as HAProxy writes at a time (`tune.bufsize`).
+const CHUNK: usize = 16 << 10;
 
 /// How much of a reply that is not understood an error shows.
 const SHOWN: usize = 200;

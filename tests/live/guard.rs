@@ -143,7 +143,7 @@ fn backup_servers_count_as_haproxy_uses_them(haproxy: &Haproxy) -> TestResult {
     assert_eq!(kind(&attempt(json!(["b1"]), 1)), "", "the other backup server is left");
     let report = attempt(json!(["b2"]), 1);
     assert_eq!(kind(&report), "guard_refused", "{report}");
-    assert!(report["error"]["msg"].as_str().unwrap().contains("has 1 usable servers and would have 0"), "{report}");
+    assert!(report["error"]["msg"].as_str().unwrap().contains("has 1 usable server and would have 0"), "{report}");
     Ok(())
 }
 
@@ -203,7 +203,7 @@ fn servers_that_track_a_changed_one_count(haproxy: &Haproxy) -> TestResult {
     let report = Program::request(&request(&json!("s2"), "maint", &json!(1), &at)).report();
     assert_eq!(kind(&report), "guard_refused", "{report}");
     assert_eq!(report["error"]["backend"], "admin", "{report}");
-    assert!(report["error"]["msg"].as_str().unwrap().contains("has 1 usable servers and would have 0"), "{report}");
+    assert!(report["error"]["msg"].as_str().unwrap().contains("has 1 usable server and would have 0"), "{report}");
     assert_eq!(recorder.changing_commands(), [""; 0]);
     Ok(())
 }
