@@ -116,7 +116,7 @@ def targets(results):
         "500 times as fast as `community.general.haproxy` at mid, 5,000 times at large",
         f"{mid:,} and {more}{large:,} times", mid >= 500 and large >= 5_000,
     )
-    over = playbook["ours_seconds_a_task"] - playbook["raw_seconds_a_task"] - playbook["program_seconds"]
+    over = playbook["more_seconds_a_task"] - playbook["program_seconds"]
     parts = ", ".join(f"{playbook[name] * 1e3:.1f}" for name in ("ours_seconds_a_task", "raw_seconds_a_task", "program_seconds"))
     yield row("a task at most 5 ms more than `raw` and the program's own time", f"{ms(over)} ({parts})", over <= 0.005)
     memory = cases["large"]["peak_mb"]["ours"], cases["huge"]["peak_mb"]["ours"]

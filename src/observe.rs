@@ -332,7 +332,11 @@ pub fn observe(instance: &Instance, wanted: Wanted<'_>, detail: Detail, timeout:
 ///
 /// # Errors
 /// When the answer does not come in time, or is not understood.
-pub fn observe_through(mut opened: Opened, wanted: Wanted<'_>, detail: Detail) -> Result<(Observation, Connection)> {
+pub fn observe_through(
+    (mut opened, level): (Opened, Level),
+    wanted: Wanted<'_>,
+    detail: Detail,
+) -> Result<(Observation, Connection)> {
     let mut rows = Matching::new(wanted, detail);
     read_state(&mut opened.connection, &Query::ServersState(None), &mut rows)?;
     let Matching { mut servers, backends_found, mut backends, .. } = rows;
@@ -343,7 +347,7 @@ pub fn observe_through(mut opened: Opened, wanted: Wanted<'_>, detail: Detail) -
             server.backend_name = Uniqueness::Shared;
         }
     }
-    let Opened { mut connection, address, process, level } = opened;
+    let Opened { mut connection, address, process } = opened;
     let mut observation = Observation {
         address,
         door: connection.door(),
@@ -483,8 +487,6 @@ pub struct Opened {
     pub address: Address,
     /// Who answers.
     pub process: Process,
-    /// What the socket allows.
-    pub level: Level,
 }
 
 /// Opens a connection to a process that is not about to stop.
@@ -492,15 +494,24 @@ pub struct Opened {
 /// # Errors
 /// As [`Connection::open`]; also when several processes share the socket.
 pub fn open(address: &Address, timeout: Duration) -> Result<Opened> {
+    open_and_ask(address, timeout, None).map(|(opened, _)| opened)
+}
+
+/// Opens a connection and finds out what its socket allows.
+fn open_for_commands(address: &Address, timeout: Duration) -> Result<(Opened, Level)> {
+    let (opened, reply) = open_and_ask(address, timeout, Some(Query::Level))?;
+    let level = Level::parse(&reply.unwrap_or_default()).map_err(|error| not_understood(address, &error))?;
+    Ok((opened, level))
+}
+
+/// Opens a connection to a process that is not about to stop, and asks something else at once.
+fn open_and_ask(address: &Address, timeout: Duration, other: Option<Query<'_>>) -> Result<(Opened, Option<String>)> {
     let mut tries = 0;
+    let first: Vec<String> = [Query::Info].into_iter().chain(other).map(|query| query.to_string()).collect();
     loop {
-        let first = [Query::Info.to_string(), Query::Level.to_string()];
         let (connection, replies) = Connection::open(address, timeout, &first)?;
-        let understood = |error: ParseError| not_understood(address, &error);
-        let (info, level) = match replies.as_slice() {
-            [info, level] => (Info::parse(info).map_err(understood)?, Level::parse(level).map_err(understood)?),
-            _ => return Err(Error::new(ErrorKind::Internal, format!("the socket {address} gave too few answers"))),
-        };
+        let mut replies = replies.into_iter();
+        let info = Info::parse(&replies.next().unwrap_or_default()).map_err(|error| not_understood(address, &error))?;
         if info.processes > 1 {
             return Err(Error::new(
                 ErrorKind::SeveralProcesses,
@@ -519,7 +530,7 @@ pub fn open(address: &Address, timeout: Duration) -> Result<Opened> {
                     format!("the HAProxy at {address} (process {}) is stopping, and no new one answers", process.pid),
                 ))
             } else {
-                Ok(Opened { connection, address: address.clone(), process, level })
+                Ok((Opened { connection, address: address.clone(), process }, replies.next()))
             };
         }
         tries += 1;
@@ -532,13 +543,13 @@ pub fn open(address: &Address, timeout: Duration) -> Result<Opened> {
 ///
 /// # Errors
 /// When none of its sockets leads to a HAProxy that answers in time and is understood.
-pub fn open_best(instance: &Instance, timeout: Duration) -> Result<Opened> {
-    let mut best: Option<Opened> = None;
+pub fn open_best(instance: &Instance, timeout: Duration) -> Result<(Opened, Level)> {
+    let mut best: Option<(Opened, Level)> = None;
     let mut failure = None;
     for address in &instance.addresses {
-        match open(address, timeout) {
+        match open_for_commands(address, timeout) {
             Ok(opened) => {
-                let rank = |opened: &Opened| (opened.level, matches!(opened.address, Address::Unix(_)));
+                let rank = |(opened, level): &(Opened, Level)| (*level, matches!(opened.address, Address::Unix(_)));
                 if best.as_ref().is_none_or(|best| rank(&opened) > rank(best)) {
                     best = Some(opened);
                 }

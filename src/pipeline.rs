@@ -248,10 +248,10 @@ fn look(
     exclusion: &mut Exclusion<'_>,
 ) -> Result<Vec<Answer>> {
     let at_once = |instance| {
-        let opened = open_best(instance, request.timeout)?;
+        let (opened, level) = open_best(instance, request.timeout)?;
         let place = (opened.address.clone(), opened.process.clone());
         let lock = exclusion.try_take(&opened.address, &opened.process);
-        Ok((place, lock.map(|lock| (lock, observe_through(opened, wanted, detail)))))
+        Ok((place, lock.map(|lock| (lock, observe_through((opened, level), wanted, detail)))))
     };
     let found: Vec<Result<_>> = side_by_side(chosen, at_once).into_iter().collect::<Result<_>>()?;
     let places: Vec<(Address, Process)> = found.iter().flatten().map(|(place, _)| place.clone()).collect();

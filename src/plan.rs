@@ -87,15 +87,17 @@ impl From<&Server> for State {
 #[must_use]
 pub fn order(servers: &[Server]) -> Vec<usize> {
     let targets: Vec<Option<usize>> = servers.iter().map(|server| target_of(server, servers)).collect();
+    if targets.iter().all(Option::is_none) {
+        return (0..servers.len()).collect();
+    }
     let depth = |start: usize| {
         let next = |index: usize| targets.get(index).copied().flatten();
         std::iter::successors(next(start), |&index| next(index)).take(servers.len()).count()
     };
-    let mut order: Vec<usize> = (0..servers.len()).collect();
-    if targets.iter().any(Option::is_some) {
-        order.sort_by_key(|&index| depth(index));
-    }
-    order
+    let depths: Vec<usize> = (0..servers.len()).map(depth).collect();
+    let at =
+        |wanted: usize| depths.iter().enumerate().filter(move |(_, depth)| **depth == wanted).map(|(index, _)| index);
+    (0..=depths.iter().copied().max().unwrap_or(0)).flat_map(at).collect()
 }
 
 /// Finds the server that another one tracks.
