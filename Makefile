@@ -31,7 +31,8 @@ test: rust lints python haproxy tools ## runs every check and every test, on eac
 
 .PHONY: bench
 bench: rust python haproxy ## measures the program beside the floor and beside community.general.haproxy
-	$(CARGO) build --locked --release --bins --examples
+	$(CARGO) build --locked --release --examples
+	$(CARGO) build --locked --release
 	@bench/install
 	@bench/run $(BENCH)
 	$(CARGO) bench --locked --bench micro
