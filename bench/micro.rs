@@ -38,7 +38,7 @@ fn state_row(bencher: Bencher<'_, '_>, is_wanted: bool) {
     bencher.counter(ItemsCount::new(1usize)).bench(|| {
         match header.row(black_box(STATE_ROW), |_, _, server| (server == b"web-server-7") == is_wanted).unwrap() {
             AnyRow::Wanted(row) => row.weight,
-            AnyRow::Other(row) => u32::from(row.is_usable()),
+            AnyRow::Other(_) => 0,
         }
     });
 }

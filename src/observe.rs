@@ -2,7 +2,7 @@
 //!
 //! Every dump is streamed: only the servers that are wanted are kept.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -312,8 +312,8 @@ pub struct Observation {
     pub servers: Vec<Server>,
     /// The other servers, where everything was asked for.
     pub others: Vec<Server>,
-    /// How many other servers take traffic in each backend that has a wanted one, by the number of the backend.
-    pub usable_others: BTreeMap<u32, u32>,
+    /// The numbers of the backends that have a wanted server, and another one that takes traffic.
+    pub served_by_others: BTreeSet<u32>,
     /// How many backends have servers.
     pub backends: usize,
     /// Which of the wanted backends exist, also where they have no wanted server.
@@ -355,7 +355,7 @@ pub fn observe_through(
         level,
         servers,
         others: Vec::new(),
-        usable_others: backends.usable,
+        served_by_others: backends.served_by_others,
         backends: backends.names.len(),
         backends_found,
     };
@@ -363,10 +363,9 @@ pub fn observe_through(
     if detail == Detail::Everything {
         let is_wanted = |it: &Server| wanted.matches(it.backend.as_bytes(), it.server.as_bytes());
         (observation.servers, observation.others) = observation.servers.into_iter().partition(is_wanted);
-        // The dump counts those that it does not hand over, and here it has handed over all.
-        for server in observation.others.iter().filter(|server| is_usable(&State::from(*server))) {
-            *observation.usable_others.entry(server.backend_id).or_default() += 1;
-        }
+        // The dump looks at those that it does not hand over, and here it has handed over all.
+        let usable = observation.others.iter().filter(|server| is_usable(&State::from(*server)));
+        observation.served_by_others.extend(usable.map(|server| server.backend_id));
     }
     Ok((observation, connection))
 }
@@ -623,7 +622,8 @@ impl Rows for Matching<'_> {
     }
 
     fn pass(&mut self, row: &OtherRow<'_>) {
-        self.backends.usable_others += u32::from(row.is_usable());
+        // One is enough, so that most rows are not looked at.
+        self.backends.has_other = self.backends.has_other || row.is_usable();
     }
 }
 
@@ -657,9 +657,9 @@ struct Backends {
     last: Option<u32>,
     /// What stands for the name of each.
     names: Vec<u64>,
-    usable_others: u32,
     has_wanted: bool,
-    usable: BTreeMap<u32, u32>,
+    has_other: bool,
+    served_by_others: BTreeSet<u32>,
 }
 
 impl Backends {
@@ -669,14 +669,10 @@ impl Backends {
         self.names.push(hash(name));
     }
 
-    /// Keeps the count of the backend that has ended, if it has a wanted server.
+    /// Keeps of the backend that has ended whether it has a wanted server and another one that takes traffic.
     fn end(&mut self) {
-        let count = std::mem::take(&mut self.usable_others);
-        if std::mem::take(&mut self.has_wanted)
-            && let Some(id) = self.last
-        {
-            self.usable.insert(id, count);
-        }
+        let has_both = std::mem::take(&mut self.has_wanted) & std::mem::take(&mut self.has_other);
+        self.served_by_others.extend(self.last.filter(|_| has_both));
     }
 
     /// The names that more than one of them has.

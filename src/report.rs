@@ -5,7 +5,7 @@
 mod text;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use serde::{Serialize, Serializer};
 
@@ -81,7 +81,7 @@ impl RunOutcome {
             let name = managed.instance.name.as_str();
             let Some(instance) = self.instances.iter_mut().find(|instance| instance.name == name) else { continue };
             let warnings =
-                managed.warnings.into_iter().chain(bare_backends(&managed.outcomes, &managed.current.usable_others));
+                managed.warnings.into_iter().chain(bare_backends(&managed.outcomes, &managed.current.served_by_others));
             self.warnings.extend(warnings.map(|warning| format!("{name}: {warning}")));
             instance.process = Some((managed.current.process.version, managed.current.process.pid));
             instance.servers = managed.outcomes;
@@ -92,14 +92,14 @@ impl RunOutcome {
 }
 
 /// Says which backends are left without a usable server by the change.
-fn bare_backends(outcomes: &[Outcome], usable_others: &BTreeMap<u32, u32>) -> Option<String> {
+fn bare_backends(outcomes: &[Outcome], served_by_others: &BTreeSet<u32>) -> Option<String> {
     // HAProxy lists the servers of a backend one after the other.
     let bare: Vec<String> = outcomes
         .chunk_by(|one, next| one.before.backend_id == next.before.backend_id)
         .filter_map(|of_one| {
             let backend = &of_one.first()?.before;
             let was_usable = |outcome: &Outcome| is_usable(&State::from(&outcome.before));
-            let is_bare = usable_others.get(&backend.backend_id).is_none_or(|others| *others == 0)
+            let is_bare = !served_by_others.contains(&backend.backend_id)
                 && of_one.iter().any(was_usable)
                 && !of_one.iter().any(|outcome| outcome.after.is_some_and(|after| is_usable(&after)));
             is_bare.then(|| backend.backend.to_string())

@@ -17,8 +17,8 @@ const SHOWN: usize = 200;
 const FEWEST_COLUMNS: usize = 20;
 const MOST_COLUMNS: usize = 48;
 
-/// Among how many columns those are that are looked at in every row; in all versions they are among the first 8.
-const LEADING: usize = 16;
+/// Among how many columns those are that are looked at in every row; in all versions they are among the first 4.
+const LEADING: usize = 8;
 
 /// Why a reply was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -145,23 +145,23 @@ pub enum AnyRow<'a> {
     Other(OtherRow<'a>),
 }
 
-/// A server that is not wanted.
+/// A server that is not wanted; most of its row is looked at only where that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherRow<'a> {
-    flags: &'a [u8],
-    operational: &'a [u8],
-    weight: &'a [u8],
+    header: &'a StateHeader,
+    line: &'a [u8],
 }
 
 impl OtherRow<'_> {
     /// Tells whether it takes new traffic.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        decimal(self.flags).is_some_and(|flags| AdminFlags(flags).effective() == AdminState::Ready)
-            && decimal(self.operational)
+        let number = |index| decimal(column(self.line, index));
+        number(self.header.srv_admin_state).is_some_and(|flags| AdminFlags(flags).effective() == AdminState::Ready)
+            && number(self.header.srv_op_state)
                 .and_then(OperationalState::from_number)
                 .is_some_and(OperationalState::takes_traffic)
-            && decimal(self.weight).is_some_and(|weight| weight > 0)
+            && number(self.header.srv_uweight).is_some_and(|weight| weight > 0)
     }
 }
 
@@ -201,14 +201,7 @@ impl StateHeader {
             srv_fqdn: find("srv_fqdn")?,
             srv_port: find("srv_port")?,
         };
-        let always = [
-            header.be_id,
-            header.be_name,
-            header.srv_name,
-            header.srv_op_state,
-            header.srv_admin_state,
-            header.srv_uweight,
-        ];
+        let always = [header.be_id, header.be_name, header.srv_name];
         header.first = always.into_iter().max().map_or(0, |last| last + 1);
         if header.first > LEADING || !(FEWEST_COLUMNS..=MOST_COLUMNS).contains(&names.len()) {
             return Err(missing("srvrecord"));
@@ -221,7 +214,7 @@ impl StateHeader {
     /// # Errors
     /// Shows the row and what is wrong with it.
     pub fn row<'a>(
-        &self,
+        &'a self,
         line: &'a [u8],
         wanted: impl FnOnce(u32, &[u8], &[u8]) -> bool,
     ) -> Result<AnyRow<'a>, ParseError> {
@@ -237,11 +230,7 @@ impl StateHeader {
         let row = Row { command: STATE, columns: &leading, line };
         let backend_id = row.number(self.be_id, "be_id")?;
         if !wanted(backend_id, row.bytes(self.be_name), row.bytes(self.srv_name)) {
-            return Ok(AnyRow::Other(OtherRow {
-                flags: row.bytes(self.srv_admin_state),
-                operational: row.bytes(self.srv_op_state),
-                weight: row.bytes(self.srv_uweight),
-            }));
+            return Ok(AnyRow::Other(OtherRow { header: self, line }));
         }
         let mut columns: [&[u8]; MOST_COLUMNS] = [&[]; MOST_COLUMNS];
         columns.iter_mut().zip(leading).for_each(|(slot, value)| *slot = value);
@@ -275,8 +264,7 @@ impl StateHeader {
         line: &[u8],
         of: impl FnOnce(&[u8], &[u8]) -> Option<(AdminFlags, u32, u32, u32)>,
     ) -> Option<Vec<u8>> {
-        let column = |index| line.split(is_space).nth(index).unwrap_or_default();
-        let (flags, weight, check, agent) = of(column(self.be_name), column(self.srv_name))?;
+        let (flags, weight, check, agent) = of(column(line, self.be_name), column(line, self.srv_name))?;
         let columns = line.split(is_space).enumerate().map(|(index, text)| match index {
             _ if index == self.srv_admin_state => flags.0.to_string().into_bytes(),
             _ if index == self.srv_uweight => weight.to_string().into_bytes(),
@@ -286,6 +274,11 @@ impl StateHeader {
         });
         Some(columns.collect::<Vec<_>>().join(&b' '))
     }
+}
+
+/// Finds one column of a row.
+fn column(line: &[u8], index: usize) -> &[u8] {
+    line.split(is_space).nth(index).unwrap_or_default()
 }
 
 /// Counts the spaces of a row, in pieces so short that a byte can count them: that is done with many bytes at a time.
@@ -594,6 +587,8 @@ pub fn without_severity(reply: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -601,8 +596,10 @@ mod tests {
         srv_iweight srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state \
         srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord";
 
+    static COLUMNS: LazyLock<StateHeader> = LazyLock::new(|| StateHeader::parse(HEADER).unwrap());
+
     fn row(line: &[u8]) -> Result<StateRow<'_>, ParseError> {
-        match StateHeader::parse(HEADER).unwrap().row(line, |_, _, _| true)? {
+        match COLUMNS.row(line, |_, _, _| true)? {
             AnyRow::Wanted(row) => Ok(row),
             AnyRow::Other(_) => unreachable!("every row is wanted"),
         }
@@ -685,7 +682,7 @@ mod tests {
         #[test]
         fn no_reply_panics(bytes in prop::collection::vec(any::<u8>(), 0..300), text in any::<String>()) {
             let _ = StateHeader::parse(&bytes);
-            let _ = StateHeader::parse(HEADER).unwrap().row(&bytes, |_, _, _| true);
+            let _ = COLUMNS.row(&bytes, |_, _, _| true);
             let _ = StatHeader::parse(&bytes);
             let _ = StatHeader::parse(b"# pxname,svname,iid,sid,qcur,scur,status,check_status,tracked,bck,throttle,check_rise,check_health,check_fall").unwrap().row(&bytes);
             let _ = Info::parse(&text);
