@@ -23,7 +23,8 @@ use crate::state::AdminState;
 
 pub use text::{printable, text};
 pub use wire::{
-    Diff, ErrorReport, InstanceReport, Report, ServerReport, StateFileReport, StateReport, TaskError, to_ascii_json,
+    Diff, ErrorReport, InstanceReport, Report, ServerReport, Shown, StateFileReport, StateReport, States, TaskError,
+    to_ascii_json,
 };
 
 /// What became of one instance in a run.
@@ -126,12 +127,12 @@ pub struct Servers<'a> {
 impl<'a> Servers<'a> {
     /// Makes them one by one: instances as asked for, servers as HAProxy lists them.
     pub fn iter(&self) -> impl Iterator<Item = ServerReport<'a>> {
-        self.of.into_iter().flat_map(|(request, run)| {
-            let of = move |instance: &'a InstanceOutcome| {
-                instance.servers.iter().map(move |outcome| server_report(request, instance, outcome))
-            };
-            run.instances.iter().flat_map(of)
-        })
+        let mut states = States::default();
+        self.of
+            .into_iter()
+            .flat_map(|(request, run)| run.instances.iter().map(move |instance| (request, instance)))
+            .flat_map(|(request, instance)| instance.servers.iter().map(move |outcome| (request, instance, outcome)))
+            .map(move |(request, instance, outcome)| server_report(request, instance, outcome, &mut states))
     }
 
     /// Tells whether there is none.
@@ -225,7 +226,12 @@ fn instance_report(instance: &InstanceOutcome) -> InstanceReport<'_> {
     }
 }
 
-fn server_report<'a>(request: &Request, instance: &'a InstanceOutcome, outcome: &'a Outcome) -> ServerReport<'a> {
+fn server_report<'a>(
+    request: &Request,
+    instance: &'a InstanceOutcome,
+    outcome: &'a Outcome,
+    states: &mut States,
+) -> ServerReport<'a> {
     let before = &outcome.before;
     let stat = before.stat.as_deref().filter(|_| request.change.is_none());
     let record = outcome.record.as_ref();
@@ -238,8 +244,8 @@ fn server_report<'a>(request: &Request, instance: &'a InstanceOutcome, outcome: 
         changed: outcome.is_changed(),
         failed: outcome.error.is_some(),
         ok: request.change.is_none().then(|| outcome.after.is_some_and(|after| is_ok(&after))),
-        before: StateReport::from(&State::from(before)),
-        after: outcome.after.as_ref().map(StateReport::from),
+        before: states.show(&State::from(before)),
+        after: outcome.after.as_ref().map(|after| states.show(after)),
         sessions: load.map(|stat| stat.sessions),
         queue: load.map(|stat| stat.queue),
         check: stat.and_then(|stat| stat.check.as_deref()),

@@ -34,12 +34,12 @@ pub fn text(request: &Request, report: &Report<'_>) -> String {
 }
 
 fn line(server: &ServerReport<'_>) -> String {
-    format!("{}: {}\n", name(server), server.after.as_ref().map_or_else(unknown, state))
+    format!("{}: {}\n", name(server), server.after.as_deref().map_or_else(unknown, state))
 }
 
 /// A server that changes: its line before and its line after, with the weight where that is another one.
 fn changes(server: &ServerReport<'_>) -> Option<String> {
-    let (before, after) = (&server.before, server.after.as_ref());
+    let (before, after): (&StateReport, _) = (&server.before, server.after.as_deref());
     let weight = |one: &StateReport| match after {
         Some(after) if after.weight != before.weight => format!(" weight {}", one.weight),
         Some(_) | None => String::new(),

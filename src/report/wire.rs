@@ -1,9 +1,12 @@
 //! The report as it is written; the JSON Schema is generated from these types.
 
 use std::io::{self, Write};
+use std::ops::Deref;
+use std::rc::Rc;
 
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::Servers;
 use crate::error::{Error, ErrorKind};
@@ -72,9 +75,11 @@ pub struct ServerReport<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ok: Option<bool>,
     /// How it was before the run.
-    pub before: StateReport,
+    #[cfg_attr(test, schemars(with = "StateReport"))]
+    pub before: Shown,
     /// How it was read back; in a dry run, how it would be. `null` where it could not be read back.
-    pub after: Option<StateReport>,
+    #[cfg_attr(test, schemars(with = "Option<StateReport>"))]
+    pub after: Option<Shown>,
     /// In a status report, and where sessions were waited for: its sessions when they were last seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sessions: Option<u32>,
@@ -137,6 +142,46 @@ impl From<&State> for StateReport {
             reasons: state.flags.reasons(),
             admin_flags: state.flags,
         }
+    }
+}
+
+/// A state with its text.
+#[derive(Debug, Clone)]
+pub struct Shown(Rc<(StateReport, Option<Box<RawValue>>)>);
+
+impl Deref for Shown {
+    type Target = StateReport;
+
+    fn deref(&self) -> &StateReport {
+        &self.0.0
+    }
+}
+
+impl Serialize for Shown {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &*self.0 {
+            (_, Some(text)) => text.serialize(serializer),
+            (state, None) => state.serialize(serializer),
+        }
+    }
+}
+
+/// Writes a state once for all the servers in a row that are in it: most are in one of two.
+#[derive(Debug, Default)]
+pub struct States([Option<(State, Shown)>; 2]);
+
+impl States {
+    /// Returns a state with its text.
+    pub fn show(&mut self, state: &State) -> Shown {
+        if let Some((_, shown)) = self.0.iter().flatten().find(|(known, _)| known == state) {
+            return shown.clone();
+        }
+        let report = StateReport::from(state);
+        let text = to_raw_value(&report).ok();
+        let shown = Shown(Rc::new((report, text)));
+        let [newest, oldest] = &mut self.0;
+        *oldest = newest.replace((*state, shown.clone()));
+        shown
     }
 }
 
@@ -286,6 +331,20 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn a_state_is_written_as_it_is_whatever_came_before(
+            states in prop::collection::vec((0u32..=127, 0u32..=3, 0u32..=2), 1..20),
+        ) {
+            let mut written = States::default();
+            for (mask, operational, weight) in states {
+                let operational = OperationalState::from_number(operational).unwrap();
+                let state = State { flags: AdminFlags(mask), operational, weight, health: None, agent: None };
+                let (shown, alone) = (written.show(&state), StateReport::from(&state));
+                prop_assert_eq!(serde_json::to_string(&shown).unwrap(), serde_json::to_string(&alone).unwrap());
+                prop_assert_eq!(&*shown, &alone);
+            }
+        }
+
         #[test]
         fn every_text_is_one_ascii_line_that_reads_back(text in any::<String>()) {
             let mut json = Vec::new();
