@@ -1,6 +1,7 @@
-# What can be done here: `make`. Each of these works in a fresh clone.
+# What can be done here: `make`. Each of these works in a fresh clone; `small` needs the source of Rust's library as well.
 
 CARGO ?= cargo
+RUSTC ?= rustc
 .DEFAULT_GOAL := help
 # The steps of a target run one after the other, whatever -j says.
 .NOTPARALLEL:
@@ -16,6 +17,20 @@ help: ## shows this
 .PHONY: build
 build: rust ## builds target/release/haproxy_server
 	$(CARGO) build --locked --release
+
+# The standard library that comes with Rust cannot be made smaller, so that it is built anew. The options for that are
+# not stable yet, which is what RUSTC_BOOTSTRAP is for; the code needs none of it. A panic ends these without a word.
+small_flags = -Z unstable-options -C panic=immediate-abort -C force-unwind-tables=no
+small_build = RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(small_flags) $(2)" $(CARGO) build --locked \
+	--profile small --target-dir target/$(1) --target "$$($(RUSTC) -vV | sed -n 's/^host: //p')" \
+	-Z build-std=std,panic_abort -Z build-std-features=optimize_for_size --artifact-dir target/$(1)/bin -Z unstable-options
+
+.PHONY: small
+small: rust ## builds target/small/bin/haproxy_server and, with the C library in it, target/static/bin/haproxy_server
+	@test -e "$$($(RUSTC) --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock" || \
+	{ echo "make: the source of Rust's standard library is missing: rustup component add rust-src" >&2; exit 1; }
+	$(call small_build,small)
+	$(call small_build,static,-C target-feature=+crt-static -C link-arg=-Wl$(comma)-z$(comma)pack-relative-relocs)
 
 .PHONY: demo
 demo: rust python ## plays a maintenance on three HAProxy instances of its own, and cleans up

@@ -23,6 +23,7 @@
 //!
 //! The environment and the working folder of a process are believed, because what they lead to is checked.
 
+mod accounts;
 mod condition;
 mod config;
 pub(crate) mod lexer;
@@ -504,15 +505,12 @@ fn name_of(file: &Path, argument: &Path) -> InstanceName {
 fn with_accounts(owners: &Owners, settings: &Settings) -> Owners {
     let users = settings.users.iter().filter_map(|user| match user {
         Account::Id(id) => Some((*id, None)),
-        Account::Name(name) => {
-            let user = nix::unistd::User::from_name(name).ok()??;
-            Some((user.uid.as_raw(), Some(user.gid.as_raw())))
-        }
+        Account::Name(name) => accounts::user(name).map(|(user, group)| (user, Some(group))),
     });
     let users: Vec<(u32, Option<u32>)> = users.collect();
     let groups = settings.groups.iter().filter_map(|group| match group {
         Account::Id(id) => Some(*id),
-        Account::Name(name) => nix::unistd::Group::from_name(name).ok()?.map(|group| group.gid.as_raw()),
+        Account::Name(name) => accounts::group(name),
     });
     owners.with(users.iter().map(|user| user.0), users.iter().filter_map(|user| user.1).chain(groups))
 }

@@ -4,8 +4,8 @@
 //! then says who HAProxy is, so the account that is called haproxy is taken for it: the packages of Debian and Red Hat
 //! give `/run/haproxy` and `/var/lib/haproxy` to that account.
 
+use super::accounts;
 use super::trust::Owners;
-use nix::unistd::{Group, User};
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -18,9 +18,8 @@ const ENTRIES_MAX: usize = 4096;
 
 /// Trusts root, the caller, and the account that the packages make.
 pub(super) fn owners(caller: u32) -> Owners {
-    let user = User::from_name(ACCOUNT).ok().flatten();
-    let group = Group::from_name(ACCOUNT).ok().flatten();
-    Owners::new(caller).with(user.map(|user| user.uid.as_raw()), group.map(|group| group.gid.as_raw()))
+    let user = accounts::user(ACCOUNT).map(|(user, _)| user);
+    Owners::new(caller).with(user, accounts::group(ACCOUNT))
 }
 
 /// Lists the sockets in `/run/haproxy/*.sock`, `/run/haproxy-*/*.sock`, `/run/haproxy.sock`, `/var/lib/haproxy*/stats`.
