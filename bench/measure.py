@@ -23,6 +23,9 @@ class Tools:
     def __init__(self, repository):
         self.binary = repository / "target/release/haproxy_server"
         self.examples = repository / "target/release/examples"
+        # What `make small` has built, where it has.
+        self.small = repository / "target/small/bin/haproxy_server"
+        self.static = repository / "target/static/bin/haproxy_server"
         self.python = repository / ".cache/bench/bin/python"
         if folder := os.environ.get("CARGO_TARGET_DIR"):
             self.binary = pathlib.Path(folder) / "release/haproxy_server"
@@ -30,7 +33,8 @@ class Tools:
 
     def run(self, command, stdin="/dev/null", cap=600):
         """Runs a command, which must succeed."""
-        with tempfile.NamedTemporaryFile(prefix="hb-", dir="/tmp") as output:
+        # In memory, as the pipe is from which a host reads.
+        with tempfile.NamedTemporaryFile(prefix="hb-", dir="/dev/shm") as output:
             launch = [str(self.examples / "launch"), str(stdin), output.name, *command]
             process = subprocess.Popen(launch, stdout=subprocess.PIPE, text=True, start_new_session=True)
             try:
@@ -44,8 +48,8 @@ class Tools:
                 raise RuntimeError(f"{command} ended with {code}: {output.read()[:2000]!r}")
             return Took(nanoseconds / 1e9, peak / 1024)
 
-    def program(self, request):
-        return self.run([str(self.binary)], request)
+    def program(self, request, binary=None):
+        return self.run([str(binary or self.binary)], request)
 
     def floor(self, arguments):
         return self.run([str(self.examples / "floor"), *arguments])

@@ -72,14 +72,17 @@ def unchanged(cases):
 
 
 def resources(cases):
-    yield f"| peak memory | {' | '.join(cases)} |"
+    yield f"| | {' | '.join(cases)} |"
     yield "| --- |" + " --- |" * len(cases)
     for what, number in {
-        "this program, MB": lambda case: case["peak_mb"]["ours"],
+        "peak memory of this program, MB": lambda case: case["peak_mb"]["ours"],
         "HAProxy's CPU time for the floor, ms": lambda case: case["haproxy_cpu_seconds"]["floor"] * 1e3,
         "HAProxy's CPU time for this program, ms": lambda case: case["haproxy_cpu_seconds"]["ours"] * 1e3,
     }.items():
         yield f"| {what} | " + " | ".join(f"{number(case):.1f}" for case in cases.values()) + " |"
+    if all("small" in case["seconds"] for case in cases.values()):
+        ratios = (case["seconds"]["small"] / case["seconds"]["floor"] for case in cases.values())
+        yield "| built by `make small`, in floors | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |"
 
 
 def waiting(polling):
@@ -126,10 +129,12 @@ def targets(results):
         "waiting for up to 10 of 100,000 servers under 1 % of a core, for more under 5 %",
         f"{few:.2f} and {many:.2f} %", few < 1 and many < 5,
     )
-    size, static = program["bytes"], program["static_bytes"]
+    small, static = (program.get(name) for name in ("small_bytes", "small_static_bytes"))
+    built = f"{small / 1e6:.2f} and {static / 1e6:.2f} MB" if small and static else "not built"
     yield row(
-        "a program of at most 700 kB, 1.5 MB with the C library in it", f"{size / 1e6:.2f} and {static / 1e6:.2f} MB",
-        size <= 700_000 and static <= 1_500_000,
+        "a program of at most 700 kB, 1.5 MB with the C library in it",
+        f"`make small`: {built}, see [below](#size); `make build`: {program['bytes'] / 1e6:.2f} MB",
+        small and static and small <= 700_000 and static <= 1_500_000,
     )
     yield row(
         "a start of less than 2 ms", f"{ms(program['start_seconds'])} (`/bin/true`: {ms(program['true_seconds'])})",
