@@ -6,6 +6,11 @@ use std::time::{Duration, Instant};
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
 
+/// Where a look of the few servers that most waits are about takes more than a moment, the longest pause is so many times
+/// as long, up to two seconds: so looking takes less than 1 % of HAProxy's time.
+const TIMES_A_SHORT_LOOK: u32 = 120;
+const LONGEST_FOR_SHORT: Duration = Duration::from_secs(2);
+
 /// How many times as long as a look the pause after it is: so looking takes less than 5 % of HAProxy's time, however
 /// many servers are waited for and however many backends HAProxy searches for them.
 const TIMES_A_LOOK: u32 = 24;
@@ -46,7 +51,7 @@ impl Deadline {
     }
 }
 
-/// The pauses between looks, which double up to a second.
+/// The pauses between looks, which double up to a second, or up to two where a look takes more than a moment.
 #[derive(Debug, Default)]
 pub struct Backoff {
     looks: u32,
@@ -55,7 +60,8 @@ pub struct Backoff {
 impl Backoff {
     /// The next pause, after a look that took so long.
     pub fn next(&mut self, look: Duration) -> Duration {
-        let doubled = FIRST.saturating_mul(1 << self.looks.min(10)).min(LONGEST);
+        let longest = LONGEST.max(look.saturating_mul(TIMES_A_SHORT_LOOK).min(LONGEST_FOR_SHORT));
+        let doubled = FIRST.saturating_mul(1 << self.looks.min(10)).min(longest);
         self.looks += 1;
         doubled.max(look.saturating_mul(TIMES_A_LOOK).min(LONGEST_OF_ALL))
     }
@@ -77,6 +83,8 @@ mod tests {
         assert_eq!(pauses, [50, 100, 200, 400, 800, 1000, 1000]);
         assert_eq!(backoff.next(Duration::from_millis(500)).as_secs(), 12);
         assert_eq!(backoff.next(Duration::from_secs(60)).as_secs(), 30);
+        assert_eq!(backoff.next(Duration::from_millis(12)).as_millis(), 1440);
+        assert_eq!(backoff.next(Duration::from_millis(50)).as_millis(), 2000);
         backoff.reset();
         assert_eq!(backoff.next(Duration::from_millis(10)).as_millis(), 240);
     }
