@@ -234,13 +234,13 @@ impl<'a> Managed<'a> {
         }
         let places: Vec<usize> = commands.iter().map(|command| command.place).collect();
         let Some(failure) = self.send(commands)? else { return Ok(false) };
-        if !self.read_back().map_err(|error| failure.clone().unwrap_or(error))? {
+        if !self.read_back_after(failure.as_ref())? {
             return Ok(false);
         }
         // A process that hung carries out what it was sent when it goes on, which may be just after it was asked.
         if failure.as_ref().is_some_and(|error| error.kind == ErrorKind::Timeout) && self.is_short() {
             std::thread::sleep(AFTER_HANGING);
-            if !self.read_back()? {
+            if !self.read_back_after(failure.as_ref())? {
                 return Ok(false);
             }
         }
@@ -349,6 +349,11 @@ impl<'a> Managed<'a> {
         }
         self.take(read);
         Ok(true)
+    }
+
+    /// Does so after commands; what stopped these is also why nothing can be read back.
+    fn read_back_after(&mut self, failure: Option<&Error>) -> Result<bool> {
+        self.read_back().map_err(|error| failure.cloned().unwrap_or(error))
     }
 
     /// Reads the statistics of the servers at the given places; nothing where another process answers.
