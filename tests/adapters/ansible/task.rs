@@ -47,6 +47,12 @@ fn changes_are_made_once_and_reported(haproxy: &Haproxy) -> TestResult {
   lbops.haproxy.haproxy_server: {server: "web[12]"}
   register: status
 
+- name: What the environment of a task says
+  lbops.haproxy.haproxy_server: {server: web1}
+  environment: {PATH: /nowhere}
+  register: nowhere
+  failed_when: nowhere is not failed or 'there is no command' not in nowhere.msg
+
 - name: Each says what it did
   ansible.builtin.assert:
     that:

@@ -59,6 +59,9 @@ ARGUMENT_SPEC = dict(
     executables=dict(type="path"),
 )
 
+# Built once, in the process that the workers are forked from.
+VALIDATOR = ArgumentSpecValidator(ARGUMENT_SPEC)
+
 # Not part of the request.
 OWN_OPTIONS = ("executable", "executables")
 
@@ -140,10 +143,12 @@ class ActionModule(ActionBase):
     def _low_level(self, command, **how):
         """Runs a command on the target.
 
-        On the controller itself it needs neither the second shell nor the 'sleep' that Ansible adds for SSH.
+        On the controller itself it needs neither the second shell nor the 'sleep' that Ansible adds for SSH, and it
+        takes the place of the first one.
         """
         if self._connection.transport == "local":
             how["executable"] = False
+            command = "exec " + command
         return self._low_level_execute_command(command, **how)
 
     def _command(self, program):
@@ -241,7 +246,7 @@ def checked(arguments, action):
             arguments[name] = {} if wanted else None
     arguments = given(arguments)
 
-    outcome = ArgumentSpecValidator(ARGUMENT_SPEC).validate(arguments)
+    outcome = VALIDATOR.validate(arguments)
     if outcome.errors.errors:
         sentence = outcome.errors.msg
         if isinstance(outcome.errors[0], UnsupportedError):
