@@ -1,7 +1,6 @@
 //! Brings one instance to what is wanted: apply, verify, and again on the new process when HAProxy was reloaded.
 
 use std::collections::VecDeque;
-use std::fmt::Write;
 use std::time::Duration;
 
 use crate::apply::{Command, Reply, apply, refused};
@@ -511,8 +510,5 @@ impl<'a> Managed<'a> {
 
 /// Writes the command for an action on a server.
 fn line(server: &Server, action: Action) -> Box<str> {
-    // Longer than most, so that it is moved once only.
-    let mut line = String::with_capacity(128);
-    let _ = write!(line, "{}", command::Change { target: server.target(), action });
-    line.into_boxed_str()
+    command::Change { target: server.target(), action }.line()
 }

@@ -275,8 +275,12 @@ fn write_report(options: &Options, request: Option<&Request>, report: &Report<'_
     let code = exit_code(options.exit_codes, Ending::of(report));
     let written = match options.format {
         Format::Json => {
-            let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
-            to_ascii_json(&mut out, report).and_then(|()| out.flush())
+            // Not through `io::stdout()`, which looks for the last line end in every piece.
+            let stdout = io::stdout().as_fd().try_clone_to_owned();
+            stdout.and_then(|stdout| {
+                let mut out = BufWriter::with_capacity(64 << 10, File::from(stdout));
+                to_ascii_json(&mut out, report).and_then(|()| out.flush())
+            })
         }
         Format::Text => {
             // A failure without a server to show is a sentence on standard error alone.

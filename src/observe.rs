@@ -148,7 +148,11 @@ impl Server {
                 let rest = parts.iter().try_fold(&**text, |rest, part| rest.strip_prefix(part));
                 rest.is_some_and(str::is_empty)
             };
-            before.filter(|text| is_same(text)).map_or_else(|| parts.concat().into(), Arc::clone)
+            let anew = || match parts {
+                [whole] => Arc::from(*whole),
+                parts => parts.concat().into(),
+            };
+            before.filter(|text| is_same(text)).map_or_else(anew, Arc::clone)
         };
         Self {
             backend: share(&[row.backend], before.map(|it| &it.backend)),

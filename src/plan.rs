@@ -86,10 +86,10 @@ impl From<&Server> for State {
 /// The servers in the order in which commands go to them: those that are tracked before those that track them.
 #[must_use]
 pub fn order(servers: &[Server]) -> Vec<usize> {
-    let targets: Vec<Option<usize>> = servers.iter().map(|server| target_of(server, servers)).collect();
-    if targets.iter().all(Option::is_none) {
+    if !has_trackers(servers) {
         return (0..servers.len()).collect();
     }
+    let targets: Vec<Option<usize>> = servers.iter().map(|server| target_of(server, servers)).collect();
     let depth = |start: usize| {
         let next = |index: usize| targets.get(index).copied().flatten();
         std::iter::successors(next(start), |&index| next(index)).take(servers.len()).count()
@@ -98,6 +98,11 @@ pub fn order(servers: &[Server]) -> Vec<usize> {
     let at =
         |wanted: usize| depths.iter().enumerate().filter(move |(_, depth)| **depth == wanted).map(|(index, _)| index);
     (0..=depths.iter().copied().max().unwrap_or(0)).flat_map(at).collect()
+}
+
+/// Tells whether any of the servers tracks another one; in most hosts none does.
+fn has_trackers(servers: &[Server]) -> bool {
+    servers.iter().any(|server| server.tracks().is_some())
 }
 
 /// Finds the server that another one tracks.
@@ -109,6 +114,9 @@ fn target_of(server: &Server, servers: &[Server]) -> Option<usize> {
 /// Plans what is to become of the matched servers of one instance.
 #[must_use]
 pub fn plan(goal_of: &dyn Fn(&Server) -> Change, servers: &[Server]) -> Vec<Planned> {
+    if !has_trackers(servers) {
+        return servers.iter().map(|server| plan_one(goal_of(server), server, None)).collect();
+    }
     let mut planned: Vec<Option<Planned>> = vec![None; servers.len()];
     for index in order(servers) {
         let Some(server) = servers.get(index) else { continue };

@@ -17,8 +17,9 @@ const SHOWN: usize = 200;
 const FEWEST_COLUMNS: usize = 20;
 const MOST_COLUMNS: usize = 48;
 
-/// Among how many columns those are that are looked at in every row; in all versions they are among the first 4.
-const LEADING: usize = 8;
+/// Among how many columns those are that are looked at in every row: the numbers and names of backend and server come
+/// first in all versions.
+const LEADING: usize = 4;
 
 /// Why a reply was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -371,22 +372,32 @@ impl Info {
     /// # Errors
     /// Names the key that is missing.
     pub fn parse(reply: &str) -> Result<Self, ParseError> {
-        let value = |key: &'static str| {
-            reply.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": ")).map(str::trim)
-        };
+        let [mut version, mut pid, mut started, mut uptime, mut stopping, mut processes] = [None; 6];
+        for (key, value) in reply.lines().filter_map(|line| line.split_once(':')) {
+            let slot = match key {
+                "Version" => &mut version,
+                "Pid" => &mut pid,
+                "Start_time_sec" => &mut started,
+                "Uptime_sec" => &mut uptime,
+                "Stopping" => &mut stopping,
+                "Nbproc" => &mut processes,
+                _ => continue,
+            };
+            slot.get_or_insert(value.trim());
+        }
         let missing = |key| ParseError::Key { key, reply: excerpt(reply.as_bytes(), SHOWN) };
-        let number = |key: &'static str| value(key).and_then(|value| value.parse::<u64>().ok());
-        let start = match (number("Start_time_sec"), number("Uptime_sec")) {
+        let number = |value: Option<&str>| value.and_then(|value| value.parse::<u64>().ok());
+        let start = match (number(started), number(uptime)) {
             (Some(at), _) => Start::At(at),
             (None, Some(ago)) => Start::Ago(ago),
             (None, None) => return Err(missing("Uptime_sec")),
         };
         Ok(Self {
-            version: value("Version").filter(|text| !text.is_empty()).ok_or_else(|| missing("Version"))?.to_owned(),
-            pid: value("Pid").and_then(|pid| pid.parse().ok()).ok_or_else(|| missing("Pid"))?,
+            version: version.filter(|text| !text.is_empty()).ok_or_else(|| missing("Version"))?.to_owned(),
+            pid: pid.and_then(|pid| pid.parse().ok()).ok_or_else(|| missing("Pid"))?,
             start,
-            stopping: value("Stopping").is_some_and(|value| value != "0"),
-            processes: value("Nbproc").map_or(Some(1), |value| value.parse().ok()).ok_or_else(|| missing("Nbproc"))?,
+            stopping: stopping.is_some_and(|value| value != "0"),
+            processes: processes.map_or(Some(1), |value| value.parse().ok()).ok_or_else(|| missing("Nbproc"))?,
         })
     }
 }

@@ -319,19 +319,25 @@ impl Connection {
         let mut size = 0usize;
         let mut overlong = false;
         loop {
-            let unread = self.buffer.get(self.start..self.end).unwrap_or_default();
-            if unread.first() == self.prompt.first() && unread.starts_with(&self.prompt) {
+            let mut unread = self.unread();
+            let is_over = loop {
+                if unread.first() == self.prompt.first() && unread.starts_with(&self.prompt) {
+                    break true;
+                }
+                let Some((line, rest)) = memchr(b'\n', unread).and_then(|length| unread.split_at_checked(length))
+                else {
+                    break false;
+                };
+                on_line(line);
+                unread = rest.get(1..).unwrap_or_default();
+            };
+            let left = unread.len();
+            self.start = self.end - left;
+            if is_over {
                 self.start += self.prompt.len();
                 break;
             }
-            if let Some(length) = memchr(b'\n', unread) {
-                if let Some(line) = unread.get(..length) {
-                    on_line(line);
-                }
-                self.start += length + 1;
-                continue;
-            }
-            if unread.len() > LINE_SIZE {
+            if left > LINE_SIZE {
                 overlong = true;
                 self.start = self.end;
             }
