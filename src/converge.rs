@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::apply::{Command, Reply, apply, refused};
 use crate::error::{Error, ErrorKind, Result};
+use crate::guard;
 use crate::instances::Instance;
 use crate::interrupt::Interrupt;
 use crate::keep::owner::Record;
@@ -14,7 +15,7 @@ use crate::observe::{Detail, Observation, Server, Wanted, observe, open, read_lo
 use crate::old_workers::load_on_old_workers;
 use crate::persist::Persisted;
 use crate::plan::{Decision, Planned, State, order, plan, shortfall};
-use crate::request::Change;
+use crate::request::{Change, MinAvailable, Request};
 use crate::runtime::command::{self, Action};
 use crate::runtime::parse::StatRow;
 use crate::runtime::socket::{Connection, Door};
@@ -95,6 +96,10 @@ pub struct Managed<'a> {
     pub wanted: Wanted<'a>,
     /// The longest that it may take to answer.
     pub timeout: Duration,
+    /// What must stay usable, which is judged anew where another process takes over.
+    pub guard: Option<MinAvailable>,
+    /// Whether another process has taken over.
+    was_followed: bool,
     /// Whether a signal has asked the run to end.
     pub interrupt: &'a Interrupt,
     /// The connection through which it was observed, for the first commands.
@@ -123,15 +128,17 @@ impl<'a> Managed<'a> {
     pub fn new(
         instance: &'a Instance,
         wanted: Wanted<'a>,
-        timeout: Duration,
+        request: &Request,
         interrupt: &'a Interrupt,
         (observation, connection): (Observation, Connection),
     ) -> Self {
         Self {
             instance,
             wanted,
-            timeout,
+            timeout: request.timeout,
             interrupt,
+            guard: request.guard,
+            was_followed: false,
             connection: Some(connection),
             outcomes: observation.servers.iter().map(Outcome::untouched).collect(),
             current: observation,
@@ -150,6 +157,33 @@ impl<'a> Managed<'a> {
         for (planned, outcome) in self.planned.iter_mut().zip(&self.outcomes) {
             if outcome.error.is_some() {
                 planned.decision = Decision::Keep;
+            }
+        }
+        if let Some(guard) = self.guard.filter(|_| self.was_followed) {
+            self.guard_anew(guard, goals);
+        }
+    }
+
+    /// Finds the backends that the goals would leave with too few usable servers, counting those that track a server
+    /// that is changed.
+    #[must_use]
+    pub fn refused_by(&self, guard: MinAvailable, goals: Goals<'_>) -> Vec<(u32, Error)> {
+        let is_wanted = |it: &Server| self.wanted.matches(it.backend.as_bytes(), it.server.as_bytes());
+        let all: Vec<Server> = self.current.servers.iter().chain(&self.current.others).cloned().collect();
+        let planned = plan(&|server| if is_wanted(server) { goals(server) } else { Change::default() }, &all);
+        guard::refusals(guard, self.instance.name.as_str(), &all, &planned)
+    }
+
+    /// Refuses every change on a process that has taken over, and whose servers may be other ones, if the guard does not
+    /// allow one of them: as at the start, nothing is sent then.
+    fn guard_anew(&mut self, guard: MinAvailable, goals: Goals<'_>) {
+        let refusals = self.refused_by(guard, goals);
+        let Some((_, first)) = refusals.first() else { return };
+        for (planned, server) in self.planned.iter_mut().zip(&self.current.servers) {
+            if matches!(planned.decision, Decision::Change(_)) {
+                let own = refusals.iter().find(|(id, _)| *id == server.backend_id);
+                let error = own.map_or(first, |(_, error)| error).clone();
+                planned.decision = Decision::Refuse(error.on_server(&server.backend, &server.server));
             }
         }
     }
@@ -446,7 +480,8 @@ impl<'a> Managed<'a> {
     /// # Errors
     /// As [`observe`].
     pub fn follow(&mut self) -> Result<()> {
-        let observation = observe(self.instance, self.wanted, Detail::Links, self.timeout)?;
+        let detail = if self.guard.is_some() { Detail::Everything } else { Detail::Links };
+        let observation = observe(self.instance, self.wanted, detail, self.timeout)?;
         let mut former = VecDeque::from(std::mem::take(&mut self.outcomes));
         for server in &observation.servers {
             let known = former
@@ -463,6 +498,7 @@ impl<'a> Managed<'a> {
             self.warnings.push(format!("{} is gone since HAProxy was reloaded", gone.before.full_name()));
         }
         self.current = observation;
+        self.was_followed = true;
         // What was planned for the old process says nothing of the new one.
         self.planned.clear();
         Ok(())

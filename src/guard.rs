@@ -1,7 +1,10 @@
 //! Refuses a change that would leave a backend with too few usable servers: pure counting, with the numbers shown.
 
+use std::collections::BTreeMap;
+
 use crate::error::{Error, ErrorKind};
-use crate::plan::State;
+use crate::observe::Server;
+use crate::plan::{Planned, State};
 use crate::request::MinAvailable;
 use crate::state::{AdminFlags, AdminState};
 
@@ -31,6 +34,21 @@ pub struct Count {
 #[must_use]
 pub fn is_usable(state: &State) -> bool {
     state.flags.effective() == AdminState::Ready && state.operational.takes_traffic() && state.weight > 0
+}
+
+/// Finds what a plan does to whole backends that the guard does not allow, each with the number of its backend.
+#[must_use]
+pub fn refusals(guard: MinAvailable, instance: &str, servers: &[Server], planned: &[Planned]) -> Vec<(u32, Error)> {
+    let mut backends: BTreeMap<u32, (&str, Vec<Member>)> = BTreeMap::new();
+    for (server, Planned { after, .. }) in servers.iter().zip(planned) {
+        let is_backup = server.stat.as_ref().is_some_and(|stat| stat.backup);
+        let member = Member { before: State::from(server), after: *after, is_backup };
+        backends.entry(server.backend_id).or_insert((&server.backend, Vec::new())).1.push(member);
+    }
+    let refusal = |(id, (name, members)): (u32, (&str, Vec<Member>))| {
+        refuse(guard, instance, name, count(&members)).map(|error| (id, error))
+    };
+    backends.into_iter().filter_map(refusal).collect()
 }
 
 /// Counts the servers of one backend.

@@ -45,7 +45,7 @@ fn steps(request: &Request, interrupt: &Interrupt, progress: Progress<'_>, run: 
     run.warnings.extend(asked.iter().filter_map(|asked| asked.skipped_warning(request)));
     let (instances, answers): (Vec<Instance>, Vec<Answer>) =
         asked.into_iter().map(|asked| (asked.instance, asked.answer)).unzip();
-    let start = |(instance, answer)| Managed::new(instance, wanted, request.timeout, interrupt, answer);
+    let start = |(instance, answer)| Managed::new(instance, wanted, request, interrupt, answer);
     let answered = instances.iter().zip(answers).filter_map(|(instance, answer)| Some((instance, answer.ok()?)));
     let mut fleet =
         Fleet { managed: answered.map(start).collect(), progress, interrupt, exclusion, last_look: Duration::ZERO };

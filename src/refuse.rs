@@ -1,13 +1,9 @@
 //! Finds, before anything is sent anywhere, every reason why a change must not be made.
 
-use std::collections::BTreeMap;
-
 use crate::converge::Managed;
 use crate::error::{Error, ErrorKind};
-use crate::guard::{self, Member};
-use crate::observe::Server;
 use crate::ownership::Ownership;
-use crate::plan::{Decision, Planned, State, plan};
+use crate::plan::Decision;
 use crate::request::{Change, MinAvailable, Request};
 use crate::runtime::parse::Level;
 use crate::state::AdminState;
@@ -58,26 +54,14 @@ fn unexpected(expected: AdminState, managed: &mut Managed<'_>) {
     }
 }
 
-/// Refuses to leave a backend with too few usable servers, counting those that track a server that is changed.
+/// Refuses to leave a backend with too few usable servers.
 fn guarded(guard: MinAvailable, change: Change, managed: &mut Managed<'_>) {
-    let wanted = managed.wanted;
-    let is_wanted = |it: &Server| wanted.matches(it.backend.as_bytes(), it.server.as_bytes());
-    let all: Vec<Server> = managed.current.servers.iter().chain(&managed.current.others).cloned().collect();
-    let planned = plan(&|server: &Server| if is_wanted(server) { change } else { Change::default() }, &all);
-    let mut backends: BTreeMap<u32, (&str, Vec<Member>)> = BTreeMap::new();
-    for (server, Planned { after, .. }) in all.iter().zip(&planned) {
-        let is_backup = server.stat.as_ref().is_some_and(|stat| stat.backup);
-        let member = Member { before: State::from(server), after: *after, is_backup };
-        backends.entry(server.backend_id).or_insert((&server.backend, Vec::new())).1.push(member);
-    }
     let mut elsewhere = None;
-    for (id, (name, members)) in backends {
-        let Some(error) = guard::refuse(guard, managed.instance.name.as_str(), name, guard::count(&members)) else {
-            continue;
-        };
+    for (id, error) in managed.refused_by(guard, &|_| change) {
         let mut is_noted = false;
         for outcome in managed.outcomes.iter_mut().filter(|outcome| outcome.before.backend_id == id) {
-            outcome.error = outcome.error.take().or(Some(error.clone().on_server(name, &outcome.before.server)));
+            let server = &outcome.before;
+            outcome.error = outcome.error.take().or(Some(error.clone().on_server(&server.backend, &server.server)));
             is_noted = true;
         }
         if !is_noted {

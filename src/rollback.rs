@@ -26,6 +26,8 @@ pub fn roll_back(fleet: &mut Fleet<'_>) -> Result<()> {
         let failure = managed.error.take();
         let failures: Vec<Option<Error>> = managed.outcomes.iter_mut().map(|outcome| outcome.error.take()).collect();
         let interrupt = std::mem::replace(&mut managed.interrupt, &PATIENT);
+        // What was before is as good as it was.
+        managed.guard = None;
         roll_back_one(managed);
         managed.interrupt = interrupt;
         managed.error = failure.or(managed.error.take());

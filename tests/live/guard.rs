@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use crate::support::program::copy_program;
 use crate::support::report::{kind, server, warnings};
 use crate::support::{
-    Bound, Folder, Haproxy, Health, Instance, Port, Program, Recorder, Run, Setup, Stage, Test, TestResult, tests,
+    Bound, Folder, Haproxy, Health, HttpBackend, Instance, Mode, Port, Program, Recorder, Run, Setup, Stage, Test,
+    TestResult, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -29,6 +30,7 @@ pub(crate) fn tests() -> Vec<Test> {
         whoever_waits_for_the_lock_learns_for_whom,
         a_killed_run_leaves_no_lock,
         the_lock_is_let_go_while_sessions_are_waited_for,
+        a_process_that_takes_over_is_judged_anew,
         a_status_and_a_dry_run_take_no_lock,
         an_ordinary_user_goes_on_without_a_lock_but_not_with_a_guard,
     ]
@@ -367,6 +369,52 @@ fn the_lock_is_let_go_while_sessions_are_waited_for(haproxy: &Haproxy) -> TestRe
     stage.server("web1").release();
     assert_eq!(held.served_by(), "web1");
     assert_eq!(running.wait().report()["failed"], false);
+    Ok(())
+}
+
+fn a_process_that_takes_over_is_judged_anew(haproxy: &Haproxy) -> TestResult {
+    // `s1` and so on in one backend, and `s1` in another, which tracks that of the first.
+    let proxies = |front: &Port, web: &HttpBackend, count: u32| {
+        let bind = front.number();
+        let others: String = (2..=count).map(|number| format!("    server s{number} 127.0.0.1:9\n")).collect();
+        format!(
+            "listen web\n    bind 127.0.0.1:{bind}\n    cookie SRV insert indirect nocache\n    \
+             server s1 {} cookie s1 check inter 60s\n{others}backend api\n    server api1 127.0.0.1:9 track web/s1\n{}",
+            web.address(),
+            others.replace("server s", "server api")
+        )
+    };
+    for (servers, is_refused) in [(3, false), (2, true)] {
+        let (web, front) = (HttpBackend::start("s1"), Port::reserve());
+        let mut instance = Setup::new("anew", &proxies(&front, &web, 3)).mode(Mode::MasterWorker).start(haproxy);
+        let held = Bound::hold(front.address(), &web);
+        let mut asked = request(&json!("web/s1"), "maint", &json!(2), &json!(instance.address()));
+        asked["drain"] = json!({ "timeout": 30 });
+        let running = Program::request(&asked).spawn();
+        instance.await_state("web", "s1", (8, 2));
+        instance.set_proxies(&proxies(&front, &web, servers));
+        instance.reload();
+        let run = running.wait();
+        let report = run.report();
+        let after = server(&report, "web/s1");
+        assert!(warnings(&report).contains("was reloaded during the run"), "{report}");
+        if is_refused {
+            assert_eq!((kind(&report), run.code), ("guard_refused", Some(1)), "{report}");
+            assert_eq!((kind(after), &after["changed"]), ("guard_refused", &json!(false)), "{report}");
+            let why = report["msg"].as_str().unwrap_or_default();
+            assert!(why.contains("the backend web has 2 usable servers and would have 1, fewer than"), "{report}");
+            assert_eq!(instance.state("web", "s1"), (0, 2), "nothing was sent to the new process");
+        } else {
+            assert_eq!(
+                (&report["failed"], &after["after"]["admin_state"]),
+                (&json!(false), &json!("maint")),
+                "{report}"
+            );
+            assert_eq!(instance.state("web", "s1"), (1, 0));
+        }
+        web.release();
+        assert_eq!(held.served_by(), "s1");
+    }
     Ok(())
 }
 
