@@ -46,7 +46,7 @@ pub fn apply(connection: &mut Connection, commands: &[Command], interrupt: &Inte
         let lines: Vec<&str> = window.iter().map(|command| &*command.line).collect();
         let (answers, result) = connection.exchange(&lines);
         let unanswered = window.len().saturating_sub(answers.len());
-        replies.extend(answers.iter().map(|answer| understand(answer)));
+        replies.extend(answers.iter().map(|answer| understand(&String::from_utf8_lossy(answer))));
         replies.extend(std::iter::repeat_n(Reply::Unknown, unanswered));
         if let Err(error) = result {
             failure = Some(error);

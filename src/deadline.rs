@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::error::{ErrorKind, Result};
+
 /// The pause before the second look, and the longest one.
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
@@ -17,6 +19,25 @@ const TIMES_A_LOOK: u32 = 24;
 
 /// The longest pause after a look that took long.
 const LONGEST_OF_ALL: Duration = Duration::from_secs(30);
+
+/// The pause before HAProxy is asked again that could not be asked.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Reads what may be read again, until HAProxy can be asked and answers to the end: it may be restarting.
+///
+/// # Errors
+/// What went wrong last, when that was not so within the limit.
+pub fn patiently<T>(limit: Duration, mut read: impl FnMut() -> Result<T>) -> Result<T> {
+    let deadline = Deadline::after(limit);
+    loop {
+        match read() {
+            Err(error) if (error.kind == ErrorKind::Unreachable || error.is_cut_off) && !deadline.is_over() => {
+                std::thread::sleep(AGAIN);
+            }
+            result => return result,
+        }
+    }
+}
 
 /// The end of a wait.
 #[derive(Debug, Clone, Copy)]

@@ -149,12 +149,28 @@ pub struct Failure {
     pub backend: Option<String>,
     /// The server that it happened on.
     pub server: Option<String>,
+    /// Whether an answer was cut off: asked again, HAProxy may give the whole of it.
+    pub is_cut_off: bool,
 }
 
 impl Error {
     /// Makes an error that belongs to no instance yet.
     pub fn new(kind: ErrorKind, msg: impl Into<String>) -> Self {
-        Self(Box::new(Failure { kind, msg: msg.into(), instance: None, backend: None, server: None }))
+        Self(Box::new(Failure {
+            kind,
+            msg: msg.into(),
+            instance: None,
+            backend: None,
+            server: None,
+            is_cut_off: false,
+        }))
+    }
+
+    /// Says that an answer was cut off.
+    #[must_use]
+    pub fn cut_off(mut self) -> Self {
+        self.0.is_cut_off = true;
+        self
     }
 
     /// Says which instance the error belongs to.

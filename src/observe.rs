@@ -17,7 +17,7 @@ use crate::runtime::command::{Query, Reference, Target, Uniqueness};
 use crate::runtime::parse::{
     AnyRow, Info, Level, OtherRow, ParseError, Start, StatHeader, StatRow, StateHeader, StateRow, state_version,
 };
-use crate::runtime::socket::{Connection, Door};
+use crate::runtime::socket::{Connection, Door, Form};
 use crate::state::{AdminFlags, OperationalState};
 
 /// Up to how many servers are asked for one by one in `show stat`; beyond, one dump of all costs less.
@@ -244,14 +244,22 @@ impl Server {
         format!("{}/{}", self.backend, self.server)
     }
 
+    /// Returns what no other server of its process has.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        let number = (self.backend_name == Uniqueness::Shared).then_some(self.backend_id);
+        (Arc::clone(&self.backend), Arc::clone(&self.server), number)
+    }
+
     /// Tells whether both are the same server of one process.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
-        self.server == other.server
-            && self.backend == other.backend
-            && (self.backend_id == other.backend_id || matches!(self.target().backend, Reference::Name(_)))
+        self.identity() == other.identity()
     }
 }
+
+/// Backend and server by name, and the number of the backend where another one has its name.
+pub type Identity = (Arc<str>, Arc<str>, Option<u32>);
 
 /// Tells whether the row is no server at all: with `-S`, HAProxy 2.2 lists the proxy through which its master reaches
 /// its workers (`mworker_cli_proxy_create()` in its `src/cli.c`).
@@ -417,11 +425,7 @@ pub fn read_load(address: &Address, servers: &[&Server], timeout: Duration) -> R
         let mut reader = StatReader::new(address, |row| {
             rows.insert((row.backend_id, row.server_id), row);
         });
-        let (replies, result) = connection.exchange(&queries);
-        result?;
-        for line in replies.iter().flat_map(|reply| reply.lines()) {
-            reader.line(line.as_bytes())?;
-        }
+        connection.rows(&queries, |row| reader.line(row))?;
     }
     Ok((process, servers.iter().map(|server| rows.remove(&(server.backend_id, server.server_id))).collect()))
 }
@@ -452,7 +456,7 @@ pub fn dump(
     let mut opened = open(address, timeout)?;
     let understood = |error: ParseError| not_understood(address, &error);
     let mut header = None;
-    opened.connection.dump(&Query::ServersState(None).to_string(), |line| {
+    opened.connection.dump(&Query::ServersState(None).to_string(), Form::Lines, |line| {
         if line.starts_with(b"# be_id") {
             header = Some(StateHeader::parse(line).map_err(understood)?);
         }
@@ -503,12 +507,13 @@ pub fn open(address: &Address, timeout: Duration) -> Result<Opened> {
 /// Opens a connection and finds out what its socket allows.
 fn open_for_commands(address: &Address, timeout: Duration) -> Result<(Opened, Level)> {
     let (opened, reply) = open_and_ask(address, timeout, Some(Query::Level))?;
-    let level = Level::parse(&reply.unwrap_or_default()).map_err(|error| not_understood(address, &error))?;
+    let level = Level::parse(&String::from_utf8_lossy(&reply.unwrap_or_default()))
+        .map_err(|error| not_understood(address, &error))?;
     Ok((opened, level))
 }
 
 /// Opens a connection to a process that is not about to stop, and asks something else at once.
-fn open_and_ask(address: &Address, timeout: Duration, other: Option<Query<'_>>) -> Result<(Opened, Option<String>)> {
+fn open_and_ask(address: &Address, timeout: Duration, other: Option<Query<'_>>) -> Result<(Opened, Option<Vec<u8>>)> {
     let mut tries = 0;
     let first: Vec<String> = [Query::Info].into_iter().chain(other).map(|query| query.to_string()).collect();
     loop {
@@ -702,7 +707,7 @@ fn read_state(connection: &mut Connection, query: &Query, rows: &mut impl Rows) 
     let mut line_number = 0usize;
     let mut is_missing = false;
     let address = connection.address().clone();
-    connection.dump(&query.to_string(), |line| {
+    connection.dump(&query.to_string(), Form::Lines, |line| {
         line_number += 1;
         let understood = |error: ParseError| not_understood(&address, &error);
         match (line_number, &header) {
@@ -761,16 +766,12 @@ fn read_statistics(connection: &mut Connection, servers: &mut [Server], detail: 
     });
     if queries.len() > ONE_BY_ONE {
         let query = Query::Stat { proxy: None, server: None };
-        return connection.dump(&query.to_string(), |line| reader.line(line));
+        return connection.dump(&query.to_string(), Form::Rows, |row| reader.line(row));
     }
-    let (replies, result) = connection.exchange(&queries);
-    for line in replies.iter().flat_map(|reply| reply.lines()) {
-        reader.line(line.as_bytes())?;
-    }
-    result
+    connection.rows(&queries, |row| reader.line(row))
 }
 
-/// Reads one or more replies of `show stat`, line by line.
+/// Reads one or more replies of `show stat`, row by row.
 pub(crate) struct StatReader<'a, R> {
     address: &'a Address,
     header: Option<StatHeader>,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use crate::deadline::Deadline;
+use crate::deadline::patiently;
 use crate::error::{Error, ErrorKind, Result, excerpt};
 use crate::name::{Address, is_plain};
 use crate::observe::{Server, StatReader};
@@ -18,8 +18,6 @@ pub type Load = HashMap<(String, String), u32>;
 
 /// How long a count is tried again that the end of a connection has cut off.
 const TRIES: Duration = Duration::from_secs(2);
-/// The pause between two tries.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// Counts the sessions and queued requests of the servers on all old workers.
 ///
@@ -29,15 +27,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// # Errors
 /// When the master CLI does not answer, or not as HAProxy does.
 pub fn load_on_old_workers(master: &Address, servers: &[&Server], timeout: Duration) -> Result<Load> {
-    let deadline = Deadline::after(TRIES.min(timeout));
-    loop {
-        match try_to_count(master, servers, timeout) {
-            Err(error) if matches!(error.kind, ErrorKind::Unreachable | ErrorKind::BadReply) && !deadline.is_over() => {
-                std::thread::sleep(PAUSE);
-            }
-            other => return other,
-        }
-    }
+    // The end of a worker may leave any answer behind.
+    let cut_off = |error: Error| if error.kind == ErrorKind::BadReply { error.cut_off() } else { error };
+    patiently(TRIES.min(timeout), || try_to_count(master, servers, timeout).map_err(cut_off))
 }
 
 fn try_to_count(master: &Address, servers: &[&Server], timeout: Duration) -> Result<Load> {
@@ -62,16 +54,19 @@ fn try_to_count(master: &Address, servers: &[&Server], timeout: Duration) -> Res
 
 /// Counts what one worker still does for the servers of a backend; nothing where the worker has ended.
 fn load_of(connection: &mut Connection, worker: u32, backend: &str) -> Result<Option<Vec<(String, u32)>>> {
-    let reply = connection.ask(&Query::StatOf { worker, backend }.to_string())?;
-    if reply.starts_with("Can't find the target") {
-        return Ok(None);
-    }
     let mut servers = Vec::new();
+    let mut has_ended = false;
     let address = connection.address().clone();
     let mut reader = StatReader::new(&address, |row| {
         servers.push((row.server, row.sessions.saturating_add(row.queue)));
     });
-    reply.lines().try_for_each(|line| reader.line(line.as_bytes()))?;
+    connection.rows(&[Query::StatOf { worker, backend }.to_string()], |row| {
+        has_ended |= row.starts_with(b"Can't find the target");
+        if has_ended { Ok(()) } else { reader.line(row) }
+    })?;
+    if has_ended {
+        return Ok(None);
+    }
     if servers.is_empty() {
         // HAProxy 2.4 and older show no statistics of a proxy that is stopping; their connection counts have TCP
         // sessions, too, which those of later ones have not.

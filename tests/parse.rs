@@ -60,7 +60,7 @@ fn every_row_of_show_stat_is_understood() {
 fn processes_and_levels_are_understood() {
     for version in VERSIONS {
         for name in ["show_info.txt", "master_worker_show_info.txt"] {
-            let info = Info::parse(&fixture(version, name).unwrap()).unwrap();
+            let info = Info::parse(fixture(version, name).unwrap().as_bytes()).unwrap();
             assert!(info.version.starts_with(version), "{info:?}");
             assert!(info.pid > 0 && !info.stopping && info.processes == 1, "{info:?}");
         }

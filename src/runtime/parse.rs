@@ -371,9 +371,11 @@ impl Info {
     ///
     /// # Errors
     /// Names the key that is missing.
-    pub fn parse(reply: &str) -> Result<Self, ParseError> {
+    pub fn parse(reply: &[u8]) -> Result<Self, ParseError> {
         let [mut version, mut pid, mut started, mut uptime, mut stopping, mut processes] = [None; 6];
-        for (key, value) in reply.lines().filter_map(|line| line.split_once(':')) {
+        // A description may be in any encoding.
+        let lines = reply.split(|byte| *byte == b'\n').filter_map(|line| str::from_utf8(line).ok());
+        for (key, value) in lines.filter_map(|line| line.split_once(':')) {
             let slot = match key {
                 "Version" => &mut version,
                 "Pid" => &mut pid,
@@ -385,7 +387,7 @@ impl Info {
             };
             slot.get_or_insert(value.trim());
         }
-        let missing = |key| ParseError::Key { key, reply: excerpt(reply.as_bytes(), SHOWN) };
+        let missing = |key| ParseError::Key { key, reply: excerpt(reply, SHOWN) };
         let number = |value: Option<&str>| value.and_then(|value| value.parse::<u64>().ok());
         let start = match (number(started), number(uptime)) {
             (Some(at), _) => Start::At(at),
@@ -665,13 +667,13 @@ mod tests {
     #[test]
     fn info_needs_what_tells_processes_apart() {
         let info =
-            Info::parse("Name: HAProxy\nVersion: 2.2.9\nNbproc: 1\nPid: 12\nUptime_sec: 7\nStopping: 1\n").unwrap();
+            Info::parse(b"Name: HAProxy\nVersion: 2.2.9\nNbproc: 1\nPid: 12\nUptime_sec: 7\nStopping: 1\n").unwrap();
         assert_eq!((info.pid, info.start, info.stopping), (12, Start::Ago(7), true));
         assert_eq!(
-            Info::parse("Name: x\nPid: 1\nUptime_sec: 1\n"),
+            Info::parse(b"Name: x\nPid: 1\nUptime_sec: 1\n"),
             Err(key_error("Version", "Name: x\nPid: 1\nUptime_sec: 1\n"))
         );
-        assert_eq!(Info::parse("Version: 3\nUptime_sec: 1\n"), Err(key_error("Pid", "Version: 3\nUptime_sec: 1\n")));
+        assert_eq!(Info::parse(b"Version: 3\nUptime_sec: 1\n"), Err(key_error("Pid", "Version: 3\nUptime_sec: 1\n")));
     }
 
     #[test]
@@ -696,7 +698,7 @@ mod tests {
             let _ = COLUMNS.row(&bytes, |_, _, _| true);
             let _ = StatHeader::parse(&bytes);
             let _ = StatHeader::parse(b"# pxname,svname,iid,sid,qcur,scur,status,check_status,tracked,bck,throttle,check_rise,check_health,check_fall").unwrap().row(&bytes);
-            let _ = Info::parse(&text);
+            let _ = Info::parse(&bytes);
             let _ = Level::parse(&text);
             let _ = without_severity(&text);
         }

@@ -71,6 +71,16 @@ enum Entry {
     Master,
 }
 
+/// What the lines of an answer are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Lines of text.
+    Lines,
+    /// Rows of `show stat`: a value in double quotes may have line ends, since it may be text that a server has sent
+    /// (`csv_enc_append()` in HAProxy's `src/tools.c`).
+    Rows,
+}
+
 /// A conversation with one HAProxy process.
 #[derive(Debug)]
 pub struct Connection {
@@ -90,7 +100,7 @@ impl Connection {
     ///
     /// # Errors
     /// Tells apart what is not there, what may not be opened, what does not answer in time, and what is no HAProxy.
-    pub fn open(address: &Address, timeout: Duration, first: &[String]) -> Result<(Self, Vec<String>)> {
+    pub fn open(address: &Address, timeout: Duration, first: &[String]) -> Result<(Self, Vec<Vec<u8>>)> {
         Self::enter(address, timeout, Entry::Worker, first)
     }
 
@@ -102,7 +112,7 @@ impl Connection {
         Self::enter(address, timeout, Entry::Master, &[]).map(|(connection, _)| connection)
     }
 
-    fn enter(address: &Address, timeout: Duration, entry: Entry, first: &[String]) -> Result<(Self, Vec<String>)> {
+    fn enter(address: &Address, timeout: Duration, entry: Entry, first: &[String]) -> Result<(Self, Vec<Vec<u8>>)> {
         let mut tries = 1;
         loop {
             let mut connection = Self {
@@ -143,10 +153,10 @@ impl Connection {
     /// Asks one command and returns its reply without the prompt.
     ///
     /// # Errors
-    /// When the reply does not come in time, is too large, not text, or not complete.
+    /// When the reply does not come in time, is too large, or not complete.
     pub fn ask(&mut self, command: &str) -> Result<String> {
         self.send(format!("{command}\n").as_bytes(), command)?;
-        self.reply(command)
+        self.reply(command).map(|reply| String::from_utf8_lossy(&reply).into_owned())
     }
 
     /// Sends several commands, one a line, and returns the reply to each that was answered.
@@ -154,7 +164,7 @@ impl Connection {
     /// # Errors
     /// With what stopped it, after the replies that came before; the commands that have no reply may still be carried
     /// out.
-    pub fn exchange<C: AsRef<str>>(&mut self, commands: &[C]) -> (Vec<String>, Result<()>) {
+    pub fn exchange<C: AsRef<str>>(&mut self, commands: &[C]) -> (Vec<Vec<u8>>, Result<()>) {
         let Some(first) = commands.first() else { return (Vec::new(), Ok(())) };
         let lines: String = commands.iter().flat_map(|command| [command.as_ref(), "\n"]).collect();
         match self.send(lines.as_bytes(), first.as_ref()) {
@@ -164,7 +174,7 @@ impl Connection {
     }
 
     /// Reads the replies to commands that were sent.
-    fn replies<C: AsRef<str>>(&mut self, commands: &[C]) -> (Vec<String>, Result<()>) {
+    fn replies<C: AsRef<str>>(&mut self, commands: &[C]) -> (Vec<Vec<u8>>, Result<()>) {
         let mut replies = Vec::with_capacity(commands.len());
         for command in commands {
             match self.reply(command.as_ref()) {
@@ -175,23 +185,34 @@ impl Connection {
         (replies, Ok(()))
     }
 
+    /// Sends several `show stat`, one a line, and hands over the rows of their replies one by one.
+    ///
+    /// The replies are read to their end also when a row is refused; the first refusal is what is returned then.
+    ///
+    /// # Errors
+    /// When the replies do not come in time or not complete, or with what `on_row` returned.
+    pub fn rows(&mut self, commands: &[String], mut on_row: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let Some(first) = commands.first() else { return Ok(()) };
+        let lines: String = commands.iter().flat_map(|command| [command.as_str(), "\n"]).collect();
+        self.send(lines.as_bytes(), first)?;
+        let bounds = self.reply_bounds();
+        commands.iter().try_fold(Ok(()), |refusal, command| {
+            let next = self.lines_until_refused(command, Form::Rows, &bounds, &mut on_row)?;
+            Ok(refusal.and(next))
+        })?
+    }
+
     /// Asks for a dump and hands over its lines one by one.
     ///
     /// The dump is read to its end also when a line is refused; the first refusal is what is returned then.
     ///
     /// # Errors
     /// When the dump does not come in time or not complete, or with what `on_line` returned.
-    pub fn dump(&mut self, command: &str, mut on_line: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    pub fn dump(&mut self, command: &str, form: Form, on_line: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         self.send(format!("{command}\n").as_bytes(), command)?;
         let silence = self.timeout.max(DUMP_SILENCE);
         let bounds = Bounds { first: self.timeout, silence, whole: DUMP_TIME, size: DUMP_SIZE };
-        let mut refusal = None;
-        self.lines(command, &bounds, |line| {
-            if refusal.is_none() {
-                refusal = on_line(line).err();
-            }
-        })?;
-        refusal.map_or(Ok(()), Err)
+        self.lines_until_refused(command, form, &bounds, on_line)?
     }
 
     /// Tells whether HAProxy has neither closed the connection nor said anything since its last answer.
@@ -205,7 +226,7 @@ impl Connection {
     /// sent at once, because each wait for an answer costs about as much as the answer itself.
     ///
     /// A dump is never among them: HAProxy 3.2.26 may die of one whose client has left before it began.
-    fn greet(&mut self, entry: Entry, first: &[String]) -> Result<Vec<String>> {
+    fn greet(&mut self, entry: Entry, first: &[String]) -> Result<Vec<Vec<u8>>> {
         let lines: String =
             ["prompt"].into_iter().chain(first.iter().map(String::as_str)).flat_map(|it| [it, "\n"]).collect();
         // Who has closed already is found out by reading.
@@ -296,27 +317,46 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads one reply as text.
-    fn reply(&mut self, command: &str) -> Result<String> {
-        let bounds = Bounds { first: self.timeout, silence: self.timeout, whole: self.timeout, size: REPLY_SIZE };
+    /// Reads one reply: text in any encoding, since HAProxy passes on what its configuration describes it with.
+    fn reply(&mut self, command: &str) -> Result<Vec<u8>> {
         let mut text = Vec::new();
-        self.lines(command, &bounds, |line| {
+        self.lines(command, Form::Lines, &self.reply_bounds(), |line| {
             // The silence that means success is no text at all.
             if !(text.is_empty() && line.is_empty()) {
                 text.extend_from_slice(line);
                 text.push(b'\n');
             }
         })?;
-        String::from_utf8(text).map_err(|error| {
-            let shown = excerpt(error.as_bytes(), SHOWN);
-            self.error(ErrorKind::BadReply, &format!("answered '{command}' with what is no text: '{shown}'"))
-        })
+        Ok(text)
+    }
+
+    /// How long and how much of a reply that is no dump is waited for.
+    fn reply_bounds(&self) -> Bounds {
+        Bounds { first: self.timeout, silence: self.timeout, whole: self.timeout, size: REPLY_SIZE }
+    }
+
+    /// Reads the lines of one reply up to the prompt, also when one is refused; returns the first refusal.
+    fn lines_until_refused(
+        &mut self,
+        command: &str,
+        form: Form,
+        bounds: &Bounds,
+        mut on_line: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<Result<()>> {
+        let mut refusal = Ok(());
+        self.lines(command, form, bounds, |line| {
+            if refusal.is_ok() {
+                refusal = on_line(line);
+            }
+        })?;
+        Ok(refusal)
     }
 
     /// Reads the lines of one reply up to the prompt.
-    fn lines(&mut self, command: &str, bounds: &Bounds, mut on_line: impl FnMut(&[u8])) -> Result<()> {
+    fn lines(&mut self, command: &str, form: Form, bounds: &Bounds, mut on_line: impl FnMut(&[u8])) -> Result<()> {
         let asked = Instant::now();
         let mut size = 0usize;
+        let mut has_begun = false;
         let mut overlong = false;
         loop {
             let mut unread = self.unread();
@@ -324,10 +364,11 @@ impl Connection {
                 if unread.first() == self.prompt.first() && unread.starts_with(&self.prompt) {
                     break true;
                 }
-                let Some((line, rest)) = memchr(b'\n', unread).and_then(|length| unread.split_at_checked(length))
+                let Some((line, rest)) = line_end(unread, form).and_then(|length| unread.split_at_checked(length))
                 else {
                     break false;
                 };
+                has_begun = true;
                 on_line(line);
                 unread = rest.get(1..).unwrap_or_default();
             };
@@ -345,13 +386,16 @@ impl Connection {
             let silence = if size == 0 { bounds.first } else { bounds.silence };
             let read = if left.is_zero() { Err(Errno::EAGAIN) } else { self.fill(silence.min(left)) };
             match read {
+                Ok(0) if !has_begun && self.unread().is_empty() => {
+                    let what = format!("was closed without an answer to '{command}'; HAProxy ended");
+                    return Err(self.error(ErrorKind::Unreachable, &what));
+                }
                 Ok(0) => {
                     let what = format!(
                         "was closed in the middle of the answer to '{command}', so that nothing of it can be relied on; \
                          HAProxy ended or its 'stats timeout' is too short"
                     );
-                    let kind = if size == 0 { ErrorKind::Unreachable } else { ErrorKind::BadReply };
-                    return Err(self.error(kind, &what));
+                    return Err(self.error(ErrorKind::BadReply, &what).cut_off());
                 }
                 Ok(read) => size = size.saturating_add(read),
                 Err(errno) => return Err(self.no_answer(errno, command)),
@@ -445,6 +489,18 @@ impl Drop for Connection {
         // Who has closed already needs no farewell, and who does not read waits for none.
         let _ = send(self.fd.as_raw_fd(), b"quit\n", MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT);
     }
+}
+
+/// Finds the end of the first line.
+fn line_end(text: &[u8], form: Form) -> Option<usize> {
+    let mut end = memchr(b'\n', text)?;
+    if form == Form::Rows {
+        // Quotes within a quoted value are doubled: where their number is odd, one is open.
+        while text.get(..end)?.iter().filter(|byte| **byte == b'"').count() % 2 == 1 {
+            end += 1 + memchr(b'\n', text.get(end + 1..)?)?;
+        }
+    }
+    Some(end)
 }
 
 /// How long and how much of a reply is waited for.
@@ -561,4 +617,21 @@ fn cannot_connect(address: &Address, timeout: Duration, errno: Errno) -> Error {
 /// Converts a limit for the kernel, for which zero would mean none.
 fn time_value(limit: Duration) -> TimeVal {
     TimeVal::microseconds(i64::try_from(limit.as_micros()).unwrap_or(i64::MAX).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_end_within_quotes_ends_no_row() {
+        let text = b"a,\"b\n> \n\"\"c\n\",d\ne,f\n";
+        assert_eq!(line_end(text, Form::Rows), Some(15));
+        assert_eq!(line_end(text, Form::Lines), Some(4));
+        // As long as it has not ended, more is read.
+        for length in 0..=15 {
+            assert_eq!(line_end(&text[..length], Form::Rows), None, "{length}");
+        }
+        assert_eq!(line_end(b"a,b\nc\n", Form::Rows), Some(3));
+    }
 }

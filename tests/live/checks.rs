@@ -1,9 +1,14 @@
 //! Health and agent checks that are paused and resumed, and the state that is expected before a change.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 
 use crate::support::report::{commands, kind, server, warnings};
-use crate::support::{Agent, Haproxy, HttpBackend, Instance, Program, Recorder, Setup, Stage, Test, TestResult, tests};
+use crate::support::{
+    Agent, Haproxy, HttpBackend, Instance, PATIENCE, Program, Recorder, Setup, Stage, TcpTalker, Test, TestResult,
+    eventually_seen, tests,
+};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
@@ -13,6 +18,7 @@ pub(crate) fn tests() -> Vec<Test> {
         an_enabled_agent_is_a_warning_where_nothing_is_waited_for,
         a_check_and_a_state_go_together,
         another_state_than_expected_is_refused,
+        what_a_server_answers_to_its_check_is_no_row,
     ]
 }
 
@@ -183,5 +189,57 @@ fn another_state_than_expected_is_refused(haproxy: &Haproxy) -> TestResult {
     let report = ask(json!("web2"), "maint", "drain");
     assert_eq!((kind(&report), &report["changed"]), ("", &json!(true)), "{report}");
     assert_eq!(sent(), ["set server web/web2 state maint"]);
+    Ok(())
+}
+
+fn what_a_server_answers_to_its_check_is_no_row(haproxy: &Haproxy) -> TestResult {
+    // HAProxy shows the text of a check in `show stat`: in any encoding, and before 3.0 with its line ends.
+    let web = TcpTalker::start(b"HTTP/1.0 503 Indisponible (arr\xeat\xe9), \"retour\"\r\n\r\n");
+    let db =
+        TcpTalker::start(b"\x36\0\0\0\xff\x15\x04no \"x\"\n> \n# pxname,svname\n\nNo such proxy.\ndb,s2,BACKEND\n\n> ");
+    let mut proxies = format!(
+        "backend web\n    option httpchk GET /health\n    server s1 {} check inter 50ms fall 1\n\
+         backend db\n    option mysql-check user haproxy\n    server s1 {} check inter 50ms fall 1\n    \
+         server s2 127.0.0.1:9\nbackend many\n",
+        web.address(),
+        db.address()
+    );
+    for number in 0..70 {
+        let _ = writeln!(proxies, "    server m{number} 127.0.0.1:9");
+    }
+    // So it does what the configuration says of itself, in `show info`.
+    let instance = Setup::new("texts", &proxies).global("description r\\xe9partiteur").start(haproxy);
+    assert!(instance.raw("show info").contains("description: r\u{fffd}partiteur"));
+    for (backend, text) in [("web", "503"), ("db", "no ")] {
+        eventually_seen(PATIENCE, "a failed check and its text", || {
+            let reply = instance.raw(&format!("show stat {backend} 4 -1"));
+            if reply.contains("DOWN") && reply.contains(text) { Ok(()) } else { Err(reply) }
+        });
+    }
+    let ask = |request: Value| {
+        let mut request = request;
+        request["instances"] = json!(instance.address());
+        Program::request(&request).report()
+    };
+    // One by one, and in one table of all.
+    for names in [json!(["s1", "s2"]), json!("*")] {
+        let report = ask(json!({ "server": names }));
+        assert_eq!((&report["failed"], warnings(&report).as_str()), (&json!(false), ""), "{report}");
+        assert_eq!(server(&report, "web/s1")["check"], "L7STS", "{report}");
+        assert_eq!(server(&report, "db/s1")["check"], "L7STS", "{report}");
+        assert_eq!((&server(&report, "db/s2")["sessions"], &report["ok"]), (&json!(0), &json!(false)), "{report}");
+    }
+    for state in ["maint", "ready"] {
+        let mut request = json!({ "server": ["s1", "s2"], "state": state });
+        if state == "maint" {
+            request["drain"] = json!({ "timeout": 5 });
+        }
+        let report = ask(request);
+        assert_eq!((&report["failed"], &report["changed"]), (&json!(false), &json!(true)), "{report}");
+    }
+    let report = ask(json!({ "server": ["s1", "s2"], "state": "ready", "wait": { "timeout": 0.5 } }));
+    for (name, expected) in [("web/s1", "not_up"), ("db/s1", "not_up"), ("db/s2", "")] {
+        assert_eq!(kind(server(&report, name)), expected, "{report}");
+    }
     Ok(())
 }

@@ -309,6 +309,25 @@ impl TcpEcho {
     }
 }
 
+/// A plain TCP server that sends the same bytes to everybody.
+#[derive(Debug)]
+pub(crate) struct TcpTalker(Service);
+
+impl TcpTalker {
+    pub(crate) fn start(bytes: &'static [u8]) -> Self {
+        Self(Service::start(move |mut stream| {
+            if stream.write_all(bytes).is_ok() {
+                let _ = stream.shutdown(Shutdown::Write);
+                let _ = io::copy(&mut stream, &mut io::sink());
+            }
+        }))
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.port.address()
+    }
+}
+
 /// An agent for `agent-check`: it answers each connection with its words.
 #[derive(Debug)]
 pub(crate) struct Agent {
