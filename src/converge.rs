@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::apply::{Command, Reply, apply, refused};
+use crate::deadline::patiently;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard;
 use crate::instances::Instance;
@@ -48,10 +49,14 @@ pub struct Outcome {
     pub after: Option<State>,
     /// The commands that were sent to it.
     pub commands: Vec<Box<str>>,
+    /// Whether HAProxy has taken one of them, or may have, and it was not read back since.
+    pub is_open: bool,
     /// How it was read back right after the last of them: what differs from that later was set by somebody else.
     pub left_as: Option<State>,
     /// Why it is not as wanted.
     pub error: Option<Error>,
+    /// Why it was not as wanted when it began to be set back.
+    pub former_error: Option<Error>,
     /// Whether HAProxy says that its backend is disabled.
     pub is_disabled: bool,
     /// Whether it was set back to what it was before.
@@ -71,19 +76,35 @@ impl Outcome {
             before: server.clone(),
             after: Some(State::from(server)),
             commands: Vec::new(),
+            is_open: false,
             left_as: None,
             error: None,
+            former_error: None,
             is_rolled_back: false,
             last_seen: None,
             record: None,
         }
     }
 
-    /// Tells whether what commands set on the server differs from before.
+    /// Tells whether what commands set on the server differs from before, or may differ where it could not be read back.
     #[must_use]
     pub fn is_changed(&self) -> bool {
-        let before = State::from(&self.before);
-        !self.commands.is_empty() && self.after.is_some_and(|after| !after.is_set_as(&before))
+        match self.after {
+            Some(after) => !self.commands.is_empty() && !after.is_set_as(&State::from(&self.before)),
+            None => self.is_open,
+        }
+    }
+
+    /// The outcome on a process that has taken over, where the server is as it was observed there.
+    fn on_successor(self, server: &Server) -> Self {
+        Self {
+            before: self.before,
+            commands: self.commands,
+            error: self.error,
+            former_error: self.former_error,
+            is_rolled_back: self.is_rolled_back,
+            ..Self::untouched(server)
+        }
     }
 }
 
@@ -298,7 +319,7 @@ impl<'a> Managed<'a> {
         if let Some(connection) = self.connection.take().filter(Connection::is_open) {
             return Ok(Some(connection));
         }
-        let opened = open(&self.current.address, self.timeout)?;
+        let opened = patiently(self.timeout, || open(&self.current.address, self.timeout))?;
         if !opened.process.is(&self.current.process) {
             self.note_reload(opened.process.pid);
             return Ok(None);
@@ -330,6 +351,8 @@ impl<'a> Managed<'a> {
             if let Some(outcome) = self.outcomes.get_mut(place) {
                 // 'Proxy is disabled.' is also what a process says that is about to end: the next look tells.
                 outcome.is_disabled = false;
+                // The state of the server is as it was.
+                outcome.is_open = false;
             }
         }
         match sent {
@@ -359,7 +382,10 @@ impl<'a> Managed<'a> {
                 self.error = self.follow().err();
                 return false;
             }
-            Err(error) => self.error = Some(error),
+            Err(error) => {
+                self.error = Some(error);
+                self.judge(|_| false);
+            }
         }
         true
     }
@@ -395,7 +421,7 @@ impl<'a> Managed<'a> {
     /// When the instance does not answer, or not as HAProxy does.
     pub fn look(&mut self, places: &[usize]) -> Result<Option<Vec<Option<StatRow>>>> {
         let servers: Vec<&Server> = places.iter().filter_map(|index| self.current.servers.get(*index)).collect();
-        let (process, mut rows) = read_load(&self.current.address, &servers, self.timeout)?;
+        let (process, mut rows) = patiently(self.timeout, || read_load(&self.current.address, &servers, self.timeout))?;
         if !process.is(&self.current.process) {
             self.note_reload(process.pid);
             return Ok(None);
@@ -443,7 +469,7 @@ impl<'a> Managed<'a> {
         let Some(outcome) = self.outcomes.get_mut(place) else { return };
         match reply {
             Reply::Unsent => return,
-            Reply::Accepted | Reply::Unknown => {}
+            Reply::Accepted | Reply::Unknown => outcome.is_open = true,
             Reply::Disabled => outcome.is_disabled = true,
             Reply::Refused(text) => outcome.error = Some(refused(&outcome.before, &line, text)),
         }
@@ -456,6 +482,7 @@ impl<'a> Managed<'a> {
     fn take(&mut self, read: Vec<Option<Server>>) {
         for ((server, outcome), found) in self.current.servers.iter_mut().zip(&mut self.outcomes).zip(read) {
             outcome.after = found.as_ref().map(State::from);
+            outcome.is_open = false;
             if let Some(found) = found {
                 *server = Server {
                     stat: server.stat.take(),
@@ -475,7 +502,7 @@ impl<'a> Managed<'a> {
         })
     }
 
-    /// Observes the process that answers now; servers keep how they were before the run.
+    /// Observes the process that answers now; servers keep how they were before the run, and what has failed.
     ///
     /// # Errors
     /// As [`observe`].
@@ -487,12 +514,10 @@ impl<'a> Managed<'a> {
             let known = former
                 .iter()
                 .position(|outcome| outcome.before.backend == server.backend && outcome.before.server == server.server);
-            let mut outcome = Outcome::untouched(server);
-            if let Some(known) = known.and_then(|known| former.remove(known)) {
-                outcome.before = known.before;
-                outcome.commands = known.commands;
-            }
-            self.outcomes.push(outcome);
+            self.outcomes.push(match known.and_then(|known| former.remove(known)) {
+                Some(known) => known.on_successor(server),
+                None => Outcome::untouched(server),
+            });
         }
         for gone in former {
             self.warnings.push(format!("{} is gone since HAProxy was reloaded", gone.before.full_name()));

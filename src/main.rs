@@ -310,7 +310,10 @@ fn write_report(options: &Options, request: Option<&Request>, report: &Report<'_
 fn write_out(bytes: &[u8]) -> Result<(), ExitCode> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ExitCode::from(1)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let _ = writeln!(io::stderr(), "error: cannot write to standard output: {error}");
+            Err(ExitCode::from(1))
+        }
         Ok(()) | Err(_) => Ok(()),
     }
 }

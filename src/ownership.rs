@@ -146,7 +146,10 @@ impl Ownership {
                         }
                     }
                 }
-                records.prune(&place, managed.current.servers.iter().map(seen), now);
+                // One that could not be read back was not seen.
+                let servers = managed.current.servers.iter().zip(&managed.outcomes);
+                let read_back = servers.filter(|(_, outcome)| !outcome.is_open).map(|(server, _)| seen(server));
+                records.prune(&place, read_back, now);
             }
         });
         warnings.extend(failure);
@@ -154,7 +157,7 @@ impl Ownership {
     }
 }
 
-/// The state that the run has brought a server to: the wanted one, or drain where it got no further.
+/// The state that the run has brought a server to, or may have: the wanted one, or drain where it got no further.
 fn left_in(outcome: &Outcome, server: &Server, wanted: AdminState) -> Option<AdminState> {
     if outcome.is_disabled {
         return None;
@@ -162,7 +165,14 @@ fn left_in(outcome: &Outcome, server: &Server, wanted: AdminState) -> Option<Adm
     if outcome.error.is_none() {
         return Some(wanted);
     }
-    let state = server.flags.forced().filter(|state| *state != AdminState::Ready && wanted != AdminState::Ready);
+    if wanted == AdminState::Ready {
+        return None;
+    }
+    // Where that could not be read back, the record counts only once it is seen to be so.
+    if outcome.is_open {
+        return Some(wanted);
+    }
+    let state = server.flags.forced().filter(|state| *state != AdminState::Ready);
     state.filter(|_| outcome.is_changed() && outcome.left_as.is_some_and(|left_as| left_as.is_set_as(&server.into())))
 }
 

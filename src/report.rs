@@ -5,7 +5,7 @@
 mod text;
 mod wire;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde::{Serialize, Serializer};
 
@@ -163,6 +163,8 @@ pub fn report<'a>(request: &'a Request, run: &'a RunOutcome) -> Report<'a> {
     let changed = run.instances.iter().any(InstanceOutcome::is_changed);
     let mut warnings = run.warnings.clone();
     warnings.extend(cautions(request, run));
+    let mut said = HashSet::new();
+    warnings.retain(|warning| said.insert(warning.clone()));
     let msg = match &error {
         Some(error) => failure_sentence(error, run),
         None => sentence(request, run),

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use crate::converge::{Direction, Managed, Outcome};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fleet::Fleet;
 use crate::interrupt::PATIENT;
-use crate::observe::Server;
+use crate::observe::{Identity, Server};
 use crate::plan::State;
 use crate::request::Change;
 
@@ -24,15 +24,17 @@ pub fn roll_back(fleet: &mut Fleet<'_>) -> Result<()> {
         }
         // What has failed is what the report is about; it must not keep the servers from being set back.
         let failure = managed.error.take();
-        let failures: Vec<Option<Error>> = managed.outcomes.iter_mut().map(|outcome| outcome.error.take()).collect();
+        for outcome in &mut managed.outcomes {
+            outcome.former_error = outcome.error.take();
+        }
         let interrupt = std::mem::replace(&mut managed.interrupt, &PATIENT);
         // What was before is as good as it was.
         managed.guard = None;
         roll_back_one(managed);
         managed.interrupt = interrupt;
         managed.error = failure.or(managed.error.take());
-        for (outcome, failure) in managed.outcomes.iter_mut().zip(failures) {
-            outcome.error = failure.or(outcome.error.take());
+        for outcome in &mut managed.outcomes {
+            outcome.error = outcome.former_error.take().or(outcome.error.take());
         }
     }
     lock.map(drop)
@@ -48,13 +50,14 @@ fn roll_back_one(managed: &mut Managed<'_>) {
             return;
         }
         Err(error) => {
+            managed.warnings.push(format!("nothing was rolled back: {error}"));
             managed.error = Some(error);
             return;
         }
     }
-    let mut goals: HashMap<String, Change> = HashMap::new();
+    let mut goals: HashMap<Identity, Change> = HashMap::new();
     let mut left_alone = Vec::new();
-    for outcome in &mut managed.outcomes {
+    for (outcome, server) in managed.outcomes.iter_mut().zip(&managed.current.servers) {
         let before = State::from(&outcome.before);
         let Some(now) = outcome.after.filter(|now| !outcome.commands.is_empty() && !now.is_set_as(&before)) else {
             continue;
@@ -68,11 +71,11 @@ fn roll_back_one(managed: &mut Managed<'_>) {
             continue;
         }
         outcome.is_rolled_back = true;
-        goals.insert(name, before.as_goal());
+        goals.insert(server.identity(), before.as_goal());
     }
     managed.warnings.extend(left_alone);
-    managed
-        .carry_out(&|server: &Server| goals.get(&server.full_name()).copied().unwrap_or_default(), Direction::Backward);
+    let goal = |server: &Server| goals.get(&server.identity()).copied().unwrap_or_default();
+    managed.carry_out(&goal, Direction::Backward);
     for outcome in &mut managed.outcomes {
         let before = State::from(&outcome.before);
         outcome.is_rolled_back &= outcome.after.is_some_and(|after| after.is_set_as(&before));

@@ -67,7 +67,7 @@ pub struct ServerReport<'a> {
     /// Its address and port, or `-` where HAProxy knows none.
     pub address: &'a str,
     /// Whether its administrative state, its weight or its checks were changed, or would be in a dry run. `false` where
-    /// they were set back.
+    /// they were set back, `true` where HAProxy may have carried out a command whose effect could not be read back.
     pub changed: bool,
     /// Whether it is not as wanted.
     pub failed: bool,

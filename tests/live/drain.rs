@@ -31,6 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
         looks_cost_next_to_nothing,
         a_reload_during_a_drain_is_followed,
         a_reload_while_sessions_are_ended_is_followed,
+        what_was_not_drained_stays_so_over_a_reload,
         a_signal_ends_the_run_with_a_whole_report,
         maint_by_somebody_else_is_as_good,
         ready_by_somebody_else_is_not_fought,
@@ -522,6 +523,29 @@ fn a_reload_while_sessions_are_ended_is_followed(haproxy: &Haproxy) -> TestResul
     let entry = server(&report, "web/web1");
     assert_eq!((&report["failed"], &entry["after"]["admin_state"]), (&json!(false), &json!("maint")), "{report}");
     assert!(warnings(&report).contains("was reloaded during the run"), "{report}");
+    Ok(())
+}
+
+fn what_was_not_drained_stays_so_over_a_reload(haproxy: &Haproxy) -> TestResult {
+    let mut stage = Stage::start_master_worker(haproxy);
+    let recorder = Recorder::on(&stage.http);
+    let held = Bound::hold(stage.frontend("web"), stage.server("web1"));
+    let mut request =
+        drained(&json!(["web1", "web2"]), &json!({ "timeout": 0.5, "on_timeout": "fail" }), &json!(recorder.address()));
+    request["wait"] = json!({ "timeout": 20, "stable": 3 });
+    let running = Program::request(&request).spawn();
+    stage.http.await_state("web", "web2", (1, 0));
+    // The drain is over, and that web2 stays free is waited for.
+    thread::sleep(Duration::from_millis(1_200));
+    recorder.clear();
+    stage.http.reload();
+    let report = running.wait().report();
+    stage.server("web1").release();
+    assert_eq!(held.served_by(), "web1");
+    assert_eq!(kind(server(&report, "web/web1")), "not_drained", "{report}");
+    assert_eq!(server(&report, "web/web2")["failed"], false, "{report}");
+    assert!(warnings(&report).contains("was reloaded during the run"), "{report}");
+    assert_eq!(recorder.changing_commands(), ["set server web/web2 state maint"], "its clients are not cut off");
     Ok(())
 }
 

@@ -3,11 +3,15 @@
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::support::haproxy::freeze;
 use crate::support::report::{kind, server, warnings};
+use crate::support::tap::{Tap, When};
 use crate::support::{
-    Bound, Haproxy, Health, HttpBackend, Instance, Program, Recorder, Setup, Stage, Test, TestResult, tests,
+    Bound, Haproxy, Health, HttpBackend, Instance, Port, Program, Recorder, Setup, Stage, Test, TestResult, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -21,6 +25,8 @@ pub(crate) fn tests() -> Vec<Test> {
         what_somebody_else_has_set_is_left_alone,
         what_failed_before_anything_was_sent_is_not_rolled_back,
         tracked_servers_go_back_last,
+        of_two_backends_of_one_name_each_goes_back_to_its_own,
+        what_could_not_be_read_back_goes_back,
     ]
 }
 
@@ -255,5 +261,77 @@ fn tracked_servers_go_back_last(haproxy: &Haproxy) -> TestResult {
     assert_eq!(back.pop(), sent[0].replace("ready", "maint").as_str().into(), "first set, last set back: {sent:?}");
     assert_eq!(sent.iter().position(|line| line == "set server other/copy state maint"), Some(3), "{sent:?}");
     assert_eq!((instance.row("app", "one").admin, instance.row("other", "copy").admin & 1), (1, 1));
+    Ok(())
+}
+
+fn of_two_backends_of_one_name_each_goes_back_to_its_own(haproxy: &Haproxy) -> TestResult {
+    if haproxy.at_least(3, 1) {
+        return Ok(()); // Refuses such a configuration.
+    }
+    let port = Port::reserve();
+    let proxies = format!(
+        "backend b\n    server s1 127.0.0.1:9\nlisten b\n    bind 127.0.0.1:{}\n    \
+         server s1 127.0.0.1:9 check inter 50ms fall 1 rise 2\n",
+        port.number()
+    );
+    let instance = Setup::new("twins", &proxies).start(haproxy);
+    let ids = || -> Vec<(String, String)> {
+        let reply = instance.raw("show servers state");
+        let rows = reply.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let servers = rows.filter(|row| row.get(3) == Some(&"s1"));
+        servers.map(|row| (row[0].to_owned(), row[6].to_owned())).collect()
+    };
+    let (first, second) = (ids()[0].0.clone(), ids()[1].0.clone());
+    instance.set_state(&format!("#{second}/s1"), "maint");
+    let recorder = Recorder::on(&instance);
+    // The one that is ready already is not touched; the other does not come up.
+    let request = rolled_back(json!({ "server": "s1", "state": "ready", "wait": { "timeout": 1 },
+        "instances": recorder.address() }));
+    let report = Program::request(&request).report();
+    assert_eq!((kind(&report), &report["changed"]), ("not_up", &json!(false)), "{report}");
+    let sent = [format!("set server #{second}/s1 state ready"), format!("set server #{second}/s1 state maint")];
+    assert_eq!(recorder.changing_commands(), sent);
+    assert_eq!(ids(), [(first, "0".to_owned()), (second, "1".to_owned())]);
+    Ok(())
+}
+
+fn what_could_not_be_read_back_goes_back(haproxy: &Haproxy) -> TestResult {
+    let instance = Setup::new("frozen", "backend b\n    server s1 127.0.0.1:9\n").start(haproxy);
+    let pid = Pid::from_raw(instance.pid());
+    // It carries the command out and hangs; it goes on when it is asked again, or not before the run has ended.
+    for (policy, pause, rolled_back) in [("rollback", 4.0, true), ("keep", 4.0, false), ("rollback", 9.0, false)] {
+        instance.set_state("b/s1", "ready");
+        let socket = instance.folder.join(&format!("{policy}{pause}"));
+        let tap = Tap::once(&socket, &instance.socket, When::After, move || {
+            freeze(pid);
+            thread::spawn(move || {
+                thread::sleep(Duration::from_secs_f64(pause));
+                let _ = kill(pid, Signal::SIGCONT);
+            });
+        });
+        let request = json!({ "server": "s1", "state": "maint", "timeout": 2.5, "on_failure": policy,
+            "owner": "alice", "instances": tap.address() });
+        let report = Program::request(&request).report();
+        assert_eq!(kind(&report), "timeout", "{report}");
+        let entry = server(&report, "b/s1");
+        assert_eq!(entry["commands"][0], "set server b/s1 state maint", "{entry}");
+        if rolled_back {
+            assert_rolled_back(&report, "b/s1");
+            assert_eq!((&entry["failed"], &report["changed"]), (&json!(true), &json!(false)), "{report}");
+        } else {
+            assert_eq!((&entry["after"], entry.get("rolled_back")), (&Value::Null, None), "{report}");
+            assert_eq!((&entry["changed"], &report["changed"]), (&json!(true), &json!(true)), "HAProxy took it");
+        }
+        let is_said = warnings(&report).contains("nothing was rolled back: the socket");
+        assert_eq!(is_said, policy == "rollback" && !rolled_back, "{report}");
+        assert_eq!(instance.state("b", "s1"), if rolled_back { (0, 2) } else { (1, 0) });
+        if !haproxy.at_least(2, 6) {
+            // Its clock stands still while it hangs, so that it looks like another process afterwards.
+            continue;
+        }
+        // Whoever may have taken it out is known once it is seen to be out.
+        let entry = server(&Program::request(&json!({ "instances": tap.address() })).report(), "b/s1").clone();
+        assert_eq!(entry.get("owner"), (!rolled_back).then_some(&json!("alice")), "{entry}");
+    }
     Ok(())
 }

@@ -539,6 +539,12 @@ fn two_backends_of_one_name_are_both_set(haproxy: &Haproxy) -> TestResult {
     assert_done(&report, true);
     let addresses: Vec<&Value> = report["servers"].as_array().unwrap().iter().map(|one| &one["address"]).collect();
     assert_eq!(addresses, ["127.0.0.1:9", "127.0.0.1:10", "127.0.0.1:9"]);
+    let mut request = request("maint");
+    request["state_file"] = json!(instance.folder.join("state"));
+    let report = Program::request(&request).report();
+    assert_done(&report, true);
+    let why = "a reload forgets the state of b/s1, because two backends have that name";
+    assert_eq!(warnings(&report).matches(why).count(), 1, "once for both: {report}");
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::support::haproxy::freeze;
 use crate::support::report::{commands, kind, server, servers, warnings};
 use crate::support::tap::{Tap, When};
 use crate::support::{
@@ -234,17 +235,6 @@ fn a_frozen_process_is_left_in_time(haproxy: &Haproxy) -> TestResult {
     kill(Pid::from_raw(pid), Signal::SIGCONT)?;
     assert_eq!(instance.state("b", "s1"), (0, 2));
     Ok(())
-}
-
-/// Stops a process and waits until each of its threads has stopped: one that has not would still take a command.
-fn freeze(pid: Pid) {
-    kill(pid, Signal::SIGSTOP).expect("a process that can be stopped");
-    let is_stopped = |stat: &str| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
-    eventually(PATIENCE, "all threads to stop", || {
-        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-        let mut stats = tasks.flatten().map(|task| std::fs::read_to_string(task.path().join("stat")));
-        stats.all(|stat| stat.is_ok_and(|stat| is_stopped(&stat))).then_some(())
-    });
 }
 
 fn a_connection_that_haproxy_has_ended_is_opened_again(haproxy: &Haproxy) -> TestResult {
@@ -570,6 +560,9 @@ fn a_closed_output_is_no_panic(haproxy: &Haproxy) -> TestResult {
     let help = Program::new().arg("--help").under(["bash", "-c", "\"$@\" | head -c 0; exit ${PIPESTATUS[0]}", "bash"]);
     let help = help.run();
     assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
+    let help = Program::new().arg("--help").under(["sh", "-c", "\"$@\" >/dev/full", "sh"]).run();
+    assert_eq!(help.code, Some(1));
+    assert!(help.stderr.contains("cannot write to standard output: No space left"), "{}", help.stderr);
     Ok(())
 }
 

@@ -3,9 +3,13 @@
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::support::haproxy::freeze;
 use crate::support::report::{kind, server, warnings};
+use crate::support::tap::Tap;
 use crate::support::{
     Agent, Bound, Haproxy, Health, HttpBackend, Instance, PATIENCE, Port, Program, Recorder, Run, Setup, Stage, Test,
     TestResult, eventually, tests,
@@ -25,6 +29,8 @@ pub(crate) fn tests() -> Vec<Test> {
         a_server_that_is_up_is_not_waited_for,
         sessions_are_waited_for_after_drain_and_maint,
         sessions_that_do_not_end_are_reported,
+        a_restart_is_waited_for,
+        what_cannot_be_read_back_after_a_wait_has_failed,
     ]
 }
 
@@ -309,5 +315,41 @@ fn sessions_that_do_not_end_are_reported(haproxy: &Haproxy) -> TestResult {
     }
     stage.server("web1").release();
     assert_eq!(held.served_by(), "web1");
+    Ok(())
+}
+
+fn a_restart_is_waited_for(haproxy: &Haproxy) -> TestResult {
+    let mut one = One::start(haproxy, "check inter 50ms rise 1 fall 2");
+    one.maint();
+    let running = Program::request(&one.request("ready", json!({ "timeout": 20, "stable": 3 }))).spawn();
+    one.instance.await_state("app", "one", (0, 2));
+    thread::sleep(Duration::from_millis(300));
+    // For longer than a connection is tried again at once.
+    one.instance.kill();
+    thread::sleep(Duration::from_millis(1_500));
+    one.instance.start_again();
+    let pid = one.instance.pid();
+    let run = running.wait();
+    let report = assert_done(&run);
+    assert_eq!((&report["changed"], &report["instances"][0]["pid"]), (&json!(true), &json!(pid)), "{report}");
+    assert!(warnings(&report).contains("was reloaded during the run"), "{report}");
+    Ok(())
+}
+
+fn what_cannot_be_read_back_after_a_wait_has_failed(haproxy: &Haproxy) -> TestResult {
+    let one = One::start(haproxy, "");
+    one.maint();
+    let pid = Pid::from_raw(one.instance.pid());
+    // It is observed and read back after the command; then it hangs.
+    let socket = one.instance.folder.join("tap.sock");
+    let tap = Tap::at(&socket, &one.instance.socket, ("show servers state", 2), move || freeze(pid));
+    let mut request = one.request("ready", json!({ "timeout": 20 }));
+    request["instances"] = json!(tap.address());
+    request["timeout"] = json!(1);
+    let report = Program::request(&request).report();
+    kill(pid, Signal::SIGCONT)?;
+    assert_eq!(kind(&report), "timeout", "{report}");
+    let entry = server(&report, "app/one");
+    assert_eq!((&entry["failed"], &entry["after"], kind(entry)), (&json!(true), &Value::Null, "timeout"), "{entry}");
     Ok(())
 }

@@ -494,6 +494,17 @@ fn alive(pid: Pid) -> bool {
     }
 }
 
+/// Stops a process and waits until each of its threads has stopped: one that has not would still take a command.
+pub(crate) fn freeze(pid: Pid) {
+    kill(pid, Signal::SIGSTOP).expect("a process that can be stopped");
+    let is_stopped = |stat: &str| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
+    eventually(PATIENCE, "all threads to stop", || {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+        let mut stats = tasks.flatten().map(|task| std::fs::read_to_string(task.path().join("stat")));
+        stats.all(|stat| stat.is_ok_and(|stat| is_stopped(&stat))).then_some(())
+    });
+}
+
 /// Waits until all these processes have ended, at most for `limit`.
 fn ended(pids: &[Pid], limit: Duration) -> bool {
     let end = Instant::now() + limit;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// When something is done about the first command that changes anything.
+/// When something is done about a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {
     /// Before HAProxy gets it.
@@ -31,6 +31,9 @@ pub(crate) struct Tap {
 
 struct Plan {
     when: When,
+    /// What the command contains that something is done about, and how many such commands pass before.
+    text: &'static str,
+    before: AtomicUsize,
     action: Mutex<Option<Action>>,
     /// Held while the action is under way, and by whoever passes a reply on.
     gate: Mutex<()>,
@@ -42,20 +45,38 @@ struct Plan {
 impl Tap {
     /// Passes so many bytes of replies on, and the rest when it is released.
     pub(crate) fn holding(socket: &Path, target: &Path, hold_after: usize) -> Self {
-        Self::start(socket, target, When::Before, None, hold_after)
+        Self::start(socket, target, (When::Before, "", 0), None, hold_after)
     }
 
     /// Does something once, when the first command that changes anything comes by.
     pub(crate) fn once(socket: &Path, target: &Path, when: When, action: impl FnOnce() + Send + 'static) -> Self {
-        Self::start(socket, target, when, Some(Box::new(action)), usize::MAX)
+        Self::start(socket, target, (when, "set server ", 0), Some(Box::new(action)), usize::MAX)
     }
 
-    fn start(socket: &Path, target: &Path, when: When, action: Option<Action>, hold_after: usize) -> Self {
+    /// Does something once, before HAProxy gets the command with this text after so many others with it.
+    pub(crate) fn at(
+        socket: &Path,
+        target: &Path,
+        (text, before): (&'static str, usize),
+        action: impl FnOnce() + Send + 'static,
+    ) -> Self {
+        Self::start(socket, target, (When::Before, text, before), Some(Box::new(action)), usize::MAX)
+    }
+
+    fn start(
+        socket: &Path,
+        target: &Path,
+        (when, text, before): (When, &'static str, usize),
+        action: Option<Action>,
+        hold_after: usize,
+    ) -> Self {
         let listener = UnixListener::bind(socket).expect("a socket to listen on");
         let stop = Arc::new(AtomicBool::new(false));
         let passed = Arc::new(AtomicUsize::new(0));
         let plan = Arc::new(Plan {
             when,
+            text,
+            before: AtomicUsize::new(before),
             action: Mutex::new(action),
             gate: Mutex::new(()),
             hold_after,
@@ -109,8 +130,11 @@ fn ask(mut client: UnixStream, mut server: UnixStream, plan: &Plan) {
     let mut buffer = vec![0; 65_536];
     while let Ok(count @ 1..) = client.read(&mut buffer) {
         let bytes = &buffer[..count];
-        let is_change = bytes.windows(11).any(|window| window == b"set server ");
-        let action = if is_change { lock(&plan.action).take() } else { None };
+        let is_meant = String::from_utf8_lossy(bytes).contains(plan.text);
+        // Where the count is zero already, it is the one.
+        let is_it = is_meant
+            && plan.before.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |before| before.checked_sub(1)).is_err();
+        let action = if is_it { lock(&plan.action).take() } else { None };
         let Some(action) = action else {
             if server.write_all(bytes).is_err() {
                 break;
