@@ -9,7 +9,7 @@ use haproxy_server::plan::plan;
 use haproxy_server::report::to_ascii_json;
 use haproxy_server::request::Change;
 use haproxy_server::runtime::command::Uniqueness;
-use haproxy_server::runtime::parse::{AnyRow, StatHeader, StateHeader};
+use haproxy_server::runtime::parse::{AnyRow, LastBackend, StatHeader, StateHeader};
 use haproxy_server::state::{AdminFlags, AdminState, OperationalState};
 
 /// Allocations are counted as well: memory is what grows with the servers.
@@ -35,8 +35,12 @@ fn main() {
 #[divan::bench(args = [false, true])]
 fn state_row(bencher: Bencher<'_, '_>, is_wanted: bool) {
     let header = StateHeader::parse(STATE_HEADER).unwrap();
-    bencher.counter(ItemsCount::new(1usize)).bench(|| {
-        match header.row(black_box(STATE_ROW), |_, _, server| (server == b"web-server-7") == is_wanted).unwrap() {
+    let mut backend = LastBackend::default();
+    bencher.counter(ItemsCount::new(1usize)).bench_local(|| {
+        match header
+            .row(black_box(STATE_ROW), &mut backend, |_, _, server| (server == b"web-server-7") == is_wanted)
+            .unwrap()
+        {
             AnyRow::Wanted(row) => row.weight,
             AnyRow::Other(_) => 0,
         }

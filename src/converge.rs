@@ -215,7 +215,7 @@ impl<'a> Managed<'a> {
         for ((planned, outcome), server) in self.planned.iter().zip(&mut self.outcomes).zip(&mut self.current.servers) {
             match &planned.decision {
                 Decision::Change(actions) => {
-                    outcome.commands.extend(actions.iter().map(|&action| line(server, action)));
+                    outcome.commands.extend(actions.iter().flatten().map(|&action| line(server, action)));
                 }
                 Decision::Refuse(error) => outcome.error = Some(error.clone()),
                 Decision::Keep | Decision::Disabled => {}
@@ -275,7 +275,7 @@ impl<'a> Managed<'a> {
                 continue;
             };
             if let Decision::Change(actions) = &planned.decision {
-                commands.extend(actions.iter().map(|&action| Command { place, line: line(server, action) }));
+                commands.extend(actions.iter().flatten().map(|&action| Command { place, line: line(server, action) }));
             }
         }
         commands

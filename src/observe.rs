@@ -15,7 +15,8 @@ use crate::plan::State;
 use crate::request::Switch;
 use crate::runtime::command::{Query, Reference, Target, Uniqueness};
 use crate::runtime::parse::{
-    AnyRow, Info, Level, OtherRow, ParseError, Start, StatHeader, StatRow, StateHeader, StateRow, state_version,
+    AnyRow, Info, LastBackend, Level, OtherRow, ParseError, Start, StatHeader, StatRow, StateHeader, StateRow,
+    state_version,
 };
 use crate::runtime::socket::{Connection, Door, Form};
 use crate::state::{AdminFlags, OperationalState};
@@ -150,7 +151,11 @@ impl Server {
             };
             let anew = || match parts {
                 [whole] => Arc::from(*whole),
-                parts => parts.concat().into(),
+                parts => {
+                    let mut text = String::with_capacity(parts.iter().map(|part| part.len()).sum());
+                    parts.iter().for_each(|part| text.push_str(part));
+                    text.into()
+                }
             };
             before.filter(|text| is_same(text)).map_or_else(anew, Arc::clone)
         };
@@ -704,6 +709,7 @@ fn hash(name: &[u8]) -> u64 {
 /// Reads one reply of `show servers state`, line by line.
 fn read_state(connection: &mut Connection, query: &Query, rows: &mut impl Rows) -> Result<()> {
     let mut header: Option<StateHeader> = None;
+    let mut backend = LastBackend::default();
     let mut line_number = 0usize;
     let mut is_missing = false;
     let address = connection.address().clone();
@@ -719,7 +725,7 @@ fn read_state(connection: &mut Connection, query: &Query, rows: &mut impl Rows) 
             (_, Some(_)) if line.is_empty() || line.starts_with(b"#") => {}
             (_, Some(header)) => {
                 let wanted = |id, backend: &[u8], server: &[u8]| rows.wants(id, backend, server);
-                match header.row(line, wanted).map_err(understood)? {
+                match header.row(line, &mut backend, wanted).map_err(understood)? {
                     AnyRow::Wanted(row) if is_of_master_cli(&row) => {}
                     AnyRow::Wanted(row) => rows.take(&row),
                     AnyRow::Other(row) => rows.pass(&row),

@@ -15,12 +15,16 @@ pub enum Decision {
     /// It is as wanted.
     Keep,
     /// These commands are needed, in this order.
-    Change(Vec<Action>),
+    Change(Actions),
     /// No command can bring it there; the other servers are still set.
     Refuse(Error),
     /// It is in a backend that is `disabled`: it takes no traffic, and no command reaches it.
     Disabled,
 }
+
+/// Up to one command for each thing that can be set, and no more than one of the two for an agent check: most servers
+/// need one, and none of them memory of its own.
+pub type Actions = [Option<Action>; 5];
 
 /// What is decided for one server, and how it will be then.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,23 +155,22 @@ fn plan_one(goal: Change, server: &Server, target: Option<State>) -> Planned {
         agent: before.agent.map(|agent| goal.agent.unwrap_or(agent)),
     };
     let actions = actions(&goal, &before, &after);
-    let decision = if actions.is_empty() { Decision::Keep } else { Decision::Change(actions) };
+    let decision = if actions.iter().all(Option::is_none) { Decision::Keep } else { Decision::Change(actions) };
     Planned { goal, decision, after }
 }
 
 /// The commands that lead from one state to another, in an order that never lets traffic or an agent in between.
-fn actions(goal: &Change, before: &State, after: &State) -> Vec<Action> {
+fn actions(goal: &Change, before: &State, after: &State) -> Actions {
     let state = goal.state.filter(|state| before.flags.forced() != Some(*state)).map(Action::State);
     let weight = goal.weight.filter(|_| before.weight != after.weight).map(Action::Weight);
     let health = after.health.filter(|_| before.health != after.health).map(Action::Health);
     let agent = after.agent.filter(|_| before.agent != after.agent);
     let silence = agent.filter(|agent| *agent == Switch::Disabled).map(Action::Agent);
     let listen = agent.filter(|agent| *agent == Switch::Enabled).map(Action::Agent);
-    let middle = match goal.state {
-        Some(AdminState::Ready) | None => [weight, health, state],
-        Some(AdminState::Drain | AdminState::Maint) => [state, weight, health],
-    };
-    silence.into_iter().chain(middle.into_iter().flatten()).chain(listen).collect()
+    match goal.state {
+        Some(AdminState::Ready) | None => [silence, weight, health, state, listen],
+        Some(AdminState::Drain | AdminState::Maint) => [silence, state, weight, health, listen],
+    }
 }
 
 /// Says why no command leads to the wanted state, if that is so.
@@ -426,7 +429,7 @@ mod tests {
     fn carry_out(servers: &mut [Server], planned: &[Planned]) {
         for index in order(servers) {
             let Decision::Change(actions) = &planned[index].decision else { continue };
-            for action in actions {
+            for action in actions.iter().flatten() {
                 match action {
                     Action::State(state) => servers[index].flags = servers[index].flags.after(*state),
                     Action::Weight(weight) => servers[index].weight = weight.of(servers[index].initial_weight),
@@ -486,8 +489,8 @@ mod tests {
         fn nothing_is_sent_to_what_is_as_wanted(before in hosts(), change in changes()) {
             for (server, planned) in before.iter().zip(plan(&|_| change, &before)) {
                 let Decision::Change(actions) = planned.decision else { continue };
-                prop_assert!(!server.is_in_disabled_backend() && !actions.is_empty());
-                for action in actions {
+                prop_assert!(!server.is_in_disabled_backend() && actions.iter().any(Option::is_some));
+                for &action in actions.iter().flatten() {
                     match action {
                         Action::State(state) => prop_assert_ne!(server.flags.forced(), Some(state)),
                         Action::Weight(weight) => prop_assert_ne!(server.weight, weight.of(server.initial_weight)),
@@ -522,15 +525,16 @@ mod tests {
                 let change = Change { state: Some(state), ..Change::default() };
                 let planned = plan(&|_| change, &[server(0, &made, None)]).remove(0);
                 let flags = AdminFlags(mask);
-                let expected = if flags.after(state).effective() != state {
+                if flags.after(state).effective() != state {
                     assert!(matches!(planned.decision, Decision::Refuse(_)), "{mask} {state}: {planned:?}");
                     continue;
-                } else if flags.forced() == Some(state) {
-                    Decision::Keep
-                } else {
-                    Decision::Change(vec![Action::State(state)])
+                }
+                let sent: Vec<Action> = match planned.decision {
+                    Decision::Change(actions) => actions.into_iter().flatten().collect(),
+                    _ => vec![],
                 };
-                assert_eq!(planned.decision, expected, "{mask} {state}");
+                let expected = if flags.forced() == Some(state) { vec![] } else { vec![Action::State(state)] };
+                assert_eq!(sent, expected, "{mask} {state}");
             }
         }
     }

@@ -17,9 +17,8 @@ const SHOWN: usize = 200;
 const FEWEST_COLUMNS: usize = 20;
 const MOST_COLUMNS: usize = 48;
 
-/// Among how many columns those are that are looked at in every row: the numbers and names of backend and server come
-/// first in all versions.
-const LEADING: usize = 4;
+/// The columns that come first in all versions, and that are looked at in every row.
+const FIRST: [&str; 4] = ["be_id", "be_name", "srv_id", "srv_name"];
 
 /// Why a reply was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,8 +88,6 @@ const STAT: &str = "show stat";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateHeader {
     count: usize,
-    /// How many of the first columns hold what is read of a row that is not wanted.
-    first: usize,
     be_id: usize,
     be_name: usize,
     srv_id: usize,
@@ -135,6 +132,36 @@ pub struct StateRow<'a> {
     pub check: u32,
     /// The agent check: 2 configured, 4 enabled, 8 paused.
     pub agent: u32,
+}
+
+/// The backend of the row before: the servers of a backend follow each other, so that its columns are mostly known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LastBackend {
+    /// Both of its columns as they stand in a row, with the space after each.
+    columns: Vec<u8>,
+    id: u32,
+    /// Where its name begins in them.
+    name: usize,
+}
+
+impl LastBackend {
+    /// Takes over the backend of a row, and returns the other columns; nothing where its number is none.
+    fn rest_of<'a>(&mut self, line: &'a [u8]) -> Option<&'a [u8]> {
+        if let Some(rest) = line.strip_prefix(self.columns.as_slice()).filter(|_| !self.columns.is_empty()) {
+            return Some(rest);
+        }
+        let mut columns = line.splitn(3, is_space);
+        let (id, name, rest) = (columns.next()?, columns.next()?, columns.next()?);
+        self.id = decimal(id)?;
+        self.name = id.len() + 1;
+        self.columns.clear();
+        self.columns.extend_from_slice(line.get(..self.name + name.len() + 1)?);
+        Some(rest)
+    }
+
+    fn name(&self) -> &[u8] {
+        self.columns.get(self.name..).and_then(|name| name.strip_suffix(b" ")).unwrap_or_default()
+    }
 }
 
 /// A server as far as it is of interest.
@@ -185,9 +212,8 @@ impl StateHeader {
         let find = |column: &'static str| {
             names.iter().position(|name| *name == column.as_bytes()).ok_or_else(|| missing(column))
         };
-        let mut header = Self {
+        let header = Self {
             count: names.len(),
-            first: 0,
             be_id: find("be_id")?,
             be_name: find("be_name")?,
             srv_id: find("srv_id")?,
@@ -202,21 +228,26 @@ impl StateHeader {
             srv_fqdn: find("srv_fqdn")?,
             srv_port: find("srv_port")?,
         };
-        let always = [header.be_id, header.be_name, header.srv_name];
-        header.first = always.into_iter().max().map_or(0, |last| last + 1);
-        if header.first > LEADING || !(FEWEST_COLUMNS..=MOST_COLUMNS).contains(&names.len()) {
+        if let Some(column) =
+            FIRST.into_iter().zip(&names).find_map(|(column, name)| (column.as_bytes() != *name).then_some(column))
+        {
+            return Err(missing(column));
+        }
+        if !(FEWEST_COLUMNS..=MOST_COLUMNS).contains(&names.len()) {
             return Err(missing("srvrecord"));
         }
         Ok(header)
     }
 
-    /// Reads a row, if the number of its backend, its backend and its server are `wanted`. The number of columns is checked in any case.
+    /// Reads a row, if the number of its backend, its backend and its server are `wanted`. The number of columns is
+    /// checked in any case. `backend` is that of the row before.
     ///
     /// # Errors
     /// Shows the row and what is wrong with it.
     pub fn row<'a>(
         &'a self,
         line: &'a [u8],
+        backend: &mut LastBackend,
         wanted: impl FnOnce(u32, &[u8], &[u8]) -> bool,
     ) -> Result<AnyRow<'a>, ParseError> {
         let found = spaces(line) + 1;
@@ -225,21 +256,16 @@ impl StateHeader {
             return Err(ParseError::Count { command: STATE, found, expected: self.count, line });
         }
         // Most rows are not wanted, and then only the first columns are looked at.
-        let mut leading: [&[u8]; LEADING] = [&[]; LEADING];
-        let mut rest = line;
-        take_columns(&mut rest, leading.get_mut(..self.first).unwrap_or_default());
-        let row = Row { command: STATE, columns: &leading, line };
-        let backend_id = row.number(self.be_id, "be_id")?;
-        if !wanted(backend_id, row.bytes(self.be_name), row.bytes(self.srv_name)) {
+        let rest = backend.rest_of(line).ok_or_else(|| wrong(STATE, column(line, self.be_id), "be_id", line))?;
+        if !wanted(backend.id, backend.name(), column(rest, 1)) {
             return Ok(AnyRow::Other(OtherRow { header: self, line }));
         }
         let mut columns: [&[u8]; MOST_COLUMNS] = [&[]; MOST_COLUMNS];
-        columns.iter_mut().zip(leading).for_each(|(slot, value)| *slot = value);
-        take_columns(&mut rest, columns.get_mut(self.first..self.count).unwrap_or_default());
+        take_columns(&mut { line }, columns.get_mut(..self.count).unwrap_or_default());
         let row = Row { command: STATE, columns: &columns, line };
         let operational = row.number(self.srv_op_state, "srv_op_state")?;
         Ok(AnyRow::Wanted(StateRow {
-            backend_id,
+            backend_id: backend.id,
             backend: row.text(self.be_name, "be_name")?,
             server_id: row.number(self.srv_id, "srv_id")?,
             server: row.text(self.srv_name, "srv_name")?,
@@ -302,6 +328,10 @@ fn is_space(byte: &u8) -> bool {
     *byte == b' '
 }
 
+fn wrong(command: &'static str, value: &[u8], column: &'static str, line: &[u8]) -> ParseError {
+    ParseError::Value { command, column, value: excerpt(value, SHOWN), line: excerpt(line, SHOWN) }
+}
+
 /// A row while its values are read.
 struct Row<'r, 'a> {
     command: &'static str,
@@ -315,8 +345,7 @@ impl<'a> Row<'_, 'a> {
     }
 
     fn wrong(&self, index: usize, column: &'static str) -> ParseError {
-        let value = excerpt(self.bytes(index), SHOWN);
-        ParseError::Value { command: self.command, column, value, line: excerpt(self.line, SHOWN) }
+        wrong(self.command, self.bytes(index), column, self.line)
     }
 
     fn text(&self, index: usize, column: &'static str) -> Result<&'a str, ParseError> {
@@ -612,7 +641,7 @@ mod tests {
     static COLUMNS: LazyLock<StateHeader> = LazyLock::new(|| StateHeader::parse(HEADER).unwrap());
 
     fn row(line: &[u8]) -> Result<StateRow<'_>, ParseError> {
-        match COLUMNS.row(line, |_, _, _| true)? {
+        match COLUMNS.row(line, &mut LastBackend::default(), |_, _, _| true)? {
             AnyRow::Wanted(row) => Ok(row),
             AnyRow::Other(_) => unreachable!("every row is wanted"),
         }
@@ -695,7 +724,7 @@ mod tests {
         #[test]
         fn no_reply_panics(bytes in prop::collection::vec(any::<u8>(), 0..300), text in any::<String>()) {
             let _ = StateHeader::parse(&bytes);
-            let _ = COLUMNS.row(&bytes, |_, _, _| true);
+            let _ = COLUMNS.row(&bytes, &mut LastBackend::default(), |_, _, _| true);
             let _ = StatHeader::parse(&bytes);
             let _ = StatHeader::parse(b"# pxname,svname,iid,sid,qcur,scur,status,check_status,tracked,bck,throttle,check_rise,check_health,check_fall").unwrap().row(&bytes);
             let _ = Info::parse(&bytes);

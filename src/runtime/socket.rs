@@ -359,25 +359,14 @@ impl Connection {
         let mut has_begun = false;
         let mut overlong = false;
         loop {
-            let mut unread = self.unread();
-            let is_over = loop {
-                if unread.first() == self.prompt.first() && unread.starts_with(&self.prompt) {
-                    break true;
-                }
-                let Some((line, rest)) = line_end(unread, form).and_then(|length| unread.split_at_checked(length))
-                else {
-                    break false;
-                };
-                has_begun = true;
-                on_line(line);
-                unread = rest.get(1..).unwrap_or_default();
-            };
-            let left = unread.len();
-            self.start = self.end - left;
+            let (taken, is_over) = take_lines(self.unread(), &self.prompt, form, &mut on_line);
+            has_begun |= taken > 0;
+            self.start += taken;
             if is_over {
                 self.start += self.prompt.len();
                 break;
             }
+            let left = self.unread().len();
             if left > LINE_SIZE {
                 overlong = true;
                 self.start = self.end;
@@ -491,8 +480,22 @@ impl Drop for Connection {
     }
 }
 
-/// Finds the end of the first line.
-fn line_end(text: &[u8], form: Form) -> Option<usize> {
+/// Hands over the lines that are there; returns how many bytes they are, and whether the prompt comes next.
+fn take_lines(text: &[u8], prompt: &[u8], form: Form, on_line: &mut impl FnMut(&[u8])) -> (usize, bool) {
+    // Nearly no line begins as the prompt does.
+    let is_over = |rest: &[u8]| rest.first() == prompt.first() && rest.starts_with(prompt);
+    let mut rest = text;
+    while !is_over(rest)
+        && let Some((line, after)) = split_line(rest, form)
+    {
+        on_line(line);
+        rest = after;
+    }
+    (text.len() - rest.len(), is_over(rest))
+}
+
+/// Takes the first line off; nothing where it has not ended yet.
+fn split_line(text: &[u8], form: Form) -> Option<(&[u8], &[u8])> {
     let mut end = memchr(b'\n', text)?;
     if form == Form::Rows {
         // Quotes within a quoted value are doubled: where their number is odd, one is open.
@@ -500,7 +503,8 @@ fn line_end(text: &[u8], form: Form) -> Option<usize> {
             end += 1 + memchr(b'\n', text.get(end + 1..)?)?;
         }
     }
-    Some(end)
+    let (line, rest) = text.split_at_checked(end)?;
+    Some((line, rest.get(1..)?))
 }
 
 /// How long and how much of a reply is waited for.
@@ -623,15 +627,34 @@ fn time_value(limit: Duration) -> TimeVal {
 mod tests {
     use super::*;
 
+    /// The lines that are taken off a text, how many bytes they are, and whether the prompt comes next.
+    fn taken(text: &[u8], form: Form) -> (Vec<Vec<u8>>, usize, bool) {
+        let mut lines = Vec::new();
+        let (taken, is_over) = take_lines(text, PROMPT, form, &mut |line| lines.push(line.to_vec()));
+        (lines, taken, is_over)
+    }
+
+    #[test]
+    fn lines_end_at_the_prompt() {
+        assert_eq!(
+            taken(b"a\n\nb\n\n> c\n", Form::Lines),
+            (vec![b"a".into(), b"".into(), b"b".into(), b"".into()], 6, true)
+        );
+        assert_eq!(taken(b"> \n> ", Form::Lines), (vec![], 0, true));
+        assert_eq!(taken(b"a\n>", Form::Lines), (vec![b"a".into()], 2, false));
+        assert_eq!(taken(b"", Form::Lines), (vec![], 0, false));
+    }
+
     #[test]
     fn a_line_end_within_quotes_ends_no_row() {
-        let text = b"a,\"b\n> \n\"\"c\n\",d\ne,f\n";
-        assert_eq!(line_end(text, Form::Rows), Some(15));
-        assert_eq!(line_end(text, Form::Lines), Some(4));
+        let row = b"a,\"b\n> \n\"\"c\n\",d\n";
+        let text = [row.as_slice(), b"e,f\n\n> "].concat();
+        let rows = vec![row[..row.len() - 1].to_vec(), b"e,f".into(), b"".into()];
+        assert_eq!(taken(&text, Form::Rows), (rows, text.len() - 2, true));
+        assert_eq!(taken(&text, Form::Lines), (vec![b"a,\"b".into()], 5, true), "which is why it matters");
         // As long as it has not ended, more is read.
-        for length in 0..=15 {
-            assert_eq!(line_end(&text[..length], Form::Rows), None, "{length}");
+        for length in 0..row.len() {
+            assert_eq!(taken(&text[..length], Form::Rows), (vec![], 0, false), "{length}");
         }
-        assert_eq!(line_end(b"a,b\nc\n", Form::Rows), Some(3));
     }
 }
