@@ -16,7 +16,7 @@ use crate::observe::{Detail, Observation, Server, Wanted, observe, open, read_lo
 use crate::old_workers::load_on_old_workers;
 use crate::persist::Persisted;
 use crate::plan::{Decision, Planned, State, order, plan, shortfall};
-use crate::request::{Change, MinAvailable, Request};
+use crate::request::{Change, MinAvailable, OnMissing, Request};
 use crate::runtime::command::{self, Action};
 use crate::runtime::parse::StatRow;
 use crate::runtime::socket::{Connection, Door};
@@ -49,7 +49,7 @@ pub struct Outcome {
     pub after: Option<State>,
     /// The commands that were sent to it.
     pub commands: Vec<Box<str>>,
-    /// Whether HAProxy has taken one of them, or may have, and it was not read back since.
+    /// Whether HAProxy has taken one of them, or may have, and what became of that could not be read back.
     pub is_open: bool,
     /// How it was read back right after the last of them: what differs from that later was set by somebody else.
     pub left_as: Option<State>,
@@ -100,6 +100,7 @@ impl Outcome {
         Self {
             before: self.before,
             commands: self.commands,
+            left_as: self.left_as,
             error: self.error,
             former_error: self.former_error,
             is_rolled_back: self.is_rolled_back,
@@ -131,6 +132,10 @@ pub struct Managed<'a> {
     pub planned: Vec<Planned>,
     /// What became of its servers, an outcome for each server of `current`.
     pub outcomes: Vec<Outcome>,
+    /// What became of servers that a process which has taken over does not have.
+    pub gone: Vec<Outcome>,
+    /// Whether these are no failure.
+    may_be_missing: bool,
     /// What stopped the work on it.
     pub error: Option<Error>,
     /// What is worth knowing although it is no failure.
@@ -162,6 +167,8 @@ impl<'a> Managed<'a> {
             was_followed: false,
             connection: Some(connection),
             outcomes: observation.servers.iter().map(Outcome::untouched).collect(),
+            gone: Vec::new(),
+            may_be_missing: request.on_missing == OnMissing::Ignore,
             current: observation,
             planned: Vec::new(),
             error: None,
@@ -399,6 +406,7 @@ impl<'a> Managed<'a> {
         let read = verify(address, self.wanted, servers, *backends, self.timeout);
         let (process, read) = read.inspect_err(|_| {
             for outcome in &mut self.outcomes {
+                outcome.is_open = outcome.is_open || outcome.is_changed();
                 outcome.after = None;
             }
         })?;
@@ -520,7 +528,15 @@ impl<'a> Managed<'a> {
             });
         }
         for gone in former {
-            self.warnings.push(format!("{} is gone since HAProxy was reloaded", gone.before.full_name()));
+            let what = format!("{} is gone since HAProxy was reloaded", gone.before.full_name());
+            if self.may_be_missing {
+                self.warnings.push(what);
+                continue;
+            }
+            let msg = format!("{what}; look at haproxy.cfg, or set 'on_missing' to 'ignore' where it may be absent");
+            let error = Error::new(ErrorKind::ServerNotFound, msg).on_server(&gone.before.backend, &gone.before.server);
+            let error = gone.former_error.or(gone.error).unwrap_or(error);
+            self.gone.push(Outcome { after: None, is_open: false, error: Some(error), former_error: None, ..gone });
         }
         self.current = observation;
         self.was_followed = true;
@@ -553,10 +569,11 @@ impl<'a> Managed<'a> {
         }
     }
 
-    /// Says of each server that is not as wanted in the end what ended the run before.
+    /// Says of each server that is not as wanted in the end, or not known, what ended the work on it before.
     pub fn give_up(&mut self, change: &Change, why: &Error) {
         for (outcome, server) in self.outcomes.iter_mut().zip(&self.current.servers) {
-            if outcome.error.is_none() && !outcome.is_disabled && shortfall(change, server).is_some() {
+            let is_short = outcome.after.is_none() || shortfall(change, server).is_some();
+            if outcome.error.is_none() && !outcome.is_disabled && is_short {
                 outcome.error = Some(why.clone().on_server(&server.backend, &server.server));
             }
         }
@@ -565,7 +582,7 @@ impl<'a> Managed<'a> {
     /// Tells whether the instance or one of its servers has failed.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        self.error.is_some() || self.outcomes.iter().any(|outcome| outcome.error.is_some())
+        self.error.is_some() || self.outcomes.iter().chain(&self.gone).any(|outcome| outcome.error.is_some())
     }
 }
 

@@ -92,6 +92,8 @@ fn until_something_moves(
     let count: usize = draining.iter().map(Vec::len).sum();
     loop {
         let Some(looks) = fleet.look(draining)? else { return Ok(Moved::Some) };
+        // What has failed on an instance is not looked at again.
+        let is_any_missing = looks.len() < count;
         let stats = || looks.iter().filter_map(|look| look.stat.as_ref());
         let is_any_free = stats().any(is_drained);
         let is_any_other = stats().any(is_out_of_drain);
@@ -100,7 +102,7 @@ fn until_something_moves(
             looks.iter().filter(|look| look.stat.is_none()).map(|look| (look.instance, look.place)).collect();
         let is_any_gone = !gone.is_empty();
         fail_gone(fleet, &gone);
-        if is_any_free || is_any_gone {
+        if is_any_free || is_any_gone || is_any_missing {
             backoff.reset();
             return Ok(Moved::Some);
         }

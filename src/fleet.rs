@@ -26,7 +26,7 @@ pub struct Fleet<'a> {
     pub interrupt: &'a Interrupt,
     /// What keeps other runs out.
     pub exclusion: Exclusion<'a>,
-    /// How long the last look at the statistics took.
+    /// How long the last look at the statistics of an instance took, of the slowest that answered.
     pub last_look: Duration,
 }
 
@@ -112,25 +112,27 @@ impl Fleet<'_> {
     /// # Errors
     /// When a thread fails. What fails on an instance is kept there.
     pub fn look(&mut self, picked: &[Vec<usize>]) -> Result<Option<Vec<Look<'_>>>> {
-        let began = Instant::now();
         let looks = side_by_side(self.managed.iter_mut().zip(picked), |(managed, places)| {
             if places.is_empty() {
-                return Some(Vec::new());
+                return (Some(Vec::new()), Duration::ZERO);
             }
+            let began = Instant::now();
             match managed.look(places) {
-                Ok(Some(rows)) => Some(rows),
+                Ok(Some(rows)) => (Some(rows), began.elapsed()),
                 Ok(None) => {
                     managed.error = managed.follow().err();
-                    None
+                    (None, Duration::ZERO)
                 }
+                // What it took says nothing of the next look, which is at the others only.
                 Err(error) => {
                     managed.error = Some(error);
-                    Some(Vec::new())
+                    (Some(Vec::new()), Duration::ZERO)
                 }
             }
         });
-        self.last_look = began.elapsed();
-        let looks: Vec<Option<Vec<Option<StatRow>>>> = looks.into_iter().collect::<Result<_>>()?;
+        let (looks, took): (Vec<Option<_>>, Vec<Duration>) =
+            looks.into_iter().collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        self.last_look = took.into_iter().max().unwrap_or_default();
         let Some(looks) = looks.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
         let mut seen = Vec::new();
         for (instance, (managed, (places, rows))) in self.managed.iter().zip(picked.iter().zip(looks)).enumerate() {

@@ -111,8 +111,10 @@ impl Ownership {
             for managed in fleet {
                 let address = managed.current.address.to_string();
                 let place = Place { address: &address, process: &managed.current.process };
-                for (outcome, server) in managed.outcomes.iter().zip(&managed.current.servers) {
-                    let Some(state) = left_in(outcome, server, state) else { continue };
+                for (index, (outcome, server)) in managed.outcomes.iter().zip(&managed.current.servers).enumerate() {
+                    // A drain is on its way to maint.
+                    let step = managed.planned.get(index).and_then(|planned| planned.goal.state);
+                    let Some(state) = left_in(outcome, server, step.unwrap_or(state)) else { continue };
                     let before = Seen { flags: outcome.before.flags, ..seen(server) };
                     let known = records.find(&place, &before).or_else(|| records.find(&place, &seen(server)));
                     let known = known.filter(|known| known.owner.is_some() && !known.is_expired(now)).cloned();
@@ -159,7 +161,7 @@ impl Ownership {
 
 /// The state that the run has brought a server to, or may have: the wanted one, or drain where it got no further.
 fn left_in(outcome: &Outcome, server: &Server, wanted: AdminState) -> Option<AdminState> {
-    if outcome.is_disabled {
+    if outcome.is_disabled || outcome.is_rolled_back {
         return None;
     }
     if outcome.error.is_none() {

@@ -88,7 +88,8 @@ fn shared(files: &[(String, String)]) -> Option<&str> {
 /// Brings the file of an instance in step; what fails is kept at the instance.
 pub fn persist(managed: &mut Managed<'_>, mode: Mode) {
     let Some(path) = managed.state_file.clone() else { return };
-    if let Some(error) = managed.error.as_ref().filter(|error| is_out_of_reach(error)) {
+    let is_unread = managed.outcomes.iter().all(|outcome| outcome.after.is_none());
+    if let Some(error) = managed.error.as_ref().filter(|error| is_unread && is_out_of_reach(error)) {
         managed.warnings.push(format!("the state file {path} was not brought in step: {error}"));
         return;
     }

@@ -23,6 +23,7 @@ use crate::rollback::roll_back;
 use crate::runtime::parse::Level;
 use crate::runtime::socket::Connection;
 use crate::side_by_side::side_by_side;
+use crate::state::AdminState;
 use crate::wait::{end_sessions, wait};
 
 /// Carries a request out.
@@ -84,16 +85,31 @@ fn decide_and_act(request: &Request, fleet: &mut Fleet<'_>, others: &[Instance],
     if let Some(interrupted) = fleet.interrupt.check() {
         return Err(interrupted);
     }
-    let result = act(request, change, fleet);
-    run.warnings.extend(ownership.record(request, fleet.exclusion.folder(), &fleet.managed));
+    let mut warnings = Vec::new();
+    let mut record = |fleet: &Fleet<'_>| {
+        warnings.extend(ownership.record(request, fleet.exclusion.folder(), &fleet.managed));
+    };
+    let result = act(request, change, fleet, &mut record);
+    record(fleet);
+    run.warnings.extend(warnings);
     result
 }
 
+/// Records who has taken servers out.
+type Note<'a> = &'a mut dyn FnMut(&Fleet<'_>);
+
 /// Sends what is needed and waits as long as asked; what has failed is set back if the request says so.
-fn act(request: &Request, change: Change, fleet: &mut Fleet<'_>) -> Result<()> {
-    let result = change_and_wait(request, change, fleet);
+fn act(request: &Request, change: Change, fleet: &mut Fleet<'_>, record: Note<'_>) -> Result<()> {
+    let result = change_and_wait(request, change, fleet, record);
     if let Err(error) = &result {
+        // Somebody else may have set something in a pause.
+        fleet.refresh().ok();
         fleet.managed.iter_mut().for_each(|managed| managed.give_up(&change, error));
+    }
+    for managed in &mut fleet.managed {
+        if let Some(error) = managed.error.clone() {
+            managed.give_up(&change, &error);
+        }
     }
     save(fleet);
     let must_roll_back = request.on_failure == OnFailure::Rollback && (result.is_err() || fleet.has_failed());
@@ -117,17 +133,24 @@ fn save(fleet: &mut Fleet<'_>) {
     }
 }
 
-fn change_and_wait(request: &Request, change: Change, fleet: &mut Fleet<'_>) -> Result<End> {
+fn change_and_wait(request: &Request, change: Change, fleet: &mut Fleet<'_>, record: Note<'_>) -> Result<End> {
     let end = match request.drain {
-        Some(bounds) => drain(fleet, change, bounds)?,
+        Some(bounds) => {
+            fleet.carry_out(&|_, server| Change { state: Some(next_state(server)), ..change })?;
+            record(fleet);
+            drain(fleet, change, bounds)?
+        }
         None => {
             fleet.carry_out(&|_, _| change)?;
             End::Done
         }
     };
     if request.wait.is_some() || request.shutdown_sessions {
-        // A reload while this run waits must not forget what it has set.
+        // A reload while this run waits must not forget what it has set, and who comes by must see who it was.
         save(fleet);
+        if change.state != Some(AdminState::Ready) {
+            record(fleet);
+        }
     }
     // Who ends the sessions does not wait for their end before.
     if end == End::Done

@@ -86,6 +86,7 @@ impl RunOutcome {
             self.warnings.extend(warnings.map(|warning| format!("{name}: {warning}")));
             instance.process = Some((managed.current.process.version, managed.current.process.pid));
             instance.servers = managed.outcomes;
+            instance.servers.extend(managed.gone);
             instance.error = managed.error;
             instance.persisted = managed.persisted;
         }

@@ -36,24 +36,21 @@ pub fn roll_back(fleet: &mut Fleet<'_>) -> Result<()> {
         for outcome in &mut managed.outcomes {
             outcome.error = outcome.former_error.take().or(outcome.error.take());
         }
+        if let Some(error) = managed.error.clone() {
+            managed.give_up(&Change::default(), &error);
+        }
     }
     lock.map(drop)
 }
 
 /// Sets back the servers of one instance.
 fn roll_back_one(managed: &mut Managed<'_>) {
-    match managed.read_back() {
-        Ok(true) => {}
-        Ok(false) => {
-            managed.warnings.push("nothing was rolled back: HAProxy has forgotten the change in its reload".to_owned());
-            managed.error = managed.follow().err();
-            return;
-        }
-        Err(error) => {
-            managed.warnings.push(format!("nothing was rolled back: {error}"));
-            managed.error = Some(error);
-            return;
-        }
+    let read = managed.read_back();
+    let is_new = read == Ok(false);
+    if let Err(error) = read.and_then(|is_same| if is_same { Ok(()) } else { managed.follow() }) {
+        managed.warnings.push(format!("nothing was rolled back: {error}"));
+        managed.error = Some(error);
+        return;
     }
     let mut goals: HashMap<Identity, Change> = HashMap::new();
     let mut left_alone = Vec::new();
@@ -72,6 +69,9 @@ fn roll_back_one(managed: &mut Managed<'_>) {
         }
         outcome.is_rolled_back = true;
         goals.insert(server.identity(), before.as_goal());
+    }
+    if is_new && goals.is_empty() && left_alone.is_empty() {
+        managed.warnings.push("nothing was rolled back: HAProxy has forgotten the change in its reload".to_owned());
     }
     managed.warnings.extend(left_alone);
     let goal = |server: &Server| goals.get(&server.identity()).copied().unwrap_or_default();

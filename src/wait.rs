@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::converge::Managed;
+use crate::converge::{Managed, Outcome};
 use crate::deadline::{Backoff, Deadline};
 use crate::drain::{is_drained, what_is_left};
 use crate::error::{Error, ErrorKind, Result};
@@ -204,17 +204,11 @@ impl Waiting {
 
     /// Says of each server that is still waited for what was last seen of it.
     fn time_is_over(&self, fleet: &mut Fleet<'_>, picked: &[Vec<usize>], timeout: Duration) {
+        let seconds = timeout.as_secs_f64();
         for (instance, (managed, places)) in fleet.managed.iter_mut().zip(picked).enumerate() {
-            for &place in places {
-                let (Some(outcome), Some(server)) =
-                    (managed.outcomes.get_mut(place), managed.current.servers.get(place))
-                else {
-                    continue;
-                };
-                let name = server.full_name();
+            fail(managed, places, |place, _, name| {
                 let why = self.why.get(&(instance, place)).map_or("nothing is known of it", String::as_str);
-                let seconds = timeout.as_secs_f64();
-                let (kind, msg) = match self.wanted {
+                match self.wanted {
                     AdminState::Ready => (
                         ErrorKind::NotUp,
                         format!(
@@ -228,9 +222,18 @@ impl Waiting {
                              'shutdown_sessions', which does not reach a process from before a reload"
                         ),
                     ),
-                };
-                outcome.error = Some(Error::new(kind, msg).on_server(&server.backend, &server.server));
-            }
+                }
+            });
+        }
+    }
+}
+
+/// Fails the servers at the given places, each for the reason that is made of its place, its outcome and its name.
+fn fail(managed: &mut Managed<'_>, places: &[usize], why: impl Fn(usize, &Outcome, &str) -> (ErrorKind, String)) {
+    for &place in places {
+        if let (Some(outcome), Some(server)) = (managed.outcomes.get_mut(place), managed.current.servers.get(place)) {
+            let (kind, msg) = why(place, outcome, &server.full_name());
+            outcome.error = Some(Error::new(kind, msg).on_server(&server.backend, &server.server));
         }
     }
 }
@@ -281,13 +284,17 @@ pub fn end_sessions(fleet: &mut Fleet<'_>, change: Change, timeout: Duration) ->
             return Ok(());
         }
         if deadline.is_over() {
-            let waiting = Waiting {
-                wanted: AdminState::Maint,
-                stable: Duration::ZERO,
-                since: HashMap::new(),
-                why: HashMap::new(),
-            };
-            waiting.time_is_over(fleet, &busy, timeout);
+            let seconds = timeout.as_secs_f64();
+            for (managed, places) in fleet.managed.iter_mut().zip(&busy) {
+                fail(managed, places, |_, outcome, name| {
+                    let left = what_is_left(outcome.last_seen.as_deref());
+                    let msg = format!(
+                        "{name} is not free of sessions after {seconds} s: it has {left}; give more time, or look at \
+                         processes from before a reload, whose sessions cannot be ended from here"
+                    );
+                    (ErrorKind::NotDrained, msg)
+                });
+            }
             return Ok(());
         }
         for (managed, places) in fleet.managed.iter_mut().zip(&busy) {

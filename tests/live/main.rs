@@ -22,6 +22,7 @@ mod capture;
 mod checks;
 mod drain;
 mod guard;
+mod hanging;
 mod instances;
 mod load;
 mod moving;
@@ -51,6 +52,7 @@ fn modules() -> harness::Modules {
         ("checks", checks::tests()),
         ("drain", drain::tests()),
         ("guard", guard::tests()),
+        ("hanging", hanging::tests()),
         ("instances", instances::tests()),
         ("load", load::tests()),
         ("moving", moving::tests()),

@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
 use crate::support::program::copy_program;
 use crate::support::report::{kind, server, warnings};
 use crate::support::{
-    Bound, Folder, Haproxy, Instance, Mode, Port, Program, Recorder, Setup, Stage, Test, TestResult, tests,
+    Bound, Folder, Haproxy, Instance, Mode, PATIENCE, Port, Program, Recorder, Setup, Stage, Test, TestResult,
+    eventually, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -25,6 +27,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_reload_forgets_the_owner_with_the_state,
         an_owner_counts_on_his_own_instance_only,
         a_server_left_in_drain_has_an_owner_as_well,
+        a_drain_under_way_has_its_owner,
         a_dry_run_records_nothing_but_minds_the_owner,
         a_lost_or_damaged_file_is_a_warning,
     ]
@@ -101,6 +104,11 @@ fn a_periodic_ready_does_not_put_back_what_a_person_took_out(haproxy: &Haproxy) 
     assert_eq!(kind(&report("s1", "ready", &at, json!({ "owner": "puppet" }))), "owned");
     // Nor by doing so without a name, nor by changing something else.
     assert_eq!(kind(&report("s1", "maint", &at, json!({ "reason": "no owner" }))), "");
+    // Nor by taking it out in another way.
+    for state in ["drain", "maint"] {
+        let again = report("s1", state, &at, json!({ "owner": "puppet" }));
+        assert!(warnings(&again).contains("app/s1 stays recorded for alice"), "{state}: {again}");
+    }
     let weight = Program::request(&json!({ "server": "s1", "weight": 5, "instances": at })).report();
     assert_eq!(kind(&weight), "");
     assert_eq!(kind(&report("s1", "ready", &at, json!({ "owner": "puppet" }))), "owned");
@@ -298,5 +306,30 @@ fn a_lost_or_damaged_file_is_a_warning(haproxy: &Haproxy) -> TestResult {
     fs::remove_file(&file)?;
     let done = user.set("ready", "bob");
     assert_eq!((kind(&done), warnings(&done).as_str()), ("", ""), "what is lost is no obstacle: {done}");
+    Ok(())
+}
+
+fn a_drain_under_way_has_its_owner(haproxy: &Haproxy) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let held = Bound::hold(stage.frontend("web"), stage.server("web1"));
+    let at = stage.http.address();
+    let patient = request("web1", "maint", &at, json!({ "owner": "zed", "drain": { "timeout": 30 } }));
+    let running = Program::request(&patient).spawn();
+    stage.http.await_state("web", "web1", (8, 2));
+    eventually(PATIENCE, "the record", || {
+        (server(&status(&at), "web/web1").get("owner") == Some(&json!("zed"))).then_some(())
+    });
+    assert_eq!(kind(&report("web1", "ready", &at, json!({ "owner": "bob" }))), "owned");
+    // Nor is it lost with the run.
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.wait().code, None);
+    assert_eq!(kind(&report("web1", "ready", &at, json!({ "owner": "bob" }))), "owned");
+    assert_eq!(stage.http.state("web", "web1"), (8, 2));
+    let again = Program::request(&patient).spawn();
+    stage.server("web1").release();
+    assert_eq!(held.served_by(), "web1");
+    assert_eq!(again.wait().report()["failed"], false);
+    assert_eq!(server(&status(&at), "web/web1")["owner"], "zed");
+    assert_eq!(report("web1", "ready", &at, json!({ "owner": "zed" }))["failed"], false);
     Ok(())
 }

@@ -21,6 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_reload_without_a_master_cli_is_a_warning,
         a_reload_during_a_wait_for_ready_is_converged_on,
         a_reload_during_a_wait_finds_the_state_in_the_file,
+        a_server_that_a_reload_removes_is_a_failure,
     ]
 }
 
@@ -193,6 +194,10 @@ fn sessions_on_old_workers_are_not_said_to_be_ended(haproxy: &Haproxy) -> TestRe
     let is_alive = client.echo().is_ok();
     assert_eq!(report["failed"], json!(is_alive), "{report}");
     assert_eq!(kind(&report), if is_alive { "not_drained" } else { "" }, "{report}");
+    if is_alive {
+        let msg = report["error"]["msg"].as_str().unwrap();
+        assert!(msg.contains("it has ") && msg.contains("from before a reload"), "{msg}");
+    }
     site.web.release();
     let _ = held.answer();
     Ok(())
@@ -334,5 +339,36 @@ fn a_reload_during_a_wait_finds_the_state_in_the_file(haproxy: &Haproxy) -> Test
     assert_eq!((&report["changed"], &report["instances"][0]["state_file"]["changed"]), (&json!(true), &json!(true)));
     site.instance.reload();
     assert_eq!(site.states(), [MAINT, MAINT]);
+    Ok(())
+}
+
+fn a_server_that_a_reload_removes_is_a_failure(haproxy: &Haproxy) -> TestResult {
+    let ways = [("drain", json!({ "timeout": 30 }), DRAIN), ("wait", json!({ "timeout": 30 }), MAINT)];
+    for (way, bounds, state) in ways {
+        for (policy, expected) in [("fail", "server_not_found"), ("ignore", "")] {
+            let mut site = Site::with_master_cli(haproxy, "removed");
+            let (held, client) = site.hold();
+            let mut patient = request(site.instances(Way::MasterAddress), json!({ "on_missing": policy }));
+            patient[way] = bounds.clone();
+            let running = Program::request(&patient).spawn();
+            site.await_states([state, state]);
+            site.instance.set_proxies("backend http\n    server two 127.0.0.1:9\n");
+            site.instance.reload();
+            let report = running.wait().report();
+            assert_eq!(kind(&report), expected, "{way} {policy}: {report}");
+            if expected.is_empty() {
+                assert!(warnings(&report).contains("http/one is gone since HAProxy was reloaded"), "{report}");
+            } else {
+                for name in ["http/one", "tcp/one"] {
+                    let entry = server(&report, name);
+                    assert_eq!((kind(entry), &entry["after"]), (expected, &Value::Null), "{way}: {report}");
+                }
+                assert!(report["error"]["msg"].as_str().unwrap().contains("'on_missing'"), "{report}");
+            }
+            site.web.release();
+            let _ = held.answer();
+            drop(client);
+        }
+    }
     Ok(())
 }
