@@ -69,7 +69,7 @@ pub struct ServerReport<'a> {
     /// Whether its administrative state, its weight or its checks were changed, or would be in a dry run. `false` where
     /// they were set back, `true` where HAProxy may have carried out a command whose effect could not be read back.
     pub changed: bool,
-    /// Whether it is not as wanted.
+    /// Whether it is not as wanted, other than because it was set back when something else had failed.
     pub failed: bool,
     /// In a status report: whether it is ready and takes traffic (running or starting).
     #[serde(skip_serializing_if = "Option::is_none")]
