@@ -133,12 +133,7 @@ fn what_is_set_back_is_out_of_the_state_file(haproxy: &Haproxy) -> TestResult {
 fn what_a_reload_has_kept_is_set_back(haproxy: &Haproxy) -> TestResult {
     let folder = crate::support::Folder::new();
     let file = folder.join("state");
-    let mut stage = Stage::start_with(haproxy, "", |setup| {
-        setup
-            .mode(Mode::MasterWorker)
-            .global(&format!("server-state-file {}", file.display()))
-            .defaults("load-server-state-from-file global")
-    });
+    let mut stage = Stage::start_with(haproxy, "", |setup| setup.mode(Mode::MasterWorker).loads(&file));
     let request = json!({ "server": "web1", "state": "maint", "wait": { "timeout": 30, "stable": 20 },
         "on_failure": "rollback", "state_file": file, "instances": stage.http.address() });
     let running = Program::request(&request).spawn();

@@ -315,13 +315,7 @@ fn a_reload_during_a_wait_for_ready_is_converged_on(haproxy: &Haproxy) -> TestRe
 fn a_reload_during_a_wait_finds_the_state_in_the_file(haproxy: &Haproxy) -> TestResult {
     let folder = crate::support::Folder::new();
     let file = folder.join("state");
-    let mut site = Site::start(haproxy, "kept", |setup| {
-        setup
-            .mode(Mode::MasterWorker)
-            .master_cli()
-            .global(&format!("server-state-file {}", file.display()))
-            .defaults("load-server-state-from-file global")
-    });
+    let mut site = Site::start(haproxy, "kept", |setup| setup.mode(Mode::MasterWorker).master_cli().loads(&file));
     let (held, client) = site.hold();
     let patient = request(site.instances(Way::Discovered), json!({ "wait": { "timeout": 30 }, "state_file": file }));
     let mut running = Program::request(&patient).spawn();

@@ -39,12 +39,8 @@ const PROXIES: &str = "backend b\n    server s1 127.0.0.1:9\n    server s2 127.0
 fn loading(mode: Mode, proxies: &str, haproxy: &Haproxy) -> (Instance, PathBuf) {
     let folder = Folder::new();
     let file = folder.join("state");
-    let instance = loads(Setup::new("kept", proxies).folder(&folder).mode(mode), &file).start(haproxy);
+    let instance = Setup::new("kept", proxies).folder(&folder).mode(mode).loads(&file).start(haproxy);
     (instance, file)
-}
-
-fn loads(setup: Setup, file: &Path) -> Setup {
-    setup.global(&format!("server-state-file {}", file.display())).defaults("load-server-state-from-file global")
 }
 
 /// Asks an instance for something, with its state file.
@@ -317,7 +313,7 @@ fn one_path_is_for_one_instance(haproxy: &Haproxy) -> TestResult {
     let folder = Folder::new();
     let start = |name: &str| {
         let file = folder.join(&format!("{name}.state"));
-        (loads(Setup::new(name, PROXIES).folder(&folder), &file).start(haproxy), file)
+        (Setup::new(name, PROXIES).folder(&folder).loads(&file).start(haproxy), file)
     };
     let ((mut one, first), (mut two, second)) = (start("one"), start("two"));
     let both = json!([one.address(), two.address()]);
@@ -359,11 +355,11 @@ fn a_configuration_that_does_not_load_it_is_a_warning(haproxy: &Haproxy) -> Test
     let plain = |name: &str| Setup::new(name, PROXIES);
     type Case<'a> = (&'a str, &'a dyn Fn(&str) -> Setup, bool);
     let cases: [Case<'_>; 5] = [
-        ("loads", &|name| loads(plain(name), &file), false),
+        ("loads", &|name| plain(name).loads(&file), false),
         ("local", &|name| Setup::new(name, &one_backend), false),
         ("nothing", &plain, true),
         ("half", &|name| plain(name).global(&format!("server-state-file {shown}")), true),
-        ("other", &|name| loads(plain(name), &another), true),
+        ("other", &|name| plain(name).loads(&another), true),
     ];
     for (word, setup, is_warned) in cases {
         let name = format!("{word}-{}-{}", haproxy.name, std::process::id());

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,7 +15,9 @@ use crate::tool::{Ran, installed, run, tool};
 #[derive(Debug, Clone)]
 pub(super) struct Salt {
     pub(super) version: String,
-    folder: PathBuf,
+    /// Where a link leads to it: Salt takes itself for a proxy minion where `proxy` is anywhere in the path that it was
+    /// called by (`is_proxy()` in its `salt/utils/platform.py`), as in that of a clone with this repository's name.
+    place: Folder,
 }
 
 impl Salt {
@@ -26,7 +29,12 @@ impl Salt {
         let mut versions: Vec<String> = names.filter_map(version).collect();
         versions.sort();
         assert!(versions.len() > 1, "only {versions:?} to test on");
-        versions.into_iter().map(|version| Self { folder: installed(&format!("salt/{version}")), version }).collect()
+        let linked = |version: String| {
+            let place = Folder::new();
+            symlink(installed(&format!("salt/{version}")), place.join("salt")).unwrap();
+            Self { version, place }
+        };
+        versions.into_iter().map(linked).collect()
     }
 
     /// A command of this version, which ends after a while.
@@ -42,7 +50,7 @@ impl Salt {
 
     /// The folder of its commands.
     pub(super) fn programs(&self) -> PathBuf {
-        self.folder.join("bin")
+        self.place.join("salt/bin")
     }
 }
 

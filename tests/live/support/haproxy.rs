@@ -174,6 +174,11 @@ impl Setup {
         self
     }
 
+    /// Loads the state of its servers from this file when it starts.
+    pub(crate) fn loads(self, file: &Path) -> Self {
+        self.global(&format!("server-state-file {}", file.display())).defaults("load-server-state-from-file global")
+    }
+
     /// With a master CLI socket, `<name>-master.sock`.
     pub(crate) fn master_cli(mut self) -> Self {
         self.master_cli = true;
