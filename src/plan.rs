@@ -529,12 +529,13 @@ mod tests {
                     assert!(matches!(planned.decision, Decision::Refuse(_)), "{mask} {state}: {planned:?}");
                     continue;
                 }
-                let sent: Vec<Action> = match planned.decision {
-                    Decision::Change(actions) => actions.into_iter().flatten().collect(),
-                    _ => vec![],
+                let action = Some(Action::State(state));
+                let expected = match state {
+                    _ if flags.forced() == Some(state) => Decision::Keep,
+                    AdminState::Ready => Decision::Change([None, None, None, action, None]),
+                    AdminState::Drain | AdminState::Maint => Decision::Change([None, action, None, None, None]),
                 };
-                let expected = if flags.forced() == Some(state) { vec![] } else { vec![Action::State(state)] };
-                assert_eq!(sent, expected, "{mask} {state}");
+                assert_eq!(planned.decision, expected, "{mask} {state}");
             }
         }
     }
