@@ -569,6 +569,14 @@ impl<'a> Managed<'a> {
         }
     }
 
+    /// Fails a server, for the reason that is made of its outcome and of how it was seen last.
+    pub fn fail(&mut self, place: usize, why: impl FnOnce(&Outcome, &Server) -> (ErrorKind, String)) {
+        if let (Some(outcome), Some(server)) = (self.outcomes.get_mut(place), self.current.servers.get(place)) {
+            let (kind, msg) = why(outcome, server);
+            outcome.error = Some(Error::new(kind, msg).on_server(&server.backend, &server.server));
+        }
+    }
+
     /// Says of each server that is not as wanted in the end, or not known, what ended the work on it before.
     pub fn give_up(&mut self, change: &Change, why: &Error) {
         for (outcome, server) in self.outcomes.iter_mut().zip(&self.current.servers) {

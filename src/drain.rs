@@ -25,12 +25,18 @@ pub enum End {
 /// on to maintenance once its statistics show nothing left to do, those of old workers included: it may have been in
 /// drain since before a reload.
 #[must_use]
-pub fn next_state(server: &Server) -> AdminState {
+fn next_state(server: &Server) -> AdminState {
     let is_out = server.flags.effective() == AdminState::Maint || server.operational == OperationalState::Stopped;
     let is_free = server.flags.forced() == Some(AdminState::Drain)
         && server.is_whole
         && server.stat.as_deref().is_some_and(is_drained);
     if is_out || is_free { AdminState::Maint } else { AdminState::Drain }
+}
+
+/// Returns what a server is to become next, on its way to what is wanted.
+#[must_use]
+pub fn next_step(change: Change, server: &Server) -> Change {
+    Change { state: Some(next_state(server)), ..change }
 }
 
 /// Tells whether a server has nothing left to do.
@@ -62,7 +68,7 @@ pub fn drain(fleet: &mut Fleet<'_>, change: Change, bounds: DrainBounds) -> Resu
     let deadline = Deadline::after(bounds.timeout);
     let mut backoff = Backoff::default();
     loop {
-        fleet.carry_out(&|_, server| Change { state: Some(next_state(server)), ..change })?;
+        fleet.carry_out(&|_, server| next_step(change, server))?;
         let draining = fleet.pick(|_, managed, place| {
             managed.planned.get(place).is_some_and(|planned| planned.goal.state == Some(AdminState::Drain))
         });
@@ -141,11 +147,11 @@ fn is_out_of_drain(stat: &StatRow) -> bool {
 /// Says of servers that HAProxy does not know them any more.
 fn fail_gone(fleet: &mut Fleet<'_>, places: &[(usize, usize)]) {
     for &(instance, place) in places {
-        let outcome = fleet.managed.get_mut(instance).and_then(|managed| managed.outcomes.get_mut(place));
-        let Some(outcome) = outcome else { continue };
-        let server = &outcome.before;
-        let msg = format!("{} is gone: it was deleted while it was drained", server.full_name());
-        outcome.error = Some(Error::new(ErrorKind::ServerNotFound, msg).on_server(&server.backend, &server.server));
+        let Some(managed) = fleet.managed.get_mut(instance) else { continue };
+        managed.fail(place, |_, server| {
+            let name = server.full_name();
+            (ErrorKind::ServerNotFound, format!("{name} is gone: it was deleted while it was drained"))
+        });
     }
 }
 

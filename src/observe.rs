@@ -255,12 +255,6 @@ impl Server {
         let number = (self.backend_name == Uniqueness::Shared).then_some(self.backend_id);
         (Arc::clone(&self.backend), Arc::clone(&self.server), number)
     }
-
-    /// Tells whether both are the same server of one process.
-    #[must_use]
-    pub fn is(&self, other: &Self) -> bool {
-        self.identity() == other.identity()
-    }
 }
 
 /// Backend and server by name, and the number of the backend where another one has its name.

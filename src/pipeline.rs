@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::converge::Managed;
 use crate::discover::{Discovery, discover};
-use crate::drain::{End, drain, next_state};
+use crate::drain::{End, drain, next_step};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exclusion::Exclusion;
 use crate::fleet::{Fleet, Progress};
@@ -85,13 +85,11 @@ fn decide_and_act(request: &Request, fleet: &mut Fleet<'_>, others: &[Instance],
     if let Some(interrupted) = fleet.interrupt.check() {
         return Err(interrupted);
     }
-    let mut warnings = Vec::new();
     let mut record = |fleet: &Fleet<'_>| {
-        warnings.extend(ownership.record(request, fleet.exclusion.folder(), &fleet.managed));
+        run.warnings.extend(ownership.record(request, fleet.exclusion.folder(), &fleet.managed));
     };
     let result = act(request, change, fleet, &mut record);
     record(fleet);
-    run.warnings.extend(warnings);
     result
 }
 
@@ -101,14 +99,13 @@ type Note<'a> = &'a mut dyn FnMut(&Fleet<'_>);
 /// Sends what is needed and waits as long as asked; what has failed is set back if the request says so.
 fn act(request: &Request, change: Change, fleet: &mut Fleet<'_>, record: Note<'_>) -> Result<()> {
     let result = change_and_wait(request, change, fleet, record);
-    if let Err(error) = &result {
+    if result.is_err() {
         // Somebody else may have set something in a pause.
         fleet.refresh().ok();
-        fleet.managed.iter_mut().for_each(|managed| managed.give_up(&change, error));
     }
     for managed in &mut fleet.managed {
-        if let Some(error) = managed.error.clone() {
-            managed.give_up(&change, &error);
+        if let Some(why) = result.as_ref().err().or(managed.error.as_ref()).cloned() {
+            managed.give_up(&change, &why);
         }
     }
     save(fleet);
@@ -136,7 +133,7 @@ fn save(fleet: &mut Fleet<'_>) {
 fn change_and_wait(request: &Request, change: Change, fleet: &mut Fleet<'_>, record: Note<'_>) -> Result<End> {
     let end = match request.drain {
         Some(bounds) => {
-            fleet.carry_out(&|_, server| Change { state: Some(next_state(server)), ..change })?;
+            fleet.carry_out(&|_, server| next_step(change, server))?;
             record(fleet);
             drain(fleet, change, bounds)?
         }
@@ -171,7 +168,7 @@ fn change_and_wait(request: &Request, change: Change, fleet: &mut Fleet<'_>, rec
 fn foresee(request: &Request, change: Change, managed: &mut [Managed<'_>]) {
     for managed in managed {
         if request.drain.is_some() {
-            managed.foresee(&|server| Change { state: Some(next_state(server)), ..change });
+            managed.foresee(&|server| next_step(change, server));
         }
         managed.foresee(&|_| change);
         persist(managed, Mode::Compare);
@@ -303,7 +300,7 @@ fn is_same(one: &Observation, other: &Observation) -> bool {
     one.process.is(&other.process)
         && one.backends == other.backends
         && one.servers.len() == other.servers.len()
-        && one.servers.iter().zip(&other.servers).all(|(one, other)| one.is(other))
+        && one.servers.iter().zip(&other.servers).all(|(one, other)| one.identity() == other.identity())
 }
 
 /// Which of two sockets of one HAProxy serves better: admin level wins, then Unix, then the first.

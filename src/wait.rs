@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::converge::{Managed, Outcome};
+use crate::converge::Managed;
 use crate::deadline::{Backoff, Deadline};
 use crate::drain::{is_drained, what_is_left};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::fleet::{Fleet, Look, a_few_of, servers};
 use crate::observe::Server;
 use crate::request::{Change, Switch, WaitBounds};
@@ -206,34 +206,27 @@ impl Waiting {
     fn time_is_over(&self, fleet: &mut Fleet<'_>, picked: &[Vec<usize>], timeout: Duration) {
         let seconds = timeout.as_secs_f64();
         for (instance, (managed, places)) in fleet.managed.iter_mut().zip(picked).enumerate() {
-            fail(managed, places, |place, _, name| {
+            for &place in places {
                 let why = self.why.get(&(instance, place)).map_or("nothing is known of it", String::as_str);
-                match self.wanted {
-                    AdminState::Ready => (
-                        ErrorKind::NotUp,
-                        format!(
-                            "{name} does not take traffic after {seconds} s: {why}; look at the server itself, or wait longer"
+                managed.fail(place, |_, server| {
+                    let name = server.full_name();
+                    match self.wanted {
+                        AdminState::Ready => (
+                            ErrorKind::NotUp,
+                            format!(
+                                "{name} does not take traffic after {seconds} s: {why}; look at the server itself, or wait longer"
+                            ),
                         ),
-                    ),
-                    AdminState::Drain | AdminState::Maint => (
-                        ErrorKind::NotDrained,
-                        format!(
-                            "{name} is not free of sessions after {seconds} s: {why}; wait longer, or end them with \
-                             'shutdown_sessions', which does not reach a process from before a reload"
+                        AdminState::Drain | AdminState::Maint => (
+                            ErrorKind::NotDrained,
+                            format!(
+                                "{name} is not free of sessions after {seconds} s: {why}; wait longer, or end them with \
+                                 'shutdown_sessions', which does not reach a process from before a reload"
+                            ),
                         ),
-                    ),
-                }
-            });
-        }
-    }
-}
-
-/// Fails the servers at the given places, each for the reason that is made of its place, its outcome and its name.
-fn fail(managed: &mut Managed<'_>, places: &[usize], why: impl Fn(usize, &Outcome, &str) -> (ErrorKind, String)) {
-    for &place in places {
-        if let (Some(outcome), Some(server)) = (managed.outcomes.get_mut(place), managed.current.servers.get(place)) {
-            let (kind, msg) = why(place, outcome, &server.full_name());
-            outcome.error = Some(Error::new(kind, msg).on_server(&server.backend, &server.server));
+                    }
+                });
+            }
         }
     }
 }
@@ -242,18 +235,16 @@ fn fail(managed: &mut Managed<'_>, places: &[usize], why: impl Fn(usize, &Outcom
 fn fail_set_back(fleet: &mut Fleet<'_>, wanted: AdminState, places: &[(usize, usize)]) {
     for &(instance, place) in places {
         let Some(managed) = fleet.managed.get_mut(instance) else { continue };
-        let (Some(outcome), Some(server)) = (managed.outcomes.get_mut(place), managed.current.servers.get(place))
-        else {
-            continue;
-        };
-        let status = outcome.last_seen.as_ref().map(|stat| stat.status.as_str()).unwrap_or_default();
-        let why = if server.has_agent() {
-            "its agent check sets the state as well; give 'agent': 'disabled' too, or correct what the agent answers"
-        } else {
-            "somebody else has set it in the meantime; find out who, and run this again"
-        };
-        let msg = format!("{} was set to {wanted}, but HAProxy shows it as '{status}' now: {why}", server.full_name());
-        outcome.error = Some(Error::new(ErrorKind::Overridden, msg).on_server(&server.backend, &server.server));
+        managed.fail(place, |outcome, server| {
+            let status = outcome.last_seen.as_ref().map(|stat| stat.status.as_str()).unwrap_or_default();
+            let why = if server.has_agent() {
+                "its agent check sets the state as well; give 'agent': 'disabled' too, or correct what the agent answers"
+            } else {
+                "somebody else has set it in the meantime; find out who, and run this again"
+            };
+            let name = server.full_name();
+            (ErrorKind::Overridden, format!("{name} was set to {wanted}, but HAProxy shows it as '{status}' now: {why}"))
+        });
     }
 }
 
@@ -286,14 +277,16 @@ pub fn end_sessions(fleet: &mut Fleet<'_>, change: Change, timeout: Duration) ->
         if deadline.is_over() {
             let seconds = timeout.as_secs_f64();
             for (managed, places) in fleet.managed.iter_mut().zip(&busy) {
-                fail(managed, places, |_, outcome, name| {
-                    let left = what_is_left(outcome.last_seen.as_deref());
-                    let msg = format!(
-                        "{name} is not free of sessions after {seconds} s: it has {left}; give more time, or look at \
-                         processes from before a reload, whose sessions cannot be ended from here"
-                    );
-                    (ErrorKind::NotDrained, msg)
-                });
+                for &place in places {
+                    managed.fail(place, |outcome, server| {
+                        let (name, left) = (server.full_name(), what_is_left(outcome.last_seen.as_deref()));
+                        let msg = format!(
+                            "{name} is not free of sessions after {seconds} s: it has {left}; give more time, or look at \
+                             processes from before a reload, whose sessions cannot be ended from here"
+                        );
+                        (ErrorKind::NotDrained, msg)
+                    });
+                }
             }
             return Ok(());
         }

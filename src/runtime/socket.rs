@@ -155,7 +155,7 @@ impl Connection {
     /// # Errors
     /// When the reply does not come in time, is too large, or not complete.
     pub fn ask(&mut self, command: &str) -> Result<String> {
-        self.send(format!("{command}\n").as_bytes(), command)?;
+        self.send_commands(&[command])?;
         self.reply(command).map(|reply| String::from_utf8_lossy(&reply).into_owned())
     }
 
@@ -165,9 +165,7 @@ impl Connection {
     /// With what stopped it, after the replies that came before; the commands that have no reply may still be carried
     /// out.
     pub fn exchange<C: AsRef<str>>(&mut self, commands: &[C]) -> (Vec<Vec<u8>>, Result<()>) {
-        let Some(first) = commands.first() else { return (Vec::new(), Ok(())) };
-        let lines: String = commands.iter().flat_map(|command| [command.as_ref(), "\n"]).collect();
-        match self.send(lines.as_bytes(), first.as_ref()) {
+        match self.send_commands(commands) {
             Ok(()) => self.replies(commands),
             Err(error) => (Vec::new(), Err(error)),
         }
@@ -192,14 +190,17 @@ impl Connection {
     /// # Errors
     /// When the replies do not come in time or not complete, or with what `on_row` returned.
     pub fn rows(&mut self, commands: &[String], mut on_row: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let Some(first) = commands.first() else { return Ok(()) };
-        let lines: String = commands.iter().flat_map(|command| [command.as_str(), "\n"]).collect();
-        self.send(lines.as_bytes(), first)?;
+        self.send_commands(commands)?;
         let bounds = self.reply_bounds();
-        commands.iter().try_fold(Ok(()), |refusal, command| {
-            let next = self.lines_until_refused(command, Form::Rows, &bounds, &mut on_row)?;
-            Ok(refusal.and(next))
-        })?
+        let mut refusal = Ok(());
+        for command in commands {
+            self.lines(command, Form::Rows, &bounds, |row| {
+                if refusal.is_ok() {
+                    refusal = on_row(row);
+                }
+            })?;
+        }
+        refusal
     }
 
     /// Asks for a dump and hands over its lines one by one.
@@ -208,11 +209,17 @@ impl Connection {
     ///
     /// # Errors
     /// When the dump does not come in time or not complete, or with what `on_line` returned.
-    pub fn dump(&mut self, command: &str, form: Form, on_line: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        self.send(format!("{command}\n").as_bytes(), command)?;
+    pub fn dump(&mut self, command: &str, form: Form, mut on_line: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        self.send_commands(&[command])?;
         let silence = self.timeout.max(DUMP_SILENCE);
         let bounds = Bounds { first: self.timeout, silence, whole: DUMP_TIME, size: DUMP_SIZE };
-        self.lines_until_refused(command, form, &bounds, on_line)?
+        let mut refusal = Ok(());
+        self.lines(command, form, &bounds, |line| {
+            if refusal.is_ok() {
+                refusal = on_line(line);
+            }
+        })?;
+        refusal
     }
 
     /// Tells whether HAProxy has neither closed the connection nor said anything since its last answer.
@@ -335,23 +342,6 @@ impl Connection {
         Bounds { first: self.timeout, silence: self.timeout, whole: self.timeout, size: REPLY_SIZE }
     }
 
-    /// Reads the lines of one reply up to the prompt, also when one is refused; returns the first refusal.
-    fn lines_until_refused(
-        &mut self,
-        command: &str,
-        form: Form,
-        bounds: &Bounds,
-        mut on_line: impl FnMut(&[u8]) -> Result<()>,
-    ) -> Result<Result<()>> {
-        let mut refusal = Ok(());
-        self.lines(command, form, bounds, |line| {
-            if refusal.is_ok() {
-                refusal = on_line(line);
-            }
-        })?;
-        Ok(refusal)
-    }
-
     /// Reads the lines of one reply up to the prompt.
     fn lines(&mut self, command: &str, form: Form, bounds: &Bounds, mut on_line: impl FnMut(&[u8])) -> Result<()> {
         let asked = Instant::now();
@@ -431,6 +421,13 @@ impl Connection {
         };
         self.end += read;
         Ok(read)
+    }
+
+    /// Sends commands, one a line.
+    fn send_commands<C: AsRef<str>>(&mut self, commands: &[C]) -> Result<()> {
+        let Some(first) = commands.first() else { return Ok(()) };
+        let lines: String = commands.iter().flat_map(|command| [command.as_ref(), "\n"]).collect();
+        self.send(lines.as_bytes(), first.as_ref())
     }
 
     /// Sends all of the bytes; a broken connection is an error here, never a signal.
