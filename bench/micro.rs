@@ -4,13 +4,13 @@
 
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
-use haproxy_server::observe::Server;
-use haproxy_server::plan::plan;
+use haproxy_server::decide::plan::plan;
+use haproxy_server::haproxy::command::Uniqueness;
+use haproxy_server::haproxy::observe::Server;
+use haproxy_server::haproxy::parse::{AnyRow, LastBackend, StatHeader, StateHeader};
+use haproxy_server::model::state::{AdminFlags, AdminState, OperationalState};
 use haproxy_server::report::to_ascii_json;
 use haproxy_server::request::Change;
-use haproxy_server::runtime::command::Uniqueness;
-use haproxy_server::runtime::parse::{AnyRow, LastBackend, StatHeader, StateHeader};
-use haproxy_server::state::{AdminFlags, AdminState, OperationalState};
 
 /// Allocations are counted as well: memory is what grows with the servers.
 #[global_allocator]

@@ -8,12 +8,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use haproxy_server::error::{Error, ErrorKind};
-use haproxy_server::fleet::Progress;
-use haproxy_server::interrupt::Interrupt;
+use haproxy_server::act::fleet::Progress;
+use haproxy_server::model::error::{Error, ErrorKind};
 use haproxy_server::pipeline;
 use haproxy_server::report::{self, Report, printable, to_ascii_json};
 use haproxy_server::request::{self, Overrides, REQUEST_MAX, Refused, Request};
+use haproxy_server::time::interrupt::Interrupt;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

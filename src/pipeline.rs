@@ -2,29 +2,29 @@
 
 use std::time::Duration;
 
-use crate::converge::Managed;
+use crate::act::converge::Managed;
+use crate::act::drain::{End, drain, next_step};
+use crate::act::fleet::{Fleet, Progress};
+use crate::act::refuse::refuse;
+use crate::act::rollback::roll_back;
+use crate::act::wait::{end_sessions, wait};
+use crate::decide::missing;
+use crate::discover::select::{Instance, Presence, Selected, check_names, needs_discovery, nothing_runs, select};
 use crate::discover::{Discovery, discover};
-use crate::drain::{End, drain, next_step};
-use crate::error::{Error, ErrorKind, Result};
-use crate::exclusion::Exclusion;
-use crate::fleet::{Fleet, Progress};
-use crate::instances::{Instance, Presence, Selected, check_names, needs_discovery, nothing_runs, select};
-use crate::interrupt::Interrupt;
+use crate::haproxy::observe::{Detail, Observation, Process, Wanted, names, observe, observe_through, open_best};
+use crate::haproxy::parse::Level;
+use crate::haproxy::socket::Connection;
+use crate::keep::exclusion::Exclusion;
 use crate::keep::lock::LockSet;
-use crate::missing;
-use crate::name::Address;
-use crate::observe::{Detail, Observation, Process, Wanted, names, observe, observe_through, open_best};
-use crate::ownership::Ownership;
-use crate::persist::{Mode, assign, persist};
-use crate::refuse::refuse;
+use crate::keep::ownership::Ownership;
+use crate::keep::persist::{Mode, assign, persist};
+use crate::model::error::{Error, ErrorKind, Result};
+use crate::model::name::Address;
+use crate::model::state::AdminState;
 use crate::report::{InstanceOutcome, RunOutcome};
 use crate::request::{Change, OnFailure, OnMissing, OnUnreachable, Request};
-use crate::rollback::roll_back;
-use crate::runtime::parse::Level;
-use crate::runtime::socket::Connection;
-use crate::side_by_side::side_by_side;
-use crate::state::AdminState;
-use crate::wait::{end_sessions, wait};
+use crate::time::interrupt::Interrupt;
+use crate::time::side_by_side::side_by_side;
 
 /// Carries a request out.
 #[must_use]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use haproxy_server::runtime::parse::{
+use haproxy_server::haproxy::parse::{
     AnyRow, Info, LastBackend, Level, StatHeader, StateHeader, state_version, without_severity,
 };
 

@@ -16,8 +16,8 @@ use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::folder::{Folder, Unavailable};
-use crate::error::{Error, ErrorKind, excerpt};
-use crate::interrupt::Interrupt;
+use crate::model::error::{Error, ErrorKind, excerpt};
+use crate::time::interrupt::Interrupt;
 
 /// How long to wait between two tries.
 const PAUSE: Duration = Duration::from_millis(25);
@@ -32,7 +32,7 @@ const NOTE_MAX: usize = 1000;
 /// What is to be locked, and for what.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// The keys of the processes, in any order ([`Process::key`](crate::observe::Process::key)).
+    /// The keys of the processes, in any order ([`Process::key`](crate::haproxy::observe::Process::key)).
     pub keys: &'a [String],
     /// What this run is about to do, for others who wait, as `web1 to maint`.
     pub note: &'a str,
@@ -207,8 +207,8 @@ fn unavailable(folder: &Folder, why: &io::Error) -> Unavailable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::Process;
-    use crate::runtime::parse::{Info, Start};
+    use crate::haproxy::observe::Process;
+    use crate::haproxy::parse::{Info, Start};
     use nix::unistd::geteuid;
     use std::cell::RefCell;
     use std::io::{BufRead, BufReader};

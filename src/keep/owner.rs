@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use super::folder::Folder;
 use super::lock::{LockSet, NotTaken, Wanted};
 use super::replace::replace;
-use crate::interrupt::Interrupt;
-use crate::observe::Process;
-use crate::state::{AdminFlags, AdminState};
+use crate::haproxy::observe::Process;
+use crate::model::state::{AdminFlags, AdminState};
+use crate::time::interrupt::Interrupt;
 
 /// The longest owner or reason that is recorded, in bytes; what is longer is cut.
 pub const TEXT_MAX: usize = 1000;
@@ -327,7 +327,7 @@ fn not_recorded(folder: &Folder, why: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::parse::{Info, Start};
+    use crate::haproxy::parse::{Info, Start};
     use nix::unistd::geteuid;
     use proptest::prelude::*;
     use std::fs;

@@ -9,9 +9,9 @@ use serde_json::ser::{Formatter, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::Servers;
-use crate::error::{Error, ErrorKind};
-use crate::plan::State;
-use crate::state::{AdminFlags, AdminState, OperationalState, Reason};
+use crate::decide::plan::State;
+use crate::model::error::{Error, ErrorKind};
+use crate::model::state::{AdminFlags, AdminState, OperationalState, Reason};
 
 /// What `haproxy_server` answers: what was changed, what failed, and every server as it was read back.
 #[derive(Debug, Default, Serialize)]

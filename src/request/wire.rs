@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::name::nearest;
-use crate::state::AdminState;
+use crate::model::name::nearest;
+use crate::model::state::AdminState;
 
 /// What Ansible puts where a variable is `omit`; a value that starts so was never given.
 const OMITTED: &str = "__omit_place_holder__";
@@ -177,8 +177,8 @@ pub(super) fn read(object: Map<String, Value>) -> Result<Wire, String> {
 /// What the calling tool says of itself with its own keys.
 pub(super) struct Caller {
     pub(super) is_task: bool,
-    pub(super) dry_run: crate::error::Result<bool>,
-    pub(super) diff: crate::error::Result<bool>,
+    pub(super) dry_run: crate::model::error::Result<bool>,
+    pub(super) diff: crate::model::error::Result<bool>,
 }
 
 /// Takes the keys that start with `_` out of the object.

@@ -1,0 +1,5 @@
+//! Decides without touching anything: what each server needs, and every reason not to make a change.
+
+pub mod guard;
+pub mod missing;
+pub mod plan;

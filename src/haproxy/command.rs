@@ -1,0 +1,195 @@
+//! The only place that writes command text for HAProxy's runtime API (its manual: management.txt, section 9.3).
+//!
+//! Every command is one line of less than 8 kB: HAProxy 2.2 hangs for good on one of more than 15,360 bytes.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::model::name::is_plain;
+use crate::model::state::AdminState;
+use crate::request::{Switch, WantedWeight};
+
+/// A proxy or a server as a command names it: by its name, or by its number (`#7`) where the name would not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reference<'a> {
+    /// By name; only characters that HAProxy's parser leaves alone.
+    Name(&'a str),
+    /// By the number that this HAProxy process has given it.
+    Id(u32),
+}
+
+impl<'a> Reference<'a> {
+    /// Refers by name where that is unambiguous and safe to send, otherwise by number.
+    #[must_use]
+    pub fn new(name: &'a str, id: u32, unique: Uniqueness) -> Self {
+        match unique {
+            Uniqueness::Unique if is_plain(name) => Self::Name(name),
+            Uniqueness::Unique | Uniqueness::Shared => Self::Id(id),
+        }
+    }
+
+    fn text(self) -> Cow<'a, str> {
+        match self {
+            Self::Name(name) => name.into(),
+            Self::Id(id) => format!("#{id}").into(),
+        }
+    }
+}
+
+/// Whether a name stands for one thing only in its HAProxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uniqueness {
+    /// Nothing else has the name.
+    Unique,
+    /// A `backend` and a `listen` of HAProxy 3.0 and older share the name; by name only the first is reached.
+    Shared,
+}
+
+impl fmt::Display for Reference<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
+    }
+}
+
+/// A server as a command names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// The backend that it is in.
+    pub backend: Reference<'a>,
+    /// The server itself.
+    pub server: Reference<'a>,
+}
+
+/// A command that only reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Query<'a> {
+    /// The version, the process and when it started.
+    Info,
+    /// What the socket allows: `user`, `operator` or `admin`.
+    Level,
+    /// The state of the servers of all backends, or of one.
+    ServersState(Option<Reference<'a>>),
+    /// The statistics of one server, or of all servers of a proxy, or of all proxies, by their numbers.
+    Stat {
+        /// The proxy; all of them where it is missing.
+        proxy: Option<u32>,
+        /// The server; all of them where it is missing.
+        server: Option<u32>,
+    },
+    /// The processes of a master, on its CLI.
+    Processes,
+    /// The statistics of all servers of a backend in one worker, on the CLI of its master.
+    StatOf {
+        /// The process id of the worker.
+        worker: u32,
+        /// The backend, whose name must be plain.
+        backend: &'a str,
+    },
+    /// The connections to all servers of a backend in one worker, on the CLI of its master.
+    ConnOf {
+        /// The process id of the worker.
+        worker: u32,
+        /// The backend, whose name must be plain.
+        backend: &'a str,
+    },
+}
+
+impl fmt::Display for Query<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Info => f.write_str("show info"),
+            Self::Level => f.write_str("show cli level"),
+            Self::ServersState(None) => f.write_str("show servers state"),
+            Self::ServersState(Some(backend)) => write!(f, "show servers state {backend}"),
+            Self::Processes => f.write_str("show proc"),
+            Self::StatOf { worker, backend } => write!(f, "@!{worker} show stat {backend} 4 -1"),
+            Self::ConnOf { worker, backend } => write!(f, "@!{worker} show servers conn {backend}"),
+            Self::Stat { proxy, server } => {
+                // 4 is the type mask for servers; -1 stands for all (management.txt, "show stat").
+                let number = |id: &Option<u32>| id.map_or_else(|| "-1".to_owned(), |id| id.to_string());
+                write!(f, "show stat {} 4 {}", number(proxy), number(server))
+            }
+        }
+    }
+}
+
+/// A command that changes something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change<'a> {
+    /// The server that is changed.
+    pub target: Target<'a>,
+    /// What becomes of it.
+    pub action: Action,
+}
+
+/// What a command makes of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Sets the administrative state.
+    State(AdminState),
+    /// Sets the weight, absolute or as a share of the configured one.
+    Weight(WantedWeight),
+    /// Resumes or pauses health checks.
+    Health(Switch),
+    /// Resumes or pauses agent checks.
+    Agent(Switch),
+    /// Ends the sessions that are under way.
+    ShutdownSessions,
+}
+
+impl Change<'_> {
+    /// Writes the line that is sent, in one allocation of its size: there may be many of them.
+    #[must_use]
+    pub fn line(&self) -> Box<str> {
+        let (before, after, value) = match self.action {
+            Action::State(state) => ("set server ", " state ", state.as_str().into()),
+            Action::Weight(weight) => ("set server ", " weight ", weight.to_string().into()),
+            Action::Health(Switch::Enabled) => ("enable health ", "", Cow::default()),
+            Action::Health(Switch::Disabled) => ("disable health ", "", Cow::default()),
+            Action::Agent(Switch::Enabled) => ("enable agent ", "", Cow::default()),
+            Action::Agent(Switch::Disabled) => ("disable agent ", "", Cow::default()),
+            Action::ShutdownSessions => ("shutdown sessions server ", "", Cow::default()),
+        };
+        let Target { backend, server } = self.target;
+        [before, &backend.text(), "/", &server.text(), after, &value].concat().into_boxed_str()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_what_the_manual_says() {
+        let target = Target { backend: Reference::Name("app"), server: Reference::Name("web1") };
+        let change = |action| Change { target, action }.line();
+        assert_eq!(&*change(Action::State(AdminState::Maint)), "set server app/web1 state maint");
+        assert_eq!(&*change(Action::Weight(WantedWeight::Percent(50))), "set server app/web1 weight 50%");
+        assert_eq!(&*change(Action::Health(Switch::Disabled)), "disable health app/web1");
+        assert_eq!(&*change(Action::Agent(Switch::Enabled)), "enable agent app/web1");
+        assert_eq!(&*change(Action::ShutdownSessions), "shutdown sessions server app/web1");
+        assert_eq!(Query::ServersState(None).to_string(), "show servers state");
+        assert_eq!(Query::Stat { proxy: Some(3), server: None }.to_string(), "show stat 3 4 -1");
+        assert_eq!(Query::Stat { proxy: None, server: None }.to_string(), "show stat -1 4 -1");
+    }
+
+    #[test]
+    fn what_is_not_safe_by_name_goes_by_number() {
+        for name in ["a b", "a;b", "#3", "a/b", "a\\b", ""] {
+            assert_eq!(Reference::new(name, 7, Uniqueness::Unique).to_string(), "#7", "{name:?}");
+        }
+        assert_eq!(Reference::new("app", 7, Uniqueness::Unique).to_string(), "app");
+        assert_eq!(Reference::new("app", 7, Uniqueness::Shared).to_string(), "#7");
+    }
+
+    #[test]
+    fn the_longest_line_is_bounded() {
+        let name = "x".repeat(2 * crate::model::name::NAME_MAX);
+        let reference = Reference::new(&name, 1, Uniqueness::Unique);
+        let change = Change {
+            target: Target { backend: reference, server: reference },
+            action: Action::State(AdminState::Ready),
+        };
+        assert!(change.line().len() < 8_000);
+    }
+}
