@@ -5,12 +5,11 @@
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use haproxy_server::decide::plan::plan;
-use haproxy_server::haproxy::command::Uniqueness;
-use haproxy_server::haproxy::observe::Server;
 use haproxy_server::haproxy::parse::{AnyRow, LastBackend, StatHeader, StateHeader};
+use haproxy_server::model::goal::{Goal, Switch};
+use haproxy_server::model::server::{Server, ServerState, Uniqueness};
 use haproxy_server::model::state::{AdminFlags, AdminState, OperationalState};
 use haproxy_server::report::to_ascii_json;
-use haproxy_server::request::Change;
 
 /// Allocations are counted as well: memory is what grows with the servers.
 #[global_allocator]
@@ -58,8 +57,9 @@ fn stat_row(bencher: Bencher<'_, '_>) {
 #[divan::bench(args = [10, 1_000, 10_000])]
 fn plan_maint(bencher: Bencher<'_, '_>, count: u32) {
     let servers: Vec<Server> = (0..count).map(server).collect();
-    let change = Change { state: Some(AdminState::Maint), ..Change::default() };
-    bencher.counter(ItemsCount::new(count)).bench(|| plan(&|_| change, black_box(&servers)));
+    let goal = Goal { state: Some(AdminState::Maint), ..Goal::default() };
+    let wishes: Vec<(&Server, Goal)> = servers.iter().map(|server| (server, goal)).collect();
+    bencher.counter(ItemsCount::new(count)).bench(|| plan(black_box(&wishes)));
 }
 
 /// Writes a text as JSON, as each name of a report is.
@@ -76,13 +76,14 @@ fn server(index: u32) -> Server {
         backend_id: index + 3,
         server_id: 7,
         address: "192.168.100.107:8080".into(),
-        flags: AdminFlags(0),
-        operational: OperationalState::Running,
-        weight: 100,
-        initial_weight: 100,
-        check: 6,
-        agent: 0,
-        stat: None,
-        is_whole: false,
+        state: ServerState {
+            flags: AdminFlags(0),
+            operational: OperationalState::Running,
+            weight: 100,
+            health: Some(Switch::Enabled),
+            agent: None,
+        },
+        configured_weight: 100,
+        statistics: None,
     }
 }

@@ -8,11 +8,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use haproxy_server::act::fleet::Progress;
 use haproxy_server::model::error::{Error, ErrorKind};
+use haproxy_server::model::text::printable;
 use haproxy_server::pipeline;
-use haproxy_server::report::{self, Report, printable, to_ascii_json};
+use haproxy_server::report::{self, Report, to_ascii_json};
 use haproxy_server::request::{self, Overrides, REQUEST_MAX, Refused, Request};
+use haproxy_server::time::deadline::Progress;
 use haproxy_server::time::interrupt::Interrupt;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;

@@ -32,9 +32,10 @@ mod places;
 mod process;
 pub mod select;
 mod trust;
+pub mod twins;
 
-use crate::model::error::excerpt;
 use crate::model::name::{Address, InstanceName};
+use crate::model::text::excerpt;
 use config::{Account, Reader, Settings};
 use lexer::Environment;
 use mounts::Sight;

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use crate::discover::{Candidate, Discovery, Origin};
+use super::{Candidate, Discovery, Origin, discover};
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::{Address, InstanceName};
-use crate::request::WantedInstance;
+use crate::request::{OnMissing, Request, WantedInstance};
 
 /// One local HAProxy, before it has answered.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Instance {
+pub struct Site {
     /// What the report calls it.
     pub name: InstanceName,
     /// Where it may answer, in the order in which that is tried.
@@ -37,9 +37,26 @@ pub enum Presence {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Selected {
     /// Those that the request means, in its order.
-    pub chosen: Vec<Instance>,
+    pub chosen: Vec<Site>,
     /// The others that were discovered.
-    pub others: Vec<Instance>,
+    pub others: Vec<Site>,
+}
+
+/// Finds the instances that a request means; what discovery leaves out is a warning where the request leaves it the
+/// choice.
+///
+/// # Errors
+/// As [`select`].
+pub fn choose(request: &Request, warnings: &mut Vec<String>) -> Result<Selected> {
+    let wanted = request.instances.as_deref();
+    let names_something = !request.servers.is_empty() || !request.backends.is_empty();
+    let needs_others = request.on_missing == OnMissing::ElsewhereOk && names_something;
+    let discovery = if needs_discovery(wanted) || needs_others { discover() } else { Discovery::default() };
+    let selected = select(wanted, &discovery);
+    if wanted.is_none() || selected.is_err() {
+        warnings.extend(discovery.warnings);
+    }
+    selected
 }
 
 /// Tells whether a request needs to know which instances this host has.
@@ -53,17 +70,17 @@ pub fn needs_discovery(wanted: Option<&[WantedInstance]>) -> bool {
 /// # Errors
 /// When a name is none of those that were discovered, or when nothing was discovered at all.
 pub fn select(wanted: Option<&[WantedInstance]>, discovery: &Discovery) -> Result<Selected> {
-    let discovered: Vec<Instance> = discovery.candidates.iter().map(Instance::from).collect();
+    let discovered: Vec<Site> = discovery.candidates.iter().map(Site::from).collect();
     let Some(wanted) = wanted else {
         if discovered.is_empty() {
             return Err(nothing_runs());
         }
         return Ok(Selected { chosen: discovered, others: Vec::new() });
     };
-    let mut chosen: Vec<Instance> = Vec::new();
+    let mut chosen: Vec<Site> = Vec::new();
     for instance in wanted {
         match instance {
-            WantedInstance::At(name, address) => chosen.push(Instance {
+            WantedInstance::At(name, address) => chosen.push(Site {
                 name: name.clone(),
                 addresses: vec![address.clone()],
                 origin: address.to_string(),
@@ -74,14 +91,14 @@ pub fn select(wanted: Option<&[WantedInstance]>, discovery: &Discovery) -> Resul
             WantedInstance::Named(name) => {
                 let named = discovered.iter().filter(|instance| instance.name == *name);
                 let before = chosen.len();
-                chosen.extend(named.cloned().map(|instance| Instance { presence: Presence::Certain, ..instance }));
+                chosen.extend(named.cloned().map(|instance| Site { presence: Presence::Certain, ..instance }));
                 if chosen.len() == before {
                     return Err(unknown(name, &discovered));
                 }
             }
         }
     }
-    let mut distinct: Vec<Instance> = Vec::new();
+    let mut distinct: Vec<Site> = Vec::new();
     for instance in chosen {
         if !distinct.contains(&instance) {
             distinct.push(instance);
@@ -92,7 +109,7 @@ pub fn select(wanted: Option<&[WantedInstance]>, discovery: &Discovery) -> Resul
     Ok(Selected { chosen: distinct, others })
 }
 
-impl From<&Candidate> for Instance {
+impl From<&Candidate> for Site {
     fn from(candidate: &Candidate) -> Self {
         let sockets = || candidate.sockets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         Self {
@@ -118,7 +135,7 @@ pub fn nothing_runs() -> Error {
     )
 }
 
-fn unknown(name: &InstanceName, discovered: &[Instance]) -> Error {
+fn unknown(name: &InstanceName, discovered: &[Site]) -> Error {
     let names: Vec<&str> = discovered.iter().map(|instance| instance.name.as_str()).collect();
     let known = if names.is_empty() {
         "no HAProxy was found on this host".to_owned()
@@ -138,8 +155,8 @@ fn unknown(name: &InstanceName, discovered: &[Instance]) -> Error {
 ///
 /// # Errors
 /// Shows both.
-pub fn check_names<'a>(instances: impl Iterator<Item = &'a Instance>) -> Result<()> {
-    let mut seen: Vec<&Instance> = Vec::new();
+pub fn check_names<'a>(instances: impl Iterator<Item = &'a Site>) -> Result<()> {
+    let mut seen: Vec<&Site> = Vec::new();
     for instance in instances {
         if let Some(other) = seen.iter().find(|other| other.name == instance.name) {
             return Err(Error::new(

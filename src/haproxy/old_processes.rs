@@ -7,10 +7,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use crate::haproxy::command::Query;
-use crate::haproxy::observe::{Server, StatReader};
 use crate::haproxy::socket::Connection;
-use crate::model::error::{Error, ErrorKind, Result, excerpt};
+use crate::haproxy::statistics::StatReader;
+use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::{Address, is_plain};
+use crate::model::server::Server;
+use crate::model::text::excerpt;
 use crate::time::deadline::patiently;
 
 /// What the old workers still do for each server, by backend and server.
@@ -58,7 +60,8 @@ fn load_of(connection: &mut Connection, worker: u32, backend: &str) -> Result<Op
     let mut has_ended = false;
     let address = connection.address().clone();
     let mut reader = StatReader::new(&address, |row| {
-        servers.push((row.server, row.sessions.saturating_add(row.queue)));
+        let busy = row.statistics.sessions.saturating_add(row.statistics.queue);
+        servers.push((row.server.into_owned(), busy));
     });
     connection.rows(&[Query::StatOf { worker, backend }.to_string()], |row| {
         has_ended |= row.starts_with(b"Can't find the target");

@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 use memchr::memchr;
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, SockaddrIn6, UnixAddr, connect, recv, send, setsockopt,
-    socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, SockaddrIn6, UnixAddr, connect, getsockopt, recv, send,
+    setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use crate::model::error::{Error, ErrorKind, Result, excerpt};
+use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::Address;
+use crate::model::text::excerpt;
 
 /// The least silence after which a dump that has begun may be left.
 const DUMP_SILENCE: Duration = Duration::from_secs(5);
@@ -148,6 +149,14 @@ impl Connection {
     #[must_use]
     pub fn door(&self) -> Door {
         self.door
+    }
+
+    /// Returns the process that listens at a Unix socket, or that did when it began to, by its id here; nothing where it
+    /// cannot be seen from here, as in a container.
+    #[must_use]
+    pub fn peer(&self) -> Option<u32> {
+        let peer = getsockopt(&self.fd, sockopt::PeerCredentials).ok()?;
+        u32::try_from(peer.pid()).ok().filter(|pid| *pid > 0)
     }
 
     /// Asks one command and returns its reply without the prompt.

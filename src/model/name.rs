@@ -241,6 +241,24 @@ impl fmt::Display for Selector {
     }
 }
 
+/// Which servers a request is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Selection<'a> {
+    /// The servers; all of them where it is empty.
+    pub servers: &'a [Selector],
+    /// The backends; all of them where it is empty.
+    pub backends: &'a [Pattern],
+}
+
+impl Selection<'_> {
+    /// Tells whether the server of that backend is selected.
+    #[must_use]
+    pub fn matches(&self, backend: &[u8], server: &[u8]) -> bool {
+        (self.servers.is_empty() || self.servers.iter().any(|selector| selector.matches(backend, server)))
+            && (self.backends.is_empty() || self.backends.iter().any(|pattern| pattern.matches(backend)))
+    }
+}
+
 /// The name of an instance: one local HAProxy behind one stats socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InstanceName(String);

@@ -1,16 +1,14 @@
 //! The report as it is written; the JSON Schema is generated from these types.
 
 use std::io::{self, Write};
-use std::ops::Deref;
-use std::rc::Rc;
 
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
-use serde_json::value::{RawValue, to_raw_value};
 
 use super::Servers;
-use crate::decide::plan::State;
+use crate::act::target::Sent;
 use crate::model::error::{Error, ErrorKind};
+use crate::model::server::ServerState;
 use crate::model::state::{AdminFlags, AdminState, OperationalState, Reason};
 
 /// What `haproxy_server` answers: what was changed, what failed, and every server as it was read back.
@@ -75,11 +73,9 @@ pub struct ServerReport<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ok: Option<bool>,
     /// How it was before the run.
-    #[cfg_attr(test, schemars(with = "StateReport"))]
-    pub before: Shown,
+    pub before: StateReport,
     /// How it was read back; in a dry run, how it would be. `null` where it could not be read back.
-    #[cfg_attr(test, schemars(with = "Option<StateReport>"))]
-    pub after: Option<Shown>,
+    pub after: Option<StateReport>,
     /// In a status report, and where sessions were waited for: its sessions when they were last seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sessions: Option<u32>,
@@ -105,15 +101,26 @@ pub struct ServerReport<'a> {
     /// In a status report: whether that time is over, so that `ready` is no longer refused; missing without `expires`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expired: Option<bool>,
-    /// Whether the run has set it back to what it was before (`on_failure`, or `on_timeout` of `drain`); missing where it
-    /// has not.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub rolled_back: bool,
+    /// Whether the run has rolled it back to what it was before (`on_failure`, or `on_timeout` of `drain`); `false` where
+    /// that failed or the guard refused it; missing where it was not tried, or somebody else has set the server meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<bool>,
     /// The commands that were sent to HAProxy for it, or would be in a dry run.
-    pub commands: &'a [Box<str>],
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
+    pub commands: Commands<'a>,
     /// Why it is not as wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
+}
+
+/// The commands that were sent to a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Commands<'a>(pub &'a [Sent]);
+
+impl Serialize for Commands<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|sent| &*sent.line))
+    }
 }
 
 /// The state of a server.
@@ -133,8 +140,8 @@ pub struct StateReport {
     pub admin_flags: AdminFlags,
 }
 
-impl From<&State> for StateReport {
-    fn from(state: &State) -> Self {
+impl From<&ServerState> for StateReport {
+    fn from(state: &ServerState) -> Self {
         Self {
             admin_state: state.flags.effective(),
             operational_state: state.operational,
@@ -142,46 +149,6 @@ impl From<&State> for StateReport {
             reasons: state.flags.reasons(),
             admin_flags: state.flags,
         }
-    }
-}
-
-/// A state with its text.
-#[derive(Debug, Clone)]
-pub struct Shown(Rc<(StateReport, Option<Box<RawValue>>)>);
-
-impl Deref for Shown {
-    type Target = StateReport;
-
-    fn deref(&self) -> &StateReport {
-        &self.0.0
-    }
-}
-
-impl Serialize for Shown {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match &*self.0 {
-            (_, Some(text)) => text.serialize(serializer),
-            (state, None) => state.serialize(serializer),
-        }
-    }
-}
-
-/// Writes a state once for all the servers in a row that are in it: most are in one of two.
-#[derive(Debug, Default)]
-pub struct States([Option<(State, Shown)>; 2]);
-
-impl States {
-    /// Returns a state with its text.
-    pub fn show(&mut self, state: &State) -> Shown {
-        if let Some((_, shown)) = self.0.iter().flatten().find(|(known, _)| known == state) {
-            return shown.clone();
-        }
-        let report = StateReport::from(state);
-        let text = to_raw_value(&report).ok();
-        let shown = Shown(Rc::new((report, text)));
-        let [newest, oldest] = &mut self.0;
-        *oldest = newest.replace((*state, shown.clone()));
-        shown
     }
 }
 
@@ -307,12 +274,13 @@ struct Ascii;
 
 impl Formatter for Ascii {
     fn write_string_fragment<W: Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
-        // Nearly every one is plain, and there are many of them.
-        if fragment.is_ascii() {
+        // Nearly every one is plain, and there are many of them. DEL is a command to a terminal.
+        let is_plain = |byte: &u8| matches!(byte, 0..0x7f);
+        if fragment.as_bytes().iter().all(is_plain) {
             return writer.write_all(fragment.as_bytes());
         }
         let mut rest = fragment;
-        while let Some(start) = rest.find(|sign: char| !sign.is_ascii()) {
+        while let Some(start) = rest.find(|sign: char| !matches!(sign, '\0'..'\u{7f}')) {
             let (plain, other) = rest.split_at(start);
             writer.write_all(plain.as_bytes())?;
             let Some(sign) = other.chars().next() else { return Ok(()) };
@@ -332,24 +300,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_state_is_written_as_it_is_whatever_came_before(
-            states in prop::collection::vec((0u32..=127, 0u32..=3, 0u32..=2), 1..20),
-        ) {
-            let mut written = States::default();
-            for (mask, operational, weight) in states {
-                let operational = OperationalState::from_number(operational).unwrap();
-                let state = State { flags: AdminFlags(mask), operational, weight, health: None, agent: None };
-                let (shown, alone) = (written.show(&state), StateReport::from(&state));
-                prop_assert_eq!(serde_json::to_string(&shown).unwrap(), serde_json::to_string(&alone).unwrap());
-                prop_assert_eq!(&*shown, &alone);
-            }
-        }
-
-        #[test]
         fn every_text_is_one_ascii_line_that_reads_back(text in any::<String>()) {
             let mut json = Vec::new();
             to_ascii_json(&mut json, &text).unwrap();
-            prop_assert!(json.is_ascii());
+            prop_assert!(json.iter().all(|byte| *byte < 0x7f));
             prop_assert_eq!(json.iter().filter(|byte| **byte == b'\n').count(), 1);
             prop_assert_eq!(serde_json::from_slice::<String>(&json).unwrap(), text);
         }

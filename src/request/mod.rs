@@ -12,15 +12,14 @@ use std::time::Duration;
 #[cfg(test)]
 pub(crate) use wire::KNOWN;
 pub use wire::{
-    DrainBounds, MinAvailable, OnFailure, OnMissing, OnTimeout, OnUnreachable, StateFiles, Switch, WaitBounds,
-    WantedWeight, Wire,
+    DrainBounds, MinAvailable, OnFailure, OnMissing, OnTimeout, OnUnreachable, StateFiles, WaitBounds, Wire,
 };
 
-use crate::keep::ownership;
 use crate::model::error::{Error, ErrorKind, Result};
-use crate::model::name::{Address, InstanceName, Pattern, Selector};
+use crate::model::goal::Goal;
+use crate::model::name::{Address, InstanceName, Pattern, Selection, Selector};
 use crate::model::state::AdminState;
-use crate::time::expiry;
+use crate::time::{clock, expiry};
 
 /// The largest request, in bytes.
 pub const REQUEST_MAX: usize = 1 << 20;
@@ -38,7 +37,7 @@ pub struct Request {
     /// On which instances; on all that are discovered where it is missing.
     pub instances: Option<Vec<WantedInstance>>,
     /// What is to become of the servers; nothing in a status request.
-    pub change: Option<Change>,
+    pub goal: Option<Goal>,
     /// Whether and how servers are drained before they go to maint.
     pub drain: Option<DrainBounds>,
     /// Whether the sessions that are left in maint are ended.
@@ -73,28 +72,48 @@ pub struct Request {
     pub is_task: bool,
 }
 
-/// What is to become of the servers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Change {
-    /// The administrative state.
-    pub state: Option<AdminState>,
-    /// The weight.
-    pub weight: Option<WantedWeight>,
-    /// Whether health checks run.
-    pub health: Option<Switch>,
-    /// Whether agent checks run.
-    pub agent: Option<Switch>,
-}
-
 /// Who takes servers out or puts them back, and why and until when they are out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Claim {
     /// Who.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
     /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Until when, in seconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<u64>,
+}
+
+impl Claim {
+    /// Tells whether the time that it was meant for is over.
+    #[must_use]
+    pub fn is_expired(&self, now: u64) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+impl Request {
+    /// Returns which servers it is about.
+    #[must_use]
+    pub fn selection(&self) -> Selection<'_> {
+        Selection { servers: &self.servers, backends: &self.backends }
+    }
+
+    /// Returns how long the end of sessions may take: the time of `drain`, unless that is over, else of `wait`, else
+    /// `timeout`.
+    #[must_use]
+    pub fn time_for_sessions(&self, is_drain_over: bool) -> Duration {
+        let drain = self.drain.map(|bounds| bounds.timeout).filter(|_| !is_drain_over);
+        drain.or(self.wait.map(|bounds| bounds.timeout)).unwrap_or(self.timeout)
+    }
+
+    /// Returns the administrative state that it asks for.
+    #[must_use]
+    pub fn state(&self) -> Option<AdminState> {
+        self.goal.and_then(|goal| goal.state)
+    }
 }
 
 /// An instance as it was asked for.
@@ -188,7 +207,7 @@ fn from_value(value: serde_json::Value, overrides: Overrides) -> std::result::Re
 /// Checks that the fields go together.
 fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Request> {
     let state = wire.state.map(AdminState::from);
-    let change = Change { state, weight: wire.weight, health: wire.health, agent: wire.agent };
+    let goal = Goal { state, weight: wire.weight, health: wire.health, agent: wire.agent };
     let is_change = state.is_some() || wire.weight.is_some() || wire.health.is_some() || wire.agent.is_some();
     let servers = selectors(wire)?;
     if is_change && servers.is_empty() {
@@ -204,7 +223,7 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
         servers,
         backends,
         instances,
-        change: is_change.then_some(change),
+        goal: is_change.then_some(goal),
         drain: given.drain,
         shutdown_sessions: given.shutdown_sessions,
         wait: given.wait,
@@ -227,7 +246,7 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
 /// Reads who asks, why and until when.
 fn claim(wire: &Wire) -> Result<Option<Claim>> {
     let text = |text: &Option<wire::Text>| text.as_ref().map(|text| text.0.clone());
-    let expires = wire.expires.as_ref().map(|text| expiry::parse(&text.0, ownership::now()));
+    let expires = wire.expires.as_ref().map(|text| expiry::parse(&text.0, clock::now()));
     let expires = expires.transpose().map_err(|why| bad(format!("'expires': {why}")))?;
     let claim = Claim { owner: text(&wire.owner), reason: text(&wire.reason), expires };
     Ok(Some(claim).filter(|claim| claim.owner.is_some() || claim.reason.is_some() || claim.expires.is_some()))
@@ -335,6 +354,6 @@ fn bad_name(field: &str, text: &str, why: &crate::model::name::NameError) -> Err
     bad(format!("'{field}': '{}' {why}", shown.escape_debug()))
 }
 
-fn bad(msg: impl Into<String>) -> Error {
+fn bad(msg: impl AsRef<str>) -> Error {
     Error::new(ErrorKind::BadRequest, msg)
 }

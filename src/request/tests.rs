@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::model::goal::Weight;
 
 /// Reads a request that is given as a value.
 fn read(value: &Value) -> std::result::Result<Request, Refused> {
@@ -100,8 +101,8 @@ fn times_are_read_as_ansible_reads_them() {
 
 #[test]
 fn weights_are_read_as_ansible_reads_them() {
-    let accepted = compare("weight", "int", |request| match request.change.and_then(|change| change.weight) {
-        Some(WantedWeight::Absolute(weight)) => json!(weight),
+    let accepted = compare("weight", "int", |request| match request.goal.and_then(|goal| goal.weight) {
+        Some(Weight::Absolute(weight)) => json!(weight),
         other => json!(format!("{other:?}")),
     });
     assert!(accepted >= 2 * 10, "{accepted}");

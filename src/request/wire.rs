@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use crate::model::goal::{Switch, Weight};
 use crate::model::name::nearest;
 use crate::model::state::AdminState;
 
@@ -36,7 +37,7 @@ pub struct Wire {
     /// clients, `maint` takes none. Also accepted: `enabled` and `enable` for `ready`, `disabled` and `disable` for
     /// `maint`.
     #[cfg_attr(test, schemars(example = &"maint"))]
-    pub state: Option<WantedState>,
+    pub state: Option<StateWord>,
     /// The backends in which servers are looked for: names or patterns, as a string or a list. All of them by default.
     #[cfg_attr(test, schemars(example = &"app", example = ["i[0-9]*_puppet_masters"]))]
     pub backend: Option<Names>,
@@ -48,7 +49,7 @@ pub struct Wire {
     /// The wanted weight: a number from 0 to 256, or a share of the configured weight as `"50%"`. It is compared
     /// first, like the state. A server of weight 0 takes no new traffic but that of its persistence clients.
     #[cfg_attr(test, schemars(example = 10, example = &"50%"))]
-    pub weight: Option<WantedWeight>,
+    pub weight: Option<Weight>,
     /// Whether health checks of the servers run: `enabled` resumes them, `disabled` pauses them. A server that has none
     /// is left as it is, with a warning. Left as they are by default.
     #[cfg_attr(test, schemars(example = &"disabled"))]
@@ -303,7 +304,7 @@ read_from_value!(
     Seconds,
     Pause,
     Text,
-    WantedWeight,
+    Weight,
     MinAvailable,
     Instances,
     StateFiles,
@@ -311,7 +312,7 @@ read_from_value!(
     Wait,
     Guard,
     Expect,
-    WantedState,
+    StateWord,
     Switch,
     OnTimeout,
     OnMissing,
@@ -453,52 +454,21 @@ fn number(value: &Value) -> Option<f64> {
     number.is_finite().then_some(number)
 }
 
-/// A weight that is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WantedWeight {
-    /// From 0 to 256, as HAProxy counts it.
-    Absolute(u32),
-    /// A share of the configured weight.
-    Percent(u32),
-}
-
-impl WantedWeight {
-    /// The largest weight of HAProxy (`SRV_UWGHT_MAX`).
-    const MAX: u32 = 256;
-
-    /// The largest share that HAProxy computes with (`server_parse_weight_change_request()` in its `src/server.c`).
-    const MAX_PERCENT: u32 = 25_600;
-
+impl Weight {
     fn from_value(value: &Value) -> Result<Self, String> {
-        const RANGE: &str = "is no weight: a number from 0 to 256, or a share of the configured one as \"50%\"";
+        const RANGE: &str = "is not a weight: a number from 0 to 256, or a share of the configured one as \"50%\"";
         let refuse = || format!("{} {RANGE}", shown(value));
-        if let Value::String(text) = value
-            && let Some(percent) = text.trim().strip_suffix('%')
-        {
+        let percent = match value {
+            Value::String(text) => text.trim().strip_suffix('%'),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => None,
+        };
+        if let Some(percent) = percent {
             let is_decimal = !percent.is_empty() && percent.bytes().all(|byte| byte.is_ascii_digit());
             let percent = is_decimal.then(|| percent.parse().ok()).flatten().ok_or_else(refuse)?;
             return if percent <= Self::MAX_PERCENT { Ok(Self::Percent(percent)) } else { Err(refuse()) };
         }
         let whole = number(value).filter(|number| number.fract() == 0.0).ok_or_else(refuse)?;
         (0..=Self::MAX).find(|weight| f64::from(*weight) == whole).map(Self::Absolute).ok_or_else(refuse)
-    }
-
-    /// Returns the weight that HAProxy makes of it for a server of the given configured weight.
-    #[must_use]
-    pub fn of(self, initial: u32) -> u32 {
-        match self {
-            Self::Absolute(weight) => weight,
-            Self::Percent(percent) => (initial.saturating_mul(percent) / 100).min(Self::MAX),
-        }
-    }
-}
-
-impl fmt::Display for WantedWeight {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Absolute(weight) => write!(f, "{weight}"),
-            Self::Percent(percent) => write!(f, "{percent}%"),
-        }
     }
 }
 
@@ -635,7 +605,7 @@ pub struct Guard {
 #[cfg_attr(test, schemars(deny_unknown_fields))]
 pub struct Expect {
     /// The effective administrative state of every matched server.
-    pub admin_state: WantedState,
+    pub admin_state: StateWord,
 }
 
 impl Guard {
@@ -646,7 +616,7 @@ impl Guard {
 
 impl Expect {
     fn from_value(value: &Value) -> Result<Self, String> {
-        Ok(Self { admin_state: only_field(value, "admin_state", WantedState::from_value)? })
+        Ok(Self { admin_state: only_field(value, "admin_state", StateWord::from_value)? })
     }
 }
 
@@ -741,6 +711,13 @@ macro_rules! words {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum $name { $($(#[doc = $text])+ $variant,)+ }
 
+        read_words! { $name { $($(#[doc = $text])+ $variant = $($word)|+,)+ } }
+    };
+}
+
+/// Reads a type from the words that stand for its values.
+macro_rules! read_words {
+    ($name:ident { $($(#[doc = $text:literal])+ $variant:ident = $($word:literal)|+,)+ }) => {
         impl $name {
             /// Every word that is accepted.
             const WORDS: &[&str] = &[$($($word),+),+];
@@ -769,7 +746,7 @@ macro_rules! words {
 
 words! {
     /// The administrative state that is asked for.
-    WantedState {
+    StateWord {
         /// In service.
         Ready = "ready" | "enabled" | "enable",
         /// Takes no new traffic but that of its persistence clients.
@@ -779,18 +756,17 @@ words! {
     }
 }
 
-impl From<WantedState> for AdminState {
-    fn from(state: WantedState) -> Self {
+impl From<StateWord> for AdminState {
+    fn from(state: StateWord) -> Self {
         match state {
-            WantedState::Ready => Self::Ready,
-            WantedState::Drain => Self::Drain,
-            WantedState::Maint => Self::Maint,
+            StateWord::Ready => Self::Ready,
+            StateWord::Drain => Self::Drain,
+            StateWord::Maint => Self::Maint,
         }
     }
 }
 
-words! {
-    /// Whether checks run.
+read_words! {
     Switch {
         /// They run.
         Enabled = "enabled",
@@ -862,7 +838,7 @@ mod schema {
     use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
     use super::{
-        Drain, Flag, Instance, Instances, MinAvailable, Names, Pause, Seconds, StateFiles, Text, Wait, WantedWeight,
+        Drain, Flag, Instance, Instances, MinAvailable, Names, Pause, Seconds, StateFiles, Text, Wait, Weight,
     };
 
     macro_rules! schema {
@@ -904,7 +880,7 @@ mod schema {
             { "type": "string", "pattern": r"^\s*\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$" }
         ]
     });
-    schema!(WantedWeight, "Weight", {
+    schema!(Weight, "Weight", {
         "description": "A weight from 0 to 256, or a share of the configured weight as \"50%\" (at most \"25600%\").",
         "anyOf": [
             { "type": "integer", "minimum": 0, "maximum": 256 },

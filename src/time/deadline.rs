@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::model::error::{ErrorKind, Result};
 
+/// Where a person sees how a long wait goes.
+pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
+
 /// The pause before the second look, and the longest one.
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
