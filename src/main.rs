@@ -116,7 +116,7 @@ fn finish(options: &Options, request: Result<(Request, Interrupt), Refused>) -> 
     match request {
         Err(refused) => write_report(options, None, &report::refusal(&refused)),
         Ok((request, interrupt)) => {
-            let outcome = show_progress(|progress| pipeline::run(&request, &interrupt, progress));
+            let outcome = show_progress(&request, |progress| pipeline::run(&request, &interrupt, progress));
             write_report(options, Some(&request), &report::report(&request, &outcome))
         }
     }
@@ -127,9 +127,10 @@ const PROGRESS_MAX: usize = 79;
 
 /// Shows how long waits go, in one line of a terminal that is written over and cleared in the end.
 ///
-/// A terminal that has shown no line gets no byte: with `ssh -tt` it is where the report goes as well.
-fn show_progress<R>(run: impl FnOnce(Progress<'_>) -> R) -> R {
-    if !io::stderr().is_terminal() {
+/// A terminal that has shown no line gets no byte, and one that a tool reads shows none: with `ssh -tt` it is where the
+/// report goes as well.
+fn show_progress<R>(request: &Request, run: impl FnOnce(Progress<'_>) -> R) -> R {
+    if request.by_tool || !io::stderr().is_terminal() {
         return run(&|_| ());
     }
     let shown = AtomicBool::new(false);
