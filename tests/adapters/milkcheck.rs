@@ -11,7 +11,8 @@ use serde_json::Value;
 use crate::support::stage::PUPPET_BACKENDS;
 use crate::support::{Bound, Haproxy, Test, TestResult, repository, tests};
 
-use site::{Runner, Site};
+use crate::tool::{run, with_program_in};
+use site::{Runner, Shown, Site};
 
 mod readme;
 mod real;
@@ -23,6 +24,7 @@ pub(crate) fn tests() -> Vec<Test> {
         what_is_no_name_of_a_server_is_refused_everywhere,
         nothing_in_a_value_reaches_a_shell,
         what_fails_on_one_load_balancer_is_its_own_error,
+        a_program_outside_of_path_is_found,
         a_plan_shows_what_would_change,
         a_maintenance_is_drained_guarded_and_owned,
         every_field_of_a_request_has_a_variable,
@@ -160,6 +162,26 @@ fn what_fails_on_one_load_balancer_is_its_own_error(haproxy: &Haproxy) -> TestRe
         let status = site.run(runner, &["haproxy", "status"]).is(6, ALL_WRONG);
         is_of(status.lines("ldap"), "lb2", "lb2: ssh: Could not resolve hostname lb2");
         is_of(status.lines("ldap"), "lb2", "lb2 exited with 255");
+    }
+    Ok(())
+}
+
+/// A login shell that has no `/usr/local/bin`.
+fn a_program_outside_of_path_is_found(haproxy: &Haproxy) -> TestResult {
+    let site = Site::start(haproxy);
+    let elsewhere = site.folder.join("elsewhere");
+    fs::rename(site.folder.join("hosts/lb1"), &elsewhere)?;
+    fs::create_dir(site.folder.join("hosts/lb1"))?;
+    for runner in &Runner::all() {
+        for (action, state) in [("disable", MAINT), ("enable", READY)] {
+            let mut command = site.command(runner);
+            command.arg("-c").arg(repository().join(site::ADAPTER));
+            command.args(["-n", "lb1", "haproxy", action, "-D", "server=web1"]);
+            command.env("PATH", format!("{}:/usr/bin:/bin", site.folder.join("bin").display()));
+            let program = elsewhere.join("haproxy_server");
+            Shown::new(run(&mut with_program_in(&["/usr/local/bin"], &program, &command))).is(0, ALL_OK);
+            assert_eq!(states(&site, "web1"), [state, READY]);
+        }
     }
     Ok(())
 }

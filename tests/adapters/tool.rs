@@ -1,7 +1,7 @@
 //! Runs of the tools that the adapters belong to.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::support::repository;
@@ -35,6 +35,30 @@ pub(crate) fn tool(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", LIMIT]).arg(program.as_ref()).stdin(Stdio::null());
     command
+}
+
+/// The same command where the program of this path is also in these folders of the system; nobody else sees it there.
+pub(crate) fn with_program_in(folders: &[&str], program: &Path, command: &Command) -> Command {
+    let lower = program.parent().expect("a folder").display();
+    let mut script = String::new();
+    for folder in folders {
+        script.push_str(&format!("/bin/mount -t overlay overlay -o lowerdir={lower}:{folder} {folder} && "));
+    }
+    script.push_str("exec \"$@\"");
+    // By their paths, because the command may have a PATH that leads nowhere.
+    let mut wrapped = Command::new("/usr/bin/unshare");
+    wrapped.arg(if nix::unistd::geteuid().is_root() { "-m" } else { "-rm" }).args(["/bin/sh", "-c", &script, "sh"]);
+    wrapped.arg(Path::new("/usr/bin").join(command.get_program())).args(command.get_args()).stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        wrapped.current_dir(folder);
+    }
+    wrapped
 }
 
 /// Runs a command to its end.

@@ -203,7 +203,7 @@ fn a_missing_or_old_program_is_sent(haproxy: &Haproxy) -> TestResult {
         fs::create_dir_all(&folder)?;
         copy_program(&folder.join("haproxy_server"));
         let ran = task("state: maint, executables: programs", "sent is failed or sent is not changed");
-        let said = "there is no command 'haproxy_server' on the target; sending ";
+        let said = "neither in PATH nor in /usr/bin or /usr/local/bin; sending ";
         assert!(ran.out.contains(said), "it is not said at -v: {}", ran.out);
         assert_eq!(stage.http.state("web", "web1"), MAINT, "{version}");
 

@@ -6,7 +6,9 @@ use serde_json::json;
 
 use super::minion::{Minion, Salt};
 use super::{DRAIN, MAINT, READY};
-use crate::support::{Haproxy, Host, Stage, TestResult, servers, warnings};
+use crate::support::program::copy_program;
+use crate::support::{Folder, Haproxy, Host, Stage, TestResult, servers, warnings};
+use crate::tool::{run, with_program_in};
 
 pub(super) fn functions_do_what_they_say(haproxy: &Haproxy) -> TestResult {
     let stage = Stage::start(haproxy);
@@ -91,6 +93,16 @@ pub(super) fn functions_fail_with_one_sentence(haproxy: &Haproxy) -> TestResult 
             stage.http.rows().values().all(|row| (row.admin, row.op) == READY),
             "a refused run has changed something"
         );
+
+        let place = Folder::new();
+        copy_program(&place.join("haproxy_server"));
+        // Salt itself needs some of /usr/bin.
+        let instances = format!("instances={}", stage.http.address());
+        let mut command = minion.command(["haproxy_server.maint", "web1", &instances]);
+        command.env("PATH", "/usr/bin:/bin");
+        run(&mut with_program_in(&["/usr/local/bin"], &place.join("haproxy_server"), &command)).ended_with(0);
+        assert_eq!(stage.http.state("web", "web1"), MAINT);
+        stage.http.set_state("web/web1", "ready");
 
         minion.use_executable(Path::new("/nowhere/haproxy_server"));
         let said = minion.failure(["haproxy_server.status"]);

@@ -62,6 +62,9 @@ ARGUMENT_SPEC = dict(
 # Built once, in the process that the workers are forked from.
 VALIDATOR = ArgumentSpecValidator(ARGUMENT_SPEC)
 
+# Where the program is looked for as well, since 'secure_path' of sudo leaves one or the other out.
+FOLDERS = ["/usr/bin", "/usr/local/bin"]
+
 # Not part of the request.
 OWN_OPTIONS = ("executable", "executables")
 
@@ -111,10 +114,16 @@ class ActionModule(ActionBase):
 
     def _run_program(self, options, data):
         """Runs the installed program; only where there is none that will do, one that is sent."""
-        installed = options.get("executable") or "haproxy_server"
-        output = self._execute(installed, data)
-        if output["rc"] == 127 and report_of(output) is None:
-            problem = "there is no command '%s' on the target" % installed
+        name = options.get("executable") or "haproxy_server"
+        places = [name] if "/" in name else [name] + ["%s/%s" % (folder, name) for folder in FOLDERS]
+        for installed in places:
+            output = self._execute(installed, data)
+            if not is_missing(output):
+                break
+        if is_missing(output):
+            problem = "there is no command '%s' on the target" % name
+            if len(places) > 1:
+                problem += ", neither in PATH nor in %s" % " or ".join(FOLDERS)
         elif is_bad_request(output):
             # It may be the task that is wrong, or the program that is too old for it. Nothing was changed.
             version = self._version(installed)
@@ -143,16 +152,17 @@ class ActionModule(ActionBase):
     def _low_level(self, command, **how):
         """Runs a command on the target.
 
-        On the controller itself it needs neither the second shell nor the 'sleep' that Ansible adds for SSH, and it
-        takes the place of the first one.
+        On the controller itself it needs neither the second shell nor the 'sleep' that Ansible adds for SSH.
         """
         if self._connection.transport == "local":
             how["executable"] = False
-            command = "exec " + command
         return self._low_level_execute_command(command, **how)
 
     def _command(self, program):
         words = [self._compute_environment_string(), self._connection._shell.quote(program)]
+        if self._connection.transport == "local":
+            # In place of the shell.
+            words.insert(1, "exec")
         return " ".join(word for word in words if word)
 
     def _passes_stdin(self):
@@ -294,6 +304,11 @@ def report_of(output):
         if isinstance(report, dict) and "failed" in report:
             return report
     return None
+
+
+def is_missing(output):
+    """Tells whether the shell has found no such program."""
+    return output["rc"] == 127 and report_of(output) is None
 
 
 def is_bad_request(output):
