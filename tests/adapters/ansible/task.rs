@@ -117,13 +117,13 @@ fn changes_are_made_once_and_reported(haproxy: &Haproxy) -> TestResult {
   no_log: true
 "#;
     for version in VERSIONS {
-        let stage = Stage::start(haproxy);
+        let stage = Stage::start_with(haproxy, "weight 100", |setup| setup);
         let host = Host::with([&stage.http]);
         let controller = Controller::new(version, host.path());
         let state_file = stage.folder.join("http.state");
         let values = serde_json::json!({"http": stage.http.address(), "state_file": state_file}).to_string();
         let ran = controller.local(TASKS, &["-vvv", "-e", &values]).ended_with(0);
-        assert!(ran.out.contains("-http web/web1 ready weight 1\n+http web/web1 maint weight 1"), "{}", ran.out);
+        assert!(ran.out.contains("-http web/web1 ready weight 100\n+http web/web1 maint weight 100"), "{}", ran.out);
         assert!(ran.out.contains("no health check") || ran.err.contains("no health check"), "no warning: {}", ran.out);
         assert!(!ran.out.contains("hush-hush") && !ran.err.contains("hush-hush"), "a secret is shown: {}", ran.out);
         assert_eq!(stage.http.state("web", "web1"), MAINT, "{version}");

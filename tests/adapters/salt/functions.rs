@@ -11,7 +11,7 @@ use crate::support::{Folder, Haproxy, Host, Stage, TestResult, servers, warnings
 use crate::tool::{run, with_program_in};
 
 pub(super) fn functions_do_what_they_say(haproxy: &Haproxy) -> TestResult {
-    let stage = Stage::start(haproxy);
+    let stage = Stage::start_with(haproxy, "weight 100", |setup| setup);
     let host = Host::with(stage.instances());
     for salt in Salt::versions() {
         let minion = Minion::new(&salt, &host);
@@ -49,7 +49,7 @@ pub(super) fn functions_do_what_they_say(haproxy: &Haproxy) -> TestResult {
         let report = minion.value(["haproxy_server.ready", "web[12]", "owner=alice", "weight=100%", "dry_run=False"]);
         assert_eq!(report["changed"], true, "{report}");
         assert_eq!((web("web1"), web("web2")), (READY, READY));
-        assert_eq!(stage.http.stat("web", "web1", "weight"), "1");
+        assert_eq!(stage.http.stat("web", "web1", "weight"), "100");
 
         minion.value(["haproxy_server.drain", "server=ldap1", "test=False"]);
         assert_eq!(stage.ldap.state("directory", "ldap1"), DRAIN);
