@@ -9,9 +9,9 @@ use std::fs;
 use serde_json::Value;
 
 use crate::support::stage::PUPPET_BACKENDS;
-use crate::support::{Bound, Haproxy, Test, TestResult, repository, tests};
+use crate::support::{Agent, Bound, Haproxy, Test, TestResult, repository, tests};
 
-use crate::tool::{run, with_program_in};
+use crate::tool::{HOSTILE, assert_harmless, run, with_program_in};
 use site::{Runner, Shown, Site};
 
 mod readme;
@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_server_is_taken_out_and_put_back,
         what_is_no_name_of_a_server_is_refused_everywhere,
         nothing_in_a_value_reaches_a_shell,
+        nothing_that_is_shown_reaches_the_terminal,
         what_fails_on_one_load_balancer_is_its_own_error,
         a_program_outside_of_path_is_found,
         a_plan_shows_what_would_change,
@@ -133,6 +134,33 @@ fn nothing_in_a_value_reaches_a_shell(haproxy: &Haproxy) -> TestResult {
     }
     assert!(!file.exists(), "a shell has run a value");
     assert_eq!(states(&site, "web1"), [READY, READY]);
+    Ok(())
+}
+
+/// What turns round the text after it, as an owner may be called.
+const TURNED: &str = "x\u{200f}\u{202e}\u{2066}y";
+
+/// MilkCheck shows what the program writes as it comes.
+fn nothing_that_is_shown_reaches_the_terminal(haproxy: &Haproxy) -> TestResult {
+    let agent = Agent::start(&format!("up #{HOSTILE}"));
+    let site = Site::start_with(haproxy, &agent.options("100ms"));
+    agent.await_asked();
+    for runner in &Runner::all() {
+        let out = format!("server=web1 owner={TURNED} reason={TURNED}");
+        site.run(runner, &["haproxy", "disable", "-D", &out]).is(0, ALL_OK);
+        for words in [
+            vec!["haproxy", "status"],
+            vec!["haproxy", "enable", "-D", "server=web1"],
+            vec!["haproxy", "plan-enable", "-D", "server=web1"],
+            vec!["haproxy", "disable", "-D", &format!("server=web1{HOSTILE}")],
+        ] {
+            let shown = site.run(runner, &words);
+            assert_eq!(shown.ran.code, 6, "{shown:?}");
+            assert_harmless(&shown.ran);
+        }
+        let back = format!("server=web1 owner={TURNED}");
+        site.run(runner, &["haproxy", "enable", "-D", &back]).is(0, ALL_OK);
+    }
     Ok(())
 }
 

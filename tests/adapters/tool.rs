@@ -37,6 +37,30 @@ pub(crate) fn tool(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// A text that does to a terminal what it should not: a colour, DEL, another direction of writing.
+pub(crate) const HOSTILE: &str = "x\u{1b}[31m\u{7f}\u{9b}2J\u{61c}\u{200f}\u{202e}\u{2066}\u{feff}\u{2028}y";
+
+/// The signs of it that may be in a line of text which a user gives.
+pub(crate) const TURNING: &str = "x\u{61c}\u{200f}\u{202e}\u{2066}\u{feff}y";
+
+/// A report as the program writes it, in ASCII.
+pub(crate) fn ascii(report: &serde_json::Value) -> String {
+    let escaped = |sign: char| match sign {
+        ' '..='~' => sign.to_string(),
+        sign => format!("\\u{:04x}", u32::from(sign)),
+    };
+    report.to_string().chars().map(escaped).collect()
+}
+
+/// Asserts that nothing which a tool has shown does anything to a terminal.
+pub(crate) fn assert_harmless(ran: &Ran) {
+    let shown = format!("{}{}", ran.out, ran.err);
+    let harmful =
+        |sign: &char| HOSTILE.contains(*sign) && !sign.is_ascii_graphic() || sign.is_control() && *sign != '\n';
+    let found: Vec<String> = shown.chars().filter(harmful).map(|sign| sign.escape_unicode().to_string()).collect();
+    assert!(found.is_empty(), "{found:?} in {}", shown.escape_debug());
+}
+
 /// The same command where the program of this path is also in these folders of the system; nobody else sees it there.
 pub(crate) fn with_program_in(folders: &[&str], program: &Path, command: &Command) -> Command {
     let lower = program.parent().expect("a folder").display();

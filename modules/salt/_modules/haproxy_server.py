@@ -298,10 +298,10 @@ def _run(request, test):
         ignore_retcode=True,
     )
     try:
-        report = salt.utils.json.loads(ran["stdout"])
+        report = _printable(salt.utils.json.loads(ran["stdout"]))
         failed = report["failed"]
     except (ValueError, TypeError, KeyError):
-        said = ran["stderr"] or ran["stdout"] or "nothing"
+        said = _printable(ran["stderr"] or ran["stdout"] or "nothing")
         raise CommandExecutionError(
             f"{program} gave no report, ended with exit code {ran['retcode']} and said: {said}"
         ) from None
@@ -327,6 +327,21 @@ def _find(executable):
             "set 'haproxy_server:executable' in the configuration of the minion"
         )
     return program
+
+
+def _printable(value):
+    """
+    Escapes what a terminal would obey, at any depth.
+    """
+    if isinstance(value, dict):
+        return {_printable(name): _printable(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_printable(each) for each in value]
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" else f"\\u{{{ord(sign):x}}}" for sign in value
+    )
 
 
 def _failures(report):

@@ -1,6 +1,7 @@
 //! The execution functions.
 
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::json;
 
@@ -8,7 +9,7 @@ use super::minion::{Minion, Salt};
 use super::{DRAIN, MAINT, READY};
 use crate::support::program::copy_program;
 use crate::support::{Folder, Haproxy, Host, Stage, TestResult, servers, warnings};
-use crate::tool::{run, with_program_in};
+use crate::tool::{HOSTILE, TURNING, ascii, assert_harmless, run, with_program_in};
 
 pub(super) fn functions_do_what_they_say(haproxy: &Haproxy) -> TestResult {
     let stage = Stage::start_with(haproxy, "weight 100", |setup| setup);
@@ -104,6 +105,28 @@ pub(super) fn functions_fail_with_one_sentence(haproxy: &Haproxy) -> TestResult 
         assert_eq!(stage.http.state("web", "web1"), MAINT);
         stage.http.set_state("web/web1", "ready");
 
+        let liar = json!({
+            "changed": false, "failed": true, "msg": HOSTILE, "instances": [], "error": null,
+            "servers": [{"error": {"msg": HOSTILE, "instance": HOSTILE}}],
+        });
+        for text in [ascii(&liar), HOSTILE.to_owned()] {
+            let script = minion.folder().write("liar.sh", &format!("#!/bin/sh\ncat <<'END'\n{text}\nEND\n"));
+            let liar = place.join("liar");
+            run(Command::new("install").args(["-m", "755"]).args([&script, &liar])).ended_with(0);
+            minion.use_executable(&liar);
+            let mut command = minion.command(["haproxy_server.status"]);
+            let ran = run(command.arg("--out=nested")).ended_with(1);
+            assert!(ran.err.contains("\\u{1b}[31m\\u{7f}") && ran.err.contains("\\u{202e}"), "{ran:?}");
+            assert_harmless(&ran);
+        }
+        minion.use_executable(&host.command());
+        minion.value(["haproxy_server.maint", "web1", &format!("reason={TURNING}"), "owner=alice"]);
+        for words in [["haproxy_server.status", "web1"], ["haproxy_server.ready", "web1"]] {
+            let ran = run(minion.command(words).arg("--out=nested"));
+            assert!(format!("{}{}", ran.out, ran.err).contains("\\u{202e}"), "{ran:?}");
+            assert_harmless(&ran);
+        }
+        minion.value(["haproxy_server.ready", "web1", "owner=alice"]);
         minion.use_executable(Path::new("/nowhere/haproxy_server"));
         let said = minion.failure(["haproxy_server.status"]);
         assert!(said.contains("the program '/nowhere/haproxy_server' is not on this minion"), "{said}");

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -189,12 +190,13 @@ class ActionModule(ActionBase):
     def _version(self, program):
         output = self._low_level(self._command(program) + " --version")
         words = output["stdout"].split()
-        return words[-1] if output["rc"] == 0 and words else None
+        return printable(words[-1]) if output["rc"] == 0 and words else None
 
     def _architecture(self):
         output = self._low_level("uname -m", sudoable=False)
         words = output["stdout"].split()
-        if output["rc"] != 0 or not words:
+        # It becomes a part of a path.
+        if output["rc"] != 0 or not words or not re.match(r"\w+\Z", words[-1], re.ASCII):
             raise BadTask("'uname -m' does not tell the target's architecture: %s" % said(output))
         return words[-1]
 
@@ -302,7 +304,7 @@ def report_of(output):
         except ValueError:
             continue
         if isinstance(report, dict) and "failed" in report:
-            return report
+            return printable(report)
     return None
 
 
@@ -328,7 +330,18 @@ def result_of(output):
 def said(output):
     """What a command has said, when that is not what it should have."""
     words = [output["stderr"].strip(), output["stdout"].strip()]
-    return "; ".join(["exit code %s" % output["rc"]] + [to_text(each)[:2000] for each in words if each])
+    return "; ".join(["exit code %s" % output["rc"]] + [printable(to_text(each)[:2000]) for each in words if each])
+
+
+def printable(value):
+    """Escapes what a terminal would obey in a target's words, at any depth: Ansible prints some of them as they are."""
+    if isinstance(value, dict):
+        return dict((printable(name), printable(each)) for name, each in value.items())
+    if isinstance(value, list):
+        return [printable(each) for each in value]
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return "".join(sign if sign.isprintable() or sign == "\n" else "\\u{%x}" % ord(sign) for sign in value)
 
 
 def numbers(version):
