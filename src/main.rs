@@ -6,6 +6,7 @@ use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use haproxy_server::model::error::{Error, ErrorKind};
@@ -116,7 +117,7 @@ fn finish(options: &Options, request: Result<(Request, Interrupt), Refused>) -> 
     match request {
         Err(refused) => write_report(options, None, &report::refusal(&refused)),
         Ok((request, interrupt)) => {
-            let outcome = show_progress(|progress| pipeline::run(&request, &interrupt, progress));
+            let outcome = show_progress(&request, |progress| pipeline::run(&request, &interrupt, progress));
             write_report(options, Some(&request), &report::report(&request, &outcome))
         }
     }
@@ -126,15 +127,22 @@ fn finish(options: &Options, request: Result<(Request, Interrupt), Refused>) -> 
 const PROGRESS_MAX: usize = 79;
 
 /// Shows how long waits go, in one line of a terminal that is written over and cleared in the end.
-fn show_progress<R>(run: impl FnOnce(Progress<'_>) -> R) -> R {
-    if !io::stderr().is_terminal() {
+///
+/// A terminal that has shown no line gets no byte, and one that a tool reads shows none: with `ssh -tt` it is where the
+/// report goes as well.
+fn show_progress<R>(request: &Request, run: impl FnOnce(Progress<'_>) -> R) -> R {
+    if request.by_tool || !io::stderr().is_terminal() {
         return run(&|_| ());
     }
+    let shown = AtomicBool::new(false);
     let result = run(&|line| {
         let line: String = line.chars().take(PROGRESS_MAX).collect();
+        shown.store(true, Ordering::Relaxed);
         let _ = write!(io::stderr(), "\r\x1b[K{line}");
     });
-    let _ = write!(io::stderr(), "\r\x1b[K");
+    if shown.into_inner() {
+        let _ = write!(io::stderr(), "\r\x1b[K");
+    }
     result
 }
 

@@ -70,6 +70,8 @@ pub struct Request {
     pub timeout: Duration,
     /// Whether the caller is a Bolt task, which wants failures under `_error` too.
     pub is_task: bool,
+    /// Whether a tool calls, which says so by a key of its own (`_…`), and nobody watches.
+    pub by_tool: bool,
 }
 
 /// Who takes servers out or puts them back, and why and until when they are out.
@@ -195,11 +197,12 @@ fn from_value(value: serde_json::Value, overrides: Overrides) -> std::result::Re
         };
         let caller = wire::take_callers_keys(&mut object);
         is_task = caller.is_task;
+        let by_tool = caller.is_tool;
         dry_run |= caller.dry_run?;
         let diff = caller.diff?;
         let wire = wire::read(object).map_err(bad)?;
         dry_run |= wire.dry_run.unwrap_or_default().0;
-        check(&wire, dry_run, diff, is_task)
+        Ok(Request { by_tool, ..check(&wire, dry_run, diff, is_task)? })
     })();
     request.map_err(|error| Refused { error, is_task, dry_run })
 }
@@ -240,6 +243,7 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
         diff: diff || wire.diff.unwrap_or_default().0,
         timeout: wire.timeout.map_or(Duration::from_secs(10), |timeout| timeout.0),
         is_task,
+        by_tool: false,
     })
 }
 

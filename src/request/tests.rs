@@ -303,7 +303,8 @@ fn the_callers_keys_are_not_ours() {
     assert!(!read(json!({ "_noop": null, "_ansible_check_mode": false, "_ansible_version": "2.21" })).dry_run);
     assert!(read(json!({ "_ansible_diff": true })).diff);
     assert!(read(json!({ "_task": "haproxy_server", "_installdir": "/x" })).is_task);
-    assert!(!read(json!({})).is_task);
+    assert!(!read(json!({})).is_task && !read(json!({})).by_tool);
+    assert!(read(json!({ "_ansible_check_mode": false })).by_tool && read(json!({ "_task": "x" })).by_tool);
     let omitted = "__omit_place_holder__0123456789abcdef";
     assert_eq!(read(json!({ "server": omitted, "timeout": omitted, "state": omitted })), read(json!({})));
     let refused = from_json(br#"{"_task": "x", "_noop": true, "servers": 1}"#, Overrides::default()).unwrap_err();

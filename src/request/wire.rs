@@ -178,6 +178,7 @@ pub(super) fn read(object: Map<String, Value>) -> Result<Wire, String> {
 /// What the calling tool says of itself with its own keys.
 pub(super) struct Caller {
     pub(super) is_task: bool,
+    pub(super) is_tool: bool,
     pub(super) dry_run: crate::model::error::Result<bool>,
     pub(super) diff: crate::model::error::Result<bool>,
 }
@@ -193,8 +194,9 @@ pub(super) fn take_callers_keys(object: &mut Map<String, Value>) -> Caller {
     let dry_run = flag("_ansible_check_mode").and_then(|check| Ok(flag("_noop")? || check));
     let diff = flag("_ansible_diff");
     let is_task = object.contains_key("_task");
+    let is_tool = object.keys().any(|key| key.starts_with('_'));
     object.retain(|key, _| !key.starts_with('_'));
-    Caller { is_task, dry_run, diff }
+    Caller { is_task, is_tool, dry_run, diff }
 }
 
 /// Puts the value of one `KEY=VALUE` word into the object, at `a.b` inside the object `a`.

@@ -123,7 +123,7 @@ impl Site {
         Shown::new(run(self.command(runner).arg("-c").arg(configuration).args(words)))
     }
 
-    fn command(&self, runner: &Runner) -> Command {
+    pub(super) fn command(&self, runner: &Runner) -> Command {
         let mut command = match runner {
             Runner::MilkCheck(program) => tool(program),
             Runner::ClusterShell => {
@@ -158,7 +158,7 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    fn new(ran: Ran) -> Self {
+    pub(super) fn new(ran: Ran) -> Self {
         let services = services(&ran.out);
         Self { ran, services }
     }
