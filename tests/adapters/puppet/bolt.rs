@@ -8,12 +8,13 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::site::{assert_says, module, script};
-use crate::support::{Folder, Haproxy, Host, Stage, Test, TestResult, repository, tests};
+use super::On;
+use super::site::{Puppet, assert_says, module, script};
+use crate::support::{Folder, Haproxy, Host, Stage, TestResult, repository};
 use crate::tool::{self, Ran};
 
-pub(crate) fn tests() -> Vec<Test> {
-    tests![task_takes_what_bolt_gives_it, plan_takes_out_works_and_puts_back, plan_puts_back_after_a_failure]
+pub(crate) fn tests() -> Vec<On> {
+    on_each![task_takes_what_bolt_gives_it, plan_takes_out_works_and_puts_back, plan_puts_back_after_a_failure]
 }
 
 const READY: (u32, u32) = (0, 2);
@@ -21,7 +22,7 @@ const MAINT: (u32, u32) = (1, 0);
 
 /// Writes a `bolt` into the folder, with an inventory of these load balancers and of the servers `web1` to `web3` and of one that is
 /// not there.
-pub(crate) fn bolt(folder: &Folder, balancers: &[(&str, &Host)]) -> PathBuf {
+pub(crate) fn bolt(puppet: Puppet, folder: &Folder, balancers: &[(&str, &Host)]) -> PathBuf {
     let mut inventory = "targets:\n".to_owned();
     for (name, host) in balancers {
         // Tasks that are shell scripts run there with the host's own program.
@@ -50,7 +51,7 @@ pub(crate) fn bolt(folder: &Folder, balancers: &[(&str, &Host)]) -> PathBuf {
     let inner = script(folder, "bolt-with-folders", &format!("#!/bin/sh\nexport {variables}\n{text}"));
     fs::create_dir(folder.join("bolt-bin")).expect("a folder");
     let outer = folder.join("bolt-bin/bolt");
-    let path = std::env::var("PATH").expect("a PATH");
+    let path = puppet.path().into_string().expect("a PATH of text");
     script(folder, "bolt-bin/bolt", &format!("#!/bin/sh\nPATH='{path}' exec '{}' \"$@\"\n", inner.display()));
     outer
 }
@@ -65,10 +66,10 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn start(haproxy: &Haproxy) -> Self {
+    fn start(haproxy: &Haproxy, puppet: Puppet) -> Self {
         let (one, two, folder) = (Stage::start(haproxy), Stage::start(haproxy), Folder::new());
         let hosts = [Host::with(one.instances()), Host::with(two.instances())];
-        let bolt = bolt(&folder, &[("lb1", &hosts[0]), ("lb2", &hosts[1])]);
+        let bolt = bolt(puppet, &folder, &[("lb1", &hosts[0]), ("lb2", &hosts[1])]);
         Self { one, two, hosts, folder, bolt }
     }
 
@@ -95,7 +96,7 @@ fn feed(path: &std::ffi::OsStr, input: &Value) -> Result<(Option<i32>, Value), B
     Ok((output.status.code(), serde_json::from_slice(&output.stdout)?))
 }
 
-fn task_takes_what_bolt_gives_it(haproxy: &Haproxy) -> TestResult {
+fn task_takes_what_bolt_gives_it(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
     let stage = Stage::start(haproxy);
     let host = Host::with(stage.instances());
     let mut input = json!({"server": "web1", "state": "maint", "_task": "haproxy_server", "_installdir": "/tmp/x"});
@@ -120,7 +121,7 @@ fn task_takes_what_bolt_gives_it(haproxy: &Haproxy) -> TestResult {
 
     // Puppet's types refuse what is no value before anything is sent.
     let folder = Folder::new();
-    let bolt = bolt(&folder, &[("lb1", &host)]);
+    let bolt = bolt(puppet, &folder, &[("lb1", &host)]);
     let run = |pairs: &[&str]| tool::run(tool::tool(&bolt).args(["task", "run", "haproxy_server"]).args(pairs));
     for (pair, part) in [("servr=web1", "servr"), ("state=up", "state"), ("drain={\"timeuot\": 3}", "timeuot")] {
         let ran = run(&["--targets", "lb1", "server=web2", pair]).ended_with(1);
@@ -130,8 +131,8 @@ fn task_takes_what_bolt_gives_it(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
-fn plan_takes_out_works_and_puts_back(haproxy: &Haproxy) -> TestResult {
-    let fleet = Fleet::start(haproxy);
+fn plan_takes_out_works_and_puts_back(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
+    let fleet = Fleet::start(haproxy, puppet);
     let seen = fleet.folder.join("seen");
     // The work looks at the servers on both load balancers while it goes on.
     let look = fleet.hosts.each_ref().map(|host| format!("'{}' server=web[123]", host.command().display()));
@@ -155,8 +156,8 @@ fn plan_takes_out_works_and_puts_back(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
-fn plan_puts_back_after_a_failure(haproxy: &Haproxy) -> TestResult {
-    let fleet = Fleet::start(haproxy);
+fn plan_puts_back_after_a_failure(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
+    let fleet = Fleet::start(haproxy, puppet);
     let all_ready = || ["web1", "web2", "web3"].map(|server| fleet.states(server)) == [[READY; 2]; 3];
 
     // The work fails: its server comes back, and the next one is not begun.

@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use super::On;
 use super::bolt;
-use super::site::{Site, assert_says, path_with, script};
+use super::site::{Puppet, Site, assert_says, path_with, script};
 use crate::page::{self, Block};
-use crate::support::{Folder, Haproxy, Host, Stage, Test, TestResult, repository, tests};
+use crate::support::{Folder, Haproxy, Host, Stage, TestResult, repository};
 use crate::tool::{self, Ran};
 
-pub(crate) fn tests() -> Vec<Test> {
-    tests![examples_do_what_the_page_says]
+pub(crate) fn tests() -> Vec<On> {
+    on_each![examples_do_what_the_page_says]
 }
 
 const PAGE: &str = "modules/puppet/README.md";
@@ -36,11 +37,11 @@ fn commands(text: &str) -> Vec<(&str, Vec<&str>)> {
     commands
 }
 
-fn examples_do_what_the_page_says(haproxy: &Haproxy) -> TestResult {
+fn examples_do_what_the_page_says(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
     let (stage, other) = (Stage::start(haproxy), Stage::start(haproxy));
     let (host, other) = (Host::with(stage.instances()), (Host::with(other.instances()), other));
     let (bin, work) = (Folder::new(), Folder::new());
-    let site = Site::with_path("/nowhere");
+    let site = Site::with_path(puppet, "/nowhere");
     fs::remove_file(site.folder.join("modules/haproxy_server"))?;
     // The program comes by the first manifest, from a module of the user's own.
     fs::create_dir_all(site.folder.join("modules/profile/files"))?;
@@ -48,8 +49,8 @@ fn examples_do_what_the_page_says(haproxy: &Haproxy) -> TestResult {
     fs::create_dir(stage.folder.join("lib"))?;
     let options = site.options();
     let options: Vec<_> = options.iter().map(|option| option.to_string_lossy()).collect();
-    let path = path_with(bin.path());
-    let plain = std::env::var("PATH")?;
+    let path = path_with(bin.path(), puppet.path());
+    let plain = puppet.path().into_string().expect("a PATH of text");
     script(
         &bin,
         "puppet",
@@ -58,7 +59,7 @@ fn examples_do_what_the_page_says(haproxy: &Haproxy) -> TestResult {
             options.join(" ")
         ),
     );
-    let bolt = bolt::bolt(&work, &[("lb1", &host), ("lb2", &other.0)]);
+    let bolt = bolt::bolt(puppet, &work, &[("lb1", &host), ("lb2", &other.0)]);
     std::os::unix::fs::symlink(bolt, bin.join("bolt"))?;
     let folders: Vec<String> = plain.split(':').map(|folder| format!("'{folder}'")).collect();
     let places = Places(vec![
@@ -131,6 +132,9 @@ fn examples_do_what_the_page_says(haproxy: &Haproxy) -> TestResult {
             "console" => {
                 for (command, lines) in commands(text) {
                     let ran = shell(&places.here(command), work.path());
+                    // The page shows Puppet 8.
+                    let lines: Vec<String> = lines.iter().map(|line| puppet.logged(line)).collect();
+                    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
                     assert_says(&format!("$ {command}\n{}", ran.out), &lines);
                 }
             }

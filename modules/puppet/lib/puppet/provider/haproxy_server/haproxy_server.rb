@@ -88,9 +88,9 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
     !differing.include?(property)
   end
 
-  # What was done, in one sentence.
+  # What was done, or would be done under noop, in one sentence.
   def message
-    @done['msg']
+    (@done || @seen)['msg']
   end
 
   def refresh
@@ -189,11 +189,13 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
     Puppet[:show_diff] && resource.show_diff?
   end
 
-  # Under noop an event says no more than two states; the program says where.
   def log_plan
-    resource.notice(@seen['msg']) if resource.noop?
-    return unless @seen['diff']
+    log_diff if @seen['diff']
+    # Puppet 7 does not ask a property for its message under noop.
+    resource.notice(@seen['msg']) if resource.noop? && Puppet::PUPPETVERSION.to_i < 8
+  end
 
+  def log_diff
     before, after = @seen['diff'].values_at('before', 'after').map(&:lines)
     lines = before.zip(after).reject { |old, new| old == new }.flat_map { |old, new| ["-#{old}", "+#{new}"] }
     resource.send_log(resource[:loglevel], "\n#{lines.join}") unless lines.empty?
