@@ -9,12 +9,17 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use super::On;
-use super::site::{Puppet, assert_says, module, script};
-use crate::support::{Folder, Haproxy, Host, Stage, TestResult, repository};
+use super::site::{Puppet, assert_says, module, path_with, script};
+use crate::support::{Bound, Folder, Haproxy, Host, Stage, TestResult, repository};
 use crate::tool::{self, Ran};
 
 pub(crate) fn tests() -> Vec<On> {
-    on_each![task_takes_what_bolt_gives_it, plan_takes_out_works_and_puts_back, plan_puts_back_after_a_failure]
+    on_each![
+        task_takes_what_bolt_gives_it,
+        task_on_a_terminal_prints_the_report_alone,
+        plan_takes_out_works_and_puts_back,
+        plan_puts_back_after_a_failure
+    ]
 }
 
 const READY: (u32, u32) = (0, 2);
@@ -128,6 +133,52 @@ fn task_takes_what_bolt_gives_it(haproxy: &Haproxy, puppet: Puppet) -> TestResul
         assert_says(&(ran.out + &ran.err), &[part]);
     }
     assert_eq!(stage.http.state("web", "web2"), READY);
+    Ok(())
+}
+
+/// Runs a program with one terminal for standard output and standard error, and passes on what the terminal gets.
+const ON_A_TERMINAL: &str = r#"
+import os, pty, sys
+child, master = pty.fork()
+if child == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+while True:
+    try:
+        data = os.read(master, 65536)
+    except OSError:
+        break
+    if not data:
+        break
+    os.write(1, data)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"#;
+
+/// Bolt's `tty` starts a script that brings the task its input, on a terminal (`make_wrapper_stringio` of Bolt).
+fn task_on_a_terminal_prints_the_report_alone(haproxy: &Haproxy, _: Puppet) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let folder = Folder::new();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_haproxy_server"), folder.join("haproxy_server"))?;
+    let _held = Bound::hold(stage.frontend("web"), stage.server("web2"));
+    let drain = json!({"timeout": 1.5, "on_timeout": "maint"});
+    for input in [
+        json!({"server": "web1", "state": "maint"}),
+        // With progress to show.
+        json!({"server": "web2", "state": "maint", "drain": drain}),
+        json!({"server": "web9", "state": "maint"}),
+    ] {
+        let mut input = input;
+        input["instances"] = json!(stage.http.address());
+        input["_task"] = json!("haproxy_server");
+        let task = module().join("tasks/init.sh");
+        let wrapper = format!("#!/bin/sh\n'{}' <<'EOF'\n{input}\nEOF\n", task.display());
+        let wrapper = script(&folder, "wrapper.sh", &wrapper);
+        let mut command = tool::tool("python3");
+        let path = path_with(folder.path(), std::env::var_os("PATH").expect("a PATH"));
+        let ran = tool::run(command.args(["-c", ON_A_TERMINAL]).arg(wrapper).env("PATH", path));
+        let line = ran.out.strip_suffix("\r\n").unwrap_or_else(|| panic!("no line: {:?}", ran.out));
+        let report: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {:?}", ran.out));
+        assert_eq!((ran.code == 0, ran.err.as_str()), (report["failed"] == false, ""));
+    }
     Ok(())
 }
 

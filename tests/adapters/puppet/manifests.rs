@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use serde_json::{Value, json};
 
 use super::On;
-use super::site::{Puppet, Site, assert_says, path_with};
+use super::site::{Puppet, Site, assert_says, module, path_with};
 use crate::support::stage::PUPPET_BACKENDS;
 use crate::support::{Folder, Haproxy, Health, Host, Program, Stage, TestResult, repository};
 use crate::tool;
@@ -16,6 +17,7 @@ pub(crate) fn tests() -> Vec<On> {
         noop_then_apply_then_nothing,
         each_resource_fails_alone,
         the_catalogue_may_bring_what_is_needed,
+        program_is_found_where_sudo_does_not_look,
         properties_have_events_of_their_own,
         wait_is_asked_in_every_run,
         resource_lists_and_sets,
@@ -128,6 +130,39 @@ fn the_catalogue_may_bring_what_is_needed(haproxy: &Haproxy, puppet: Puppet) -> 
     let socket = link("socket", socket.display().to_string(), stage.http.address());
     site.apply(&format!("{server}\n{socket} -> Haproxy_server['web1']\n{program}"), &[], 2);
     assert_eq!(stage.http.state("web", "web1"), MAINT);
+    Ok(())
+}
+
+/// The `secure_path` of sudo on Enterprise Linux.
+const SECURE_PATH: &str = "/sbin:/bin:/usr/sbin:/usr/bin";
+
+fn program_is_found_where_sudo_does_not_look(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let site = Site::with_path(puppet, SECURE_PATH);
+    let installed = Folder::new();
+    symlink(env!("CARGO_BIN_EXE_haproxy_server"), installed.join("haproxy_server"))?;
+    let there = || {
+        let mut command = tool::tool("unshare");
+        command.args(["-m", "sh", "-c", r#"mount --bind "$0" /usr/local/bin && exec "$@""#]).arg(installed.path());
+        command
+    };
+    if tool::run(there().arg("true")).code != 0 {
+        println!("skipped: only root can make namespaces, with unshare");
+        return Ok(());
+    }
+    let manifest = format!("haproxy_server {{ 'web1': ensure => maint, instances => '{}' }}", stage.http.address());
+    let manifest = site.folder.write("site.pp", &manifest);
+    let mut apply = there();
+    apply.args(["puppet", "apply", "--detailed-exitcodes"]).args(site.options()).arg(manifest);
+    tool::run(apply.env("PATH", site.path()).env("HOME", site.folder.path())).ended_with(2);
+    assert_eq!(stage.http.state("web", "web1"), MAINT);
+
+    let request = json!({"server": "web1", "state": "ready", "instances": stage.http.address()});
+    let request = std::fs::File::open(site.folder.write("request.json", &request.to_string()))?;
+    let mut task = there();
+    task.arg(module().join("tasks/init.sh")).env("PATH", SECURE_PATH).stdin(request);
+    tool::run(&mut task).ended_with(0);
+    assert_eq!(stage.http.state("web", "web1"), READY);
     Ok(())
 }
 

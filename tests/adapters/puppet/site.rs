@@ -102,6 +102,11 @@ impl Site {
         folders.into_iter().flatten().chain(others.map(OsString::from)).collect()
     }
 
+    /// Its `PATH`.
+    pub(crate) fn path(&self) -> &OsStr {
+        &self.path
+    }
+
     /// `puppet APPLICATION …`.
     pub(crate) fn puppet(&self, application: &str) -> Command {
         let mut command = tool::tool("puppet");
