@@ -38,7 +38,8 @@ fn commands(text: &str) -> Vec<(&str, Vec<&str>)> {
 }
 
 fn examples_do_what_the_page_says(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
-    let (stage, other) = (Stage::start(haproxy), Stage::start(haproxy));
+    let start = || Stage::start_with(haproxy, "weight 100", |setup| setup);
+    let (stage, other) = (start(), start());
     let (host, other) = (Host::with(stage.instances()), (Host::with(other.instances()), other));
     let (bin, work) = (Folder::new(), Folder::new());
     let site = Site::with_path(puppet, "/nowhere");
@@ -67,8 +68,8 @@ fn examples_do_what_the_page_says(haproxy: &Haproxy, puppet: Puppet) -> TestResu
             "/etc/puppetlabs/code/environments/production/modules/",
             format!("{}/", site.folder.join("modules").display()),
         ),
-        ("'/usr/local/bin', '/usr/bin'", format!("'{}', {}", bin.path().display(), folders.join(", "))),
-        ("/usr/local/bin/haproxy_server", bin.join("haproxy_server").display().to_string()),
+        ("'/usr/bin', '/usr/local/bin'", format!("'{}', {}", bin.path().display(), folders.join(", "))),
+        ("/usr/bin/haproxy_server", bin.join("haproxy_server").display().to_string()),
         ("/var/lib/haproxy/", format!("{}/", stage.folder.join("lib").display())),
         // No test starts a service of this machine.
         (
@@ -110,8 +111,19 @@ fn examples_do_what_the_page_says(haproxy: &Haproxy, puppet: Puppet) -> TestResu
                 applied.insert(name.to_owned());
                 match name {
                     "several.pp" => {
-                        assert_eq!(state("i10_puppet_masters", "puppet-i10-svc1"), 8);
-                        assert_eq!((state("all_puppet_masters", "puppet-i0-svc2"), state("web", "web2")), (8, 1));
+                        let out = ["all_puppet_masters", "i10_puppet_masters"]
+                            .map(|backend| ["puppet-i0-svc1", "puppet-i0-svc2"].map(|server| state(backend, server)));
+                        assert_eq!(out, [[1, 0], [1, 1]]);
+                        assert_eq!(stage.who_answers("i10_puppet_masters").len(), 1, "the one that the guard leaves");
+                    }
+                    "several-back.pp" => assert_eq!(stage.who_answers("i10_puppet_masters").len(), 3),
+                    "share.pp" => {
+                        let before = stage.server("web2").requests();
+                        for _ in 0..25 {
+                            stage.get("web");
+                        }
+                        let share = stage.server("web2").requests() - before;
+                        assert!((4..=6).contains(&share), "{share} of 25 instead of 50 of 250");
                     }
                     "maintenance.pp" => assert_eq!(state("web", "web3"), 1),
                     "back.pp" => {
@@ -124,7 +136,7 @@ fn examples_do_what_the_page_says(haproxy: &Haproxy, puppet: Puppet) -> TestResu
                     _ => {}
                 }
                 // What an example has taken out must not be in the way of the next one.
-                if ["several.pp", "order.pp"].contains(&name) {
+                if ["share.pp", "order.pp"].contains(&name) {
                     let ready = r#"{"server": "*", "state": "ready", "weight": "100%"}"#;
                     shell(&format!("echo '{ready}' | haproxy_server"), work.path()).ended_with(0);
                 }
