@@ -435,7 +435,9 @@ Puppet::Type.newtype(:haproxy_server) do
 
   def retrieve
     # Without a provider that can be used, `puppet resource` comes here all the same.
-    raise Puppet::Error, 'the command haproxy_server is not on PATH' unless suitable?
+    unless suitable?
+      raise Puppet::Error, "the program 'haproxy_server' is neither on PATH nor in /usr/bin or /usr/local/bin; install it"
+    end
 
     provider.look
     super
