@@ -39,7 +39,7 @@ pub fn run(request: &Request, interrupt: &Interrupt, progress: Progress<'_>) -> 
 /// The steps of a run; what they find is in `run` also when one of them fails.
 fn steps(request: &Request, interrupt: &Interrupt, progress: Progress<'_>, run: &mut RunOutcome) -> Result<()> {
     let wanted = Wanted { servers: &request.servers, backends: &request.backends };
-    let Selected { chosen, others } = choose(request, run)?;
+    let Selected { chosen, others } = choose(request, interrupt, run)?;
     let mut exclusion = Exclusion::new(request, interrupt, progress);
     let asked = ask(request, wanted, chosen, &mut exclusion)?;
     run.instances = asked.iter().map(|asked| asked.outcome(request)).collect();
@@ -176,11 +176,11 @@ fn foresee(request: &Request, change: Change, managed: &mut [Managed<'_>]) {
 }
 
 /// Finds the instances that the request means.
-fn choose(request: &Request, run: &mut RunOutcome) -> Result<Selected> {
+fn choose(request: &Request, interrupt: &Interrupt, run: &mut RunOutcome) -> Result<Selected> {
     let wanted = request.instances.as_deref();
     let names_something = !request.servers.is_empty() || !request.backends.is_empty();
     let needs_others = request.on_missing == OnMissing::ElsewhereOk && names_something;
-    let discovery = if needs_discovery(wanted) || needs_others { discover() } else { Discovery::default() };
+    let discovery = if needs_discovery(wanted) || needs_others { discover(interrupt)? } else { Discovery::default() };
     let selected = select(wanted, &discovery);
     if wanted.is_none() || selected.is_err() {
         run.warnings.extend(discovery.warnings);
