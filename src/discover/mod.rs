@@ -30,6 +30,7 @@
 //! opened.
 
 mod accounts;
+mod acl;
 mod budget;
 mod condition;
 mod config;

@@ -10,6 +10,7 @@
 //! touched: what an ordinary user's process names can be a file system that never answers. The one file that is opened
 //! is checked again once it is open.
 
+use super::acl::{self, Writers};
 use super::budget::{Budget, Spent};
 use super::shown;
 use nix::errno::Errno;
@@ -245,14 +246,34 @@ impl Owners {
     fn entry(&self, path: &Path, metadata: &Metadata, shared: Shared) -> Result<(), Refusal> {
         let refuse = |why: String| Err(Refusal::Untrusted(format!("{} {why}", shown(path))));
         let is_sticky = metadata.is_dir() && metadata.mode() & 0o1000 != 0 && shared == Shared::Fine;
-        if !self.uids.contains(&metadata.uid()) {
-            refuse(format!("belongs to user id {}", metadata.uid()))
-        } else if metadata.mode() & 0o002 != 0 && !is_sticky {
-            refuse("can be written by everybody".to_owned())
-        } else if metadata.mode() & 0o020 != 0 && !is_sticky && !self.gids.contains(&metadata.gid()) {
-            refuse(format!("can be written by group id {}", metadata.gid()))
-        } else {
-            Ok(())
+        if !self.has(metadata.uid()) {
+            return refuse(format!("belongs to user id {}", metadata.uid()));
+        }
+        if is_sticky {
+            return Ok(());
+        }
+        if metadata.mode() & 0o002 != 0 {
+            return refuse("can be written by everybody".to_owned());
+        }
+        if metadata.mode() & 0o020 == 0 {
+            return Ok(());
+        }
+        // The group's bits are those of the mask where there is an access control list.
+        let group_alone = || Writers { group_of_file: true, ..Writers::default() };
+        let writers = match acl::writers(path) {
+            Ok(writers) => writers.unwrap_or_else(group_alone),
+            Err(error) => {
+                return refuse(format!("may be writable by others: its access control list cannot be read ({error})"));
+            }
+        };
+        let group_of_file = writers.group_of_file.then(|| metadata.gid());
+        let groups = writers.groups.iter().copied().chain(group_of_file);
+        if let Some(user) = writers.users.iter().find(|user| !self.has(**user)) {
+            return refuse(format!("can be written by user id {user}"));
+        }
+        match groups.into_iter().find(|group| !self.gids.contains(group)) {
+            Some(group) => refuse(format!("can be written by group id {group}")),
+            None => Ok(()),
         }
     }
 }
@@ -394,6 +415,41 @@ mod tests {
         }
         assert!(caller().socket_folder(Path::new("/tmp/a.sock")).is_err());
         assert!(caller().socket_folder(Path::new("/run/a.sock")).is_ok());
+    }
+
+    #[test]
+    fn an_access_control_list_counts_as_what_it_allows() {
+        let (user, group_of_file, group) = (2, 4, 8);
+        let us = nix::unistd::geteuid().as_raw();
+        let table = [
+            (vec![(group_of_file, 5, u32::MAX), (user, 7, 65534)], 7, Some("user id 65534")),
+            (vec![(group_of_file, 5, u32::MAX), (group, 7, 65534)], 7, Some("group id 65534")),
+            (vec![(group_of_file, 5, u32::MAX), (user, 7, 65534)], 5, None),
+            (vec![(group_of_file, 5, u32::MAX), (user, 5, 65534)], 7, None),
+            (vec![(group_of_file, 5, u32::MAX), (user, 7, 0), (user, 7, us), (group, 7, 0)], 7, None),
+        ];
+        for (entries, mask, expected) in table {
+            // The folder of a configuration, the file, and the folder of a socket.
+            let (_place, folder) = place();
+            let config = folder.join("a.cfg");
+            fs::write(&config, "x").unwrap();
+            for path in [&folder, &config] {
+                if !acl::tests::set(path, &entries, mask) {
+                    return;
+                }
+                let results = [read(&caller(), &config).map(drop), caller().socket_folder(&folder.join("s")).map(drop)];
+                let results = if path == &config { &results[..1] } else { &results[..] };
+                for result in results {
+                    match (result, expected) {
+                        (Ok(()), None) => {}
+                        (Err(why), Some(expected)) => assert!(why.to_string().contains(expected), "{why}"),
+                        (other, _) => panic!("{entries:?} {mask}: {other:?}, not {expected:?}"),
+                    }
+                }
+                mode(&folder, 0o755);
+                rustix::fs::removexattr(&folder, "system.posix_acl_access").ok();
+            }
+        }
     }
 
     #[test]
