@@ -27,7 +27,7 @@ pub fn run(request: &Request, signals: &Interrupt, progress: Progress<'_>) -> Ru
 
 /// The steps of a run; what they find is in `run` also when one of them fails.
 fn steps(request: &Request, signals: &Interrupt, progress: Progress<'_>, run: &mut RunOutcome) -> Result<()> {
-    let selected = choose(request, &mut run.warnings)?;
+    let selected = choose(request, signals, &mut run.warnings)?;
     let exclusion = Exclusion::new(request, signals, progress);
     let asked = gather(request, &selected.chosen, &exclusion)?;
     run.note(request, &asked);

@@ -22,8 +22,16 @@
 //! - The `-S` address counts for a process of root or the caller only, as nothing but the process says it.
 //!
 //! The environment and the working folder of a process are believed, because what they lead to is checked.
+//!
+//! # Limits
+//!
+//! `budget` bounds all of it together, so that processes of an ordinary user cost root next to nothing. A process of
+//! root, the caller or HAProxy's own account comes before all others, and nothing that others could have written is
+//! opened.
 
 mod accounts;
+mod acl;
+mod budget;
 mod condition;
 mod config;
 pub(crate) mod lexer;
@@ -34,23 +42,20 @@ pub mod select;
 mod trust;
 pub mod twins;
 
+use crate::model::error::Result as Checked;
 use crate::model::name::{Address, InstanceName};
 use crate::model::text::excerpt;
+use crate::time::interrupt::{Interrupt, PATIENT};
+use budget::{Budget, Spent};
 use config::{Account, Reader, Settings};
 use lexer::Environment;
 use mounts::Sight;
-use process::Process;
+use process::{Process, Standing, WORDS_MAX};
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use trust::{Owners, Refusal, absolute};
-
-/// The most configuration files that are read for one process.
-const FILES_MAX: usize = 4096;
-
-/// The most bytes of configuration that are read for one process.
-const BYTES_MAX: usize = 64 << 20;
 
 /// The most warnings that are kept; anybody can start any number of processes that are called haproxy.
 const WARNINGS_MAX: usize = 20;
@@ -59,7 +64,7 @@ const WARNINGS_MAX: usize = 20;
 const SHOWN_MAX: usize = 200;
 
 /// How to reach what discovery leaves out.
-const BY_ADDRESS: &str = "to manage it, name the address of its stats socket in `instances`";
+const BY_ADDRESS: &str = "to manage it, name the address of its stats socket in 'instances'";
 
 /// One HAProxy of this host, not yet connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,13 +108,18 @@ pub struct Discovery {
 /// Reads a configuration file that was found and trusted before.
 #[must_use]
 pub fn configuration(path: &Path) -> Option<Vec<u8>> {
-    Owners::new(Host::real().caller).read(path).ok()
+    let budget = Budget::new(&PATIENT);
+    let owners = Owners::new(Host::real().caller);
+    owners.read(&owners.reach(path, &budget).ok()?, &budget).ok().map(|content| content.bytes)
 }
 
-/// Finds every HAProxy of this host.
-#[must_use]
-pub fn discover() -> Discovery {
-    Host::real().discover()
+/// Finds every HAProxy of this host, within the limits that are left to it.
+///
+/// # Errors
+/// When a signal ends it.
+pub fn discover(interrupt: &Interrupt) -> Checked<Discovery> {
+    let discovery = Host::real().discover(&Budget::new(interrupt));
+    interrupt.check().map_or(Ok(discovery), Err)
 }
 
 /// Where to look: the real host, or a tree made for a test.
@@ -126,16 +136,30 @@ struct Host {
 enum Verdict {
     /// It is left out.
     LeftOut(String),
+    /// No limit is left to examine it.
+    Unexamined(Spent),
     /// What its configuration says cannot be known from here.
     Unknown(String),
 }
 
 /// The configuration files of a process.
 struct Files {
-    /// Each file with the `-f` argument that it comes from.
-    paths: Vec<(PathBuf, PathBuf)>,
+    /// The files, in the order in which HAProxy reads them.
+    list: Vec<ConfigFile>,
     /// What they say.
     settings: Settings,
+    /// Why they were not read to their end.
+    cut: Option<Spent>,
+}
+
+/// One configuration file.
+struct ConfigFile {
+    /// Where HAProxy finds it.
+    path: PathBuf,
+    /// The same without links.
+    real: PathBuf,
+    /// The `-f` argument that it comes from: itself or its folder.
+    argument: PathBuf,
 }
 
 /// What is known about a process before its configuration.
@@ -163,18 +187,26 @@ impl Host {
         Self { proc: "/proc".into(), root: "/".into(), caller: nix::unistd::geteuid().as_raw() }
     }
 
-    fn discover(&self) -> Discovery {
-        let survey = process::survey(&self.proc);
+    fn discover(&self, budget: &Budget<'_>) -> Discovery {
+        let owners = places::owners(self.caller);
+        let standing = |uid| match uid {
+            _ if Owners::new(self.caller).has(uid) => Standing::Own,
+            _ if owners.has(uid) => Standing::OfHaproxy,
+            _ => Standing::Stranger,
+        };
+        let survey = process::survey(&self.proc, standing, budget);
         let mut found = Discovery::default();
+        let mut unexamined = survey.unexamined;
         let mut must_look_around = survey.processes.is_empty() || survey.hidden;
         for process in &survey.processes {
-            let Err(verdict) = self.examine(process, &mut found.candidates) else { continue };
+            let Err(verdict) = self.examine(process, standing(process.uid), budget, &mut found) else { continue };
             // What has ended meanwhile needs no explanation.
             if !process::is_there(&self.proc, process.pid) {
                 continue;
             }
             match verdict {
                 Verdict::LeftOut(warning) => found.warnings.push(warning),
+                Verdict::Unexamined(spent) => unexamined.process(process.pid, spent),
                 Verdict::Unknown(warning) => {
                     must_look_around = true;
                     found.warnings.push(warning);
@@ -187,16 +219,23 @@ impl Host {
         found.candidates.sort_by_cached_key(|one| {
             (one.name.clone(), one.config.clone(), one.sockets.first().map(ToString::to_string), one.pid)
         });
+        found.warnings.extend(unexamined.sentences());
         shorten(&mut found.warnings);
         found
     }
 
     /// Adds the candidate that a process is.
-    fn examine(&self, process: &Process, candidates: &mut Vec<Candidate>) -> Result<(), Verdict> {
+    fn examine(
+        &self,
+        process: &Process,
+        standing: Standing,
+        budget: &Budget<'_>,
+        found: &mut Discovery,
+    ) -> Result<(), Verdict> {
+        budget.time().map_err(Verdict::Unexamined)?;
         let subject = self.subject(process);
-        let files = self.read(&subject);
-        let chroot = files.as_ref().ok().and_then(|files| files.settings.chroot.as_deref());
-        if !subject.sees_what_we_see(chroot, files.is_ok()) {
+        let files = self.read(&subject, budget);
+        if !subject.sees_what_we_see(&files, budget).map_err(Verdict::Unexamined)? {
             let label = label(process);
             return Err(Verdict::LeftOut(format!(
                 "{label} is left out because it sees another file system, as in a container; {BY_ADDRESS}, \
@@ -204,19 +243,31 @@ impl Host {
             )));
         }
         let candidate = match files {
-            Ok(files) => self.running(&subject, files)?,
+            Ok(Files { cut: Some(spent), .. }) if standing == Standing::Stranger => {
+                return Err(Verdict::Unexamined(spent));
+            }
+            Ok(files) => {
+                let cut = files.cut.map(|spent| format!("{} was examined in part, because {spent}", label(process)));
+                let candidate = self.running(&subject, files)?;
+                found.warnings.extend(cut);
+                candidate
+            }
             Err(Refusal::Untrusted(why)) => return Err(Verdict::LeftOut(left_out(process, &why))),
-            Err(Refusal::Unreadable(why)) => return Err(self.unknown(&subject, &why, candidates)),
+            Err(Refusal::Spent(spent)) => return Err(Verdict::Unexamined(spent)),
+            Err(Refusal::Unreadable(why) | Refusal::Missing(why)) => {
+                return Err(self.unknown(&subject, &why, &mut found.candidates));
+            }
         };
-        add(candidates, candidate);
+        add(&mut found.candidates, candidate);
         Ok(())
     }
 
     fn subject<'a>(&self, process: &'a Process) -> Subject<'a> {
         let folder = self.proc.join(process.pid.to_string());
         let sight = Sight::of(&self.proc, process.pid);
-        let environ = process::read(&folder.join("environ")).ok();
-        let mut environment = Environment::new(environ.as_deref());
+        // What was cut off may name any variable, so that none is known.
+        let environ = process::read_to(&folder.join("environ"), WORDS_MAX).ok();
+        let mut environment = Environment::new(environ.as_deref().filter(|environ| environ.len() < WORDS_MAX));
         let base = base(process, &folder, &sight, &environment);
         let peer = process.arguments.local_peer.clone().or_else(|| {
             let name = process::read(&self.proc.join("sys/kernel/hostname")).ok()?;
@@ -226,26 +277,25 @@ impl Host {
         Subject { process, sight, environment, base }
     }
 
-    /// Reads all configuration files of a process.
-    fn read(&self, subject: &Subject<'_>) -> Result<Files, Refusal> {
+    /// Reads all configuration files of a process, or as many as a limit allows.
+    fn read(&self, subject: &Subject<'_>, budget: &Budget<'_>) -> Result<Files, Refusal> {
         let owners = Owners::new(self.caller);
         let mut reader = Reader::new(subject.environment.clone());
-        let mut paths = Vec::new();
-        let mut left = BYTES_MAX;
+        let mut list = Vec::new();
         for argument in &subject.process.arguments.configs {
-            let path = absolute(subject.base.as_deref(), argument).ok_or_else(|| {
+            let argument = absolute(subject.base.as_deref(), argument).ok_or_else(|| {
                 Refusal::Unreadable(format!("{} is relative to a folder that cannot be seen", shown(argument)))
             })?;
-            for file in expand(&path)? {
-                let content = owners.read(&file)?;
-                reader.file(&content);
-                paths.push((file, path.clone()));
-                left = left.checked_sub(content.len()).filter(|_| paths.len() <= FILES_MAX).ok_or_else(|| {
-                    Refusal::Unreadable(format!("there are more than {FILES_MAX} files or {BYTES_MAX} bytes of it"))
-                })?;
+            for (path, file) in owners.expand(&argument, budget)? {
+                let content = owners.read(&file, budget)?;
+                reader.file(&content.bytes);
+                list.push(ConfigFile { path, real: file.real, argument: argument.clone() });
+                if content.cut.is_some() {
+                    return Ok(Files { list, settings: reader.finish(), cut: content.cut });
+                }
             }
         }
-        Ok(Files { paths, settings: reader.finish() })
+        Ok(Files { list, settings: reader.finish(), cut: None })
     }
 
     /// Makes the candidate of a process whose configuration could be read.
@@ -260,16 +310,16 @@ impl Host {
             return Err(Verdict::LeftOut(left_out(process, &why)));
         }
         let usable = self.usable(subject, &files.settings, &owners);
-        let source = usable.file.and_then(|file| files.paths.get(file)).or(files.paths.first());
+        let source = usable.file.and_then(|file| files.list.get(file)).or(files.list.first());
         match (usable.addresses.is_empty(), source) {
-            (false, Some((file, argument))) => Ok(Candidate {
-                name: name_of(file, argument),
-                config: Some(file.clone()),
+            (false, Some(file)) => Ok(Candidate {
+                name: name_of(&file.path, &file.argument),
+                config: Some(file.path.clone()),
                 pid: Some(process.pid),
                 sockets: usable.addresses,
                 masters: usable.masters,
                 origin: Origin::Running,
-                files: files.paths.iter().map(|(file, _)| file.clone()).collect(),
+                files: files.list.iter().map(|file| file.path.clone()).collect(),
             }),
             _ => Err(Verdict::LeftOut(without_socket(process, &usable.refused))),
         }
@@ -345,7 +395,7 @@ impl Host {
         }
         Verdict::Unknown(format!(
             "{} has a configuration that is not known here ({why}), so that only the usual places were searched for its \
-             stats socket; run as root, or name the socket's address in `instances`",
+             stats socket; run as root, or name the socket's address in 'instances'",
             label(process)
         ))
     }
@@ -367,7 +417,7 @@ impl Host {
             }
             let address = path.to_str().map(Address::parse);
             match (owners.socket_folder(&path), address) {
-                (Ok(()), Some(Ok(address))) => found.candidates.push(Candidate {
+                (Ok(_), Some(Ok(address))) => found.candidates.push(Candidate {
                     name: InstanceName::from_path(&path),
                     config: None,
                     pid: None,
@@ -376,11 +426,11 @@ impl Host {
                     origin: Origin::UsualPlace,
                     files: Vec::new(),
                 }),
-                (Err(Refusal::Untrusted(why) | Refusal::Unreadable(why)), _) => found.warnings.push(format!(
-                    "the socket {} is left out because {why}; to use it, name it in `instances`",
+                (Err(why), _) => found.warnings.push(format!(
+                    "the socket {} is left out because {why}; to use it, name it in 'instances'",
                     shown(&path)
                 )),
-                (Ok(()), _) => {}
+                (Ok(_), _) => {}
             }
         }
     }
@@ -388,37 +438,40 @@ impl Host {
 
 impl Subject<'_> {
     /// Tells whether the process has the files that this program finds under the paths of its configuration.
-    fn sees_what_we_see(&self, chroot: Option<&Path>, was_read: bool) -> bool {
-        if !was_read && self.sight.is_blind() {
-            return true;
+    fn sees_what_we_see(&self, files: &Result<Files, Refusal>, budget: &Budget<'_>) -> Result<bool, Spent> {
+        let chroot = files.as_ref().ok().and_then(|files| files.settings.chroot.as_deref());
+        let shares = |path: &Path| budget.time().map(|()| self.sight.shares(path, chroot));
+        if let Ok(files) = files {
+            for file in &files.list {
+                if !(shares(&file.path)? && shares(&file.real)?) {
+                    return Ok(false);
+                }
+            }
+        } else if self.sight.is_blind() {
+            return Ok(true);
         }
-        let paths = self.process.arguments.configs.iter().map(|path| absolute(self.base.as_deref(), path));
-        paths.map(|path| path.unwrap_or_else(|| "/".into())).all(|path| {
-            // What does not exist here has no real path to compare.
-            let real = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
-            self.sight.shares(&path, chroot) && self.sight.shares(&real, chroot)
-        })
+        for argument in &self.process.arguments.configs {
+            let path = absolute(self.base.as_deref(), argument).unwrap_or_else(|| "/".into());
+            if !shares(&path)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Reads an address as HAProxy does, and checks that it is safe to connect to it.
     fn address(&self, text: &[u8], chroot: Option<&Path>, owners: &Owners) -> Result<Address, String> {
         let refuse = |why: &str| Err(format!("{} {why}", excerpt(text, SHOWN_MAX)));
         let Some(plain) = plain_address(text, self.base.as_deref()) else {
-            return refuse("is no address in plain text");
+            return refuse("is not an address in plain text");
         };
         match Address::parse(&plain) {
             Err(why) => refuse(&why.to_string()),
-            Ok(Address::Unix(path)) => {
-                let folder = path.parent().unwrap_or(&path);
-                let real = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
-                if !self.sight.shares(&real, chroot) {
-                    return refuse("is in another file system");
-                }
-                match owners.socket_folder(&path) {
-                    Ok(()) => Ok(Address::Unix(path)),
-                    Err(Refusal::Untrusted(why) | Refusal::Unreadable(why)) => refuse(&format!("is not safe: {why}")),
-                }
-            }
+            Ok(Address::Unix(path)) => match owners.socket_folder(&path) {
+                Ok(folder) if self.sight.shares(&folder, chroot) => Ok(Address::Unix(path)),
+                Ok(_) => refuse("is in another file system"),
+                Err(refusal) => refuse(&format!("is not safe: {refusal}")),
+            },
             Ok(_) if self.sight.has_other_network() => refuse("is in another network namespace"),
             Ok(address @ (Address::Abstract(_) | Address::AbstractExact(_) | Address::Tcp(_))) => Ok(address),
         }
@@ -462,30 +515,6 @@ fn base(process: &Process, folder: &Path, sight: &Sight, environment: &Environme
         }
         lexer::Variable::Unset | lexer::Variable::Unknown => None,
     }
-}
-
-/// Lists the files that a `-f` argument stands for (`cfgfiles_expand_directories()` of `src/haproxy.c`).
-fn expand(path: &Path) -> Result<Vec<PathBuf>, Refusal> {
-    let unreadable = |error| Refusal::unreadable(path, &error);
-    if !fs::metadata(path).map_err(unreadable)?.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let mut files = Vec::new();
-    for (count, entry) in fs::read_dir(path).map_err(unreadable)?.enumerate() {
-        if count >= FILES_MAX {
-            return Err(Refusal::Unreadable(format!("{} has more than {FILES_MAX} entries", shown(path))));
-        }
-        let name = entry.map_err(unreadable)?.file_name();
-        let bytes = name.as_bytes();
-        // HAProxy looks for the first `.cfg`, so that `a.cfg.cfg` does not count.
-        let is_config = bytes.windows(4).position(|part| part == b".cfg") == bytes.len().checked_sub(4);
-        let file = path.join(&name);
-        if is_config && !bytes.starts_with(b".") && fs::metadata(&file).is_ok_and(|metadata| metadata.is_file()) {
-            files.push(file);
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 /// Names the instance by its `-f` argument: the file, or the folder that holds the file.

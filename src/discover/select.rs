@@ -6,6 +6,7 @@ use super::{Candidate, Discovery, Origin, discover};
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::{Address, InstanceName};
 use crate::request::{OnMissing, Request, WantedInstance};
+use crate::time::interrupt::Interrupt;
 
 /// One local HAProxy, before it has answered.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,12 +47,12 @@ pub struct Selected {
 /// choice.
 ///
 /// # Errors
-/// As [`select`].
-pub fn choose(request: &Request, warnings: &mut Vec<String>) -> Result<Selected> {
+/// As [`select`]; also when a signal ends the search.
+pub fn choose(request: &Request, signals: &Interrupt, warnings: &mut Vec<String>) -> Result<Selected> {
     let wanted = request.instances.as_deref();
     let names_something = !request.servers.is_empty() || !request.backends.is_empty();
     let needs_others = request.on_missing == OnMissing::ElsewhereOk && names_something;
-    let discovery = if needs_discovery(wanted) || needs_others { discover() } else { Discovery::default() };
+    let discovery = if needs_discovery(wanted) || needs_others { discover(signals)? } else { Discovery::default() };
     let selected = select(wanted, &discovery);
     if wanted.is_none() || selected.is_err() {
         warnings.extend(discovery.warnings);

@@ -12,6 +12,7 @@ use std::process::Command;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
+use crate::support::alone::alone;
 use crate::support::report::{commands, kind, servers, warnings};
 use crate::support::{
     Folder, Haproxy, Instance, Mode, PATIENCE, Port, Program, Setup, Test, TestResult, eventually, tests,
@@ -308,17 +309,6 @@ fn an_ordinary_user_needs_the_socket_only(haproxy: &Haproxy) -> TestResult {
     }
     assert_eq!(instance.state("b", "s1"), (1, 0));
     Ok(())
-}
-
-/// A shell in which only the processes that it starts can be seen; nothing where that cannot be made.
-fn alone(script: &str) -> Option<Program> {
-    let unshare = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"];
-    let works = Command::new(unshare[0]).args(&unshare[1..]).arg("true").output();
-    if !geteuid().is_root() || !works.is_ok_and(|output| output.status.success()) {
-        println!("skipped: only root can make namespaces, with unshare");
-        return None;
-    }
-    Some(Program::new().under(unshare.into_iter().chain(["bash", "-c", script, "bash"])))
 }
 
 fn all_of_this_host_are_managed(haproxy: &Haproxy) -> TestResult {

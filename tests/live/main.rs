@@ -35,6 +35,7 @@ mod rollback;
 mod running;
 mod state_file;
 mod states;
+mod strangers;
 mod support;
 mod transitions;
 mod transport;
@@ -65,6 +66,7 @@ fn modules() -> harness::Modules {
         ("running", running::tests()),
         ("state_file", state_file::tests()),
         ("states", states::tests()),
+        ("strangers", strangers::tests()),
         ("transitions", transitions::tests()),
         ("transport", transport::tests()),
         ("traps", traps::tests()),
