@@ -462,6 +462,11 @@ pub enum WantedWeight {
     Percent(u32),
 }
 
+/// Returns what stands before the sign of a percentage.
+fn share(value: &Value) -> Option<&str> {
+    value.as_str()?.trim().strip_suffix('%')
+}
+
 impl WantedWeight {
     /// The largest weight of HAProxy (`SRV_UWGHT_MAX`).
     const MAX: u32 = 256;
@@ -472,9 +477,7 @@ impl WantedWeight {
     fn from_value(value: &Value) -> Result<Self, String> {
         const RANGE: &str = "is no weight: a number from 0 to 256, or a share of the configured one as \"50%\"";
         let refuse = || format!("{} {RANGE}", shown(value));
-        if let Value::String(text) = value
-            && let Some(percent) = text.trim().strip_suffix('%')
-        {
+        if let Some(percent) = share(value) {
             let is_decimal = !percent.is_empty() && percent.bytes().all(|byte| byte.is_ascii_digit());
             let percent = is_decimal.then(|| percent.parse().ok()).flatten().ok_or_else(refuse)?;
             return if percent <= Self::MAX_PERCENT { Ok(Self::Percent(percent)) } else { Err(refuse()) };
@@ -514,9 +517,7 @@ pub enum MinAvailable {
 impl MinAvailable {
     fn from_value(value: &Value) -> Result<Self, String> {
         let refuse = || format!("{} is no number of servers and no share from \"0%\" to \"100%\"", shown(value));
-        if let Value::String(text) = value
-            && let Some(percent) = text.trim().strip_suffix('%')
-        {
+        if let Some(percent) = share(value) {
             let percent = percent.parse().ok().filter(|percent| *percent <= 100).ok_or_else(refuse)?;
             return Ok(Self::Percent(percent));
         }
