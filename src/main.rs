@@ -6,6 +6,7 @@ use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use haproxy_server::act::fleet::Progress;
@@ -125,15 +126,21 @@ fn finish(options: &Options, request: Result<(Request, Interrupt), Refused>) -> 
 const PROGRESS_MAX: usize = 79;
 
 /// Shows how long waits go, in one line of a terminal that is written over and cleared in the end.
+///
+/// A terminal that has shown no line gets no byte: with `ssh -tt` it is where the report goes as well.
 fn show_progress<R>(run: impl FnOnce(Progress<'_>) -> R) -> R {
     if !io::stderr().is_terminal() {
         return run(&|_| ());
     }
+    let shown = AtomicBool::new(false);
     let result = run(&|line| {
         let line: String = line.chars().take(PROGRESS_MAX).collect();
+        shown.store(true, Ordering::Relaxed);
         let _ = write!(io::stderr(), "\r\x1b[K{line}");
     });
-    let _ = write!(io::stderr(), "\r\x1b[K");
+    if shown.into_inner() {
+        let _ = write!(io::stderr(), "\r\x1b[K");
+    }
     result
 }
 
