@@ -37,7 +37,7 @@ demo: rust python ## plays a maintenance on three HAProxy instances of its own, 
 	@tests/demo/run
 
 .PHONY: test
-test: rust lints python haproxy tools ## runs every check and every test, on each HAProxy that can be had
+test: rust lints python haproxy tools msrv ## runs every check and every test, on each HAProxy that can be had
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked
@@ -51,6 +51,10 @@ bench: rust python haproxy ## measures the program beside the floor and beside c
 	@bench/install
 	@bench/run $(BENCH)
 	$(CARGO) bench --locked --bench micro
+
+.PHONY: msrv
+msrv: rust
+	@tests/checks/msrv
 
 .PHONY: schema
 schema: rust ## writes schema/*.json and the tables of options anew from the types
@@ -79,7 +83,7 @@ tools:
 
 .PHONY: rust
 rust:
-	$(call need,$(CARGO),install Rust 1.88 or later$(comma) best with rustup)
+	$(call need,$(CARGO),install Rust 1.85 or later$(comma) best with rustup)
 	$(call need,cc,install a C compiler$(comma) as in the package gcc: Rust links with it)
 
 .PHONY: lints

@@ -61,6 +61,20 @@ fn dependencies(table: &str) -> BTreeSet<String> {
 }
 
 #[test]
+fn every_document_names_the_oldest_rust_that_builds() {
+    let manifest = read("Cargo.toml");
+    let oldest = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).unwrap().trim_matches('"');
+    for name in ["README.md", "CONTRIBUTING.md", "Makefile"] {
+        let named: BTreeSet<String> = read(name)
+            .split("Rust 1.")
+            .skip(1)
+            .map(|rest| rest.chars().take_while(char::is_ascii_digit).collect())
+            .collect();
+        assert_eq!(named, BTreeSet::from([oldest.trim_start_matches("1.").to_owned()]), "{name}");
+    }
+}
+
+#[test]
 fn readme_has_every_field_of_a_request() {
     let listed = first_column(&section(&read("README.md"), "## Request"));
     assert_eq!(listed, keys(&schema("request")["properties"]));
