@@ -177,23 +177,33 @@ pub(super) fn read(object: Map<String, Value>) -> Result<Wire, String> {
 /// What the calling tool says of itself with its own keys.
 pub(super) struct Caller {
     pub(super) is_task: bool,
-    pub(super) dry_run: crate::model::error::Result<bool>,
-    pub(super) diff: crate::model::error::Result<bool>,
+    pub(super) dry_run: Result<(), crate::model::error::Error>,
+    pub(super) diff: Result<bool, crate::model::error::Error>,
+}
+
+/// The caller's keys that mean `dry_run`.
+const MEAN_DRY_RUN: [&str; 2] = ["_ansible_check_mode", "_noop"];
+
+/// Returns whether any key asks for a dry run, be the other fields right or wrong.
+pub(super) fn is_dry_run(object: &Map<String, Value>) -> bool {
+    MEAN_DRY_RUN.into_iter().chain(["dry_run"]).any(|key| flag(object, key) == Ok(true))
 }
 
 /// Takes the keys that start with `_` out of the object.
 pub(super) fn take_callers_keys(object: &mut Map<String, Value>) -> Caller {
-    let flag = |key: &str| match object.get(key) {
-        Some(value) if !is_absent(value) => {
-            Flag::from_value(value).map(|flag| flag.0).map_err(|why| super::bad(format!("'{key}': {why}")))
-        }
-        _ => Ok(false),
-    };
-    let dry_run = flag("_ansible_check_mode").and_then(|check| Ok(flag("_noop")? || check));
-    let diff = flag("_ansible_diff");
+    let dry_run = MEAN_DRY_RUN.into_iter().try_for_each(|key| flag(object, key).map(drop)).map_err(super::bad);
+    let diff = flag(object, "_ansible_diff").map_err(super::bad);
     let is_task = object.contains_key("_task");
     object.retain(|key, _| !key.starts_with('_'));
     Caller { is_task, dry_run, diff }
+}
+
+/// Reads a flag that may be missing.
+fn flag(object: &Map<String, Value>, key: &str) -> Result<bool, String> {
+    match object.get(key).filter(|value| !is_absent(value)) {
+        Some(value) => Flag::from_value(value).map(|flag| flag.0).map_err(|why| format!("'{key}': {why}")),
+        None => Ok(false),
+    }
 }
 
 /// Puts the value of one `KEY=VALUE` word into the object, at `a.b` inside the object `a`.
