@@ -37,7 +37,7 @@ demo: rust python ## plays a maintenance on three HAProxy instances of its own, 
 	@tests/demo/run
 
 .PHONY: test
-test: rust lints python haproxy tools msrv ## runs every check and every test, on each HAProxy that can be had
+test: rust lints python haproxy tools shell deny msrv ## runs every check and every test, on each HAProxy that can be had
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked
@@ -52,7 +52,11 @@ bench: rust python haproxy ## measures the program beside the floor and beside c
 	@bench/run $(BENCH)
 	$(CARGO) bench --locked --bench micro
 
-.PHONY: msrv
+.PHONY: shell deny msrv
+shell: python
+	@tests/checks/shell
+deny: rust
+	@tests/checks/deny
 msrv: rust
 	@tests/checks/msrv
 

@@ -86,8 +86,8 @@ apt() {
 
 # Makes a private apt root for one suite, or for this machine's own release (`own`), and reads its package index.
 open_root() {
-    local suite=$1 uri keyring option= try
-    root=$work/root-$suite
+    local suite=$1 uri keyring option="" try
+    root=${work:?}/root-$suite
     mkdir -p "$root"/etc/apt/{apt.conf.d,preferences.d,sources.list.d,trusted.gpg.d} \
         "$root"/var/lib/dpkg "$root"/var/lib/apt/lists/partial "$root"/var/cache/apt/archives/partial
     : >"$root/var/lib/dpkg/status"
@@ -97,7 +97,7 @@ open_root() {
             if [[ -r /etc/apt/$file ]]; then cp -rL "/etc/apt/$file" "$root/etc/apt/"; fi
         done
     else
-        read -r uri keyring <<<"$source_entry"
+        read -r uri keyring <<<"${source_entry:?}"
         if [[ $keyring != - ]]; then option="[signed-by=$keyring] "; fi
         printf 'deb %s%s %s main\n' "$option" "$uri" "$suite" >"$root/etc/apt/sources.list"
     fi
