@@ -150,10 +150,8 @@ fn change_and_wait(request: &Request, change: Change, fleet: &mut Fleet<'_>, rec
         }
     }
     // Who ends the sessions does not wait for their end before.
-    if end == End::Done
-        && let (Some(state), Some(bounds)) = (change.state, request.wait)
-        && !request.shutdown_sessions
-    {
+    let waits = request.wait.filter(|_| end == End::Done && !request.shutdown_sessions);
+    if let (Some(state), Some(bounds)) = (change.state, waits) {
         wait(fleet, change, state, bounds)?;
     }
     if request.shutdown_sessions || end == End::Shutdown {
