@@ -401,7 +401,7 @@ impl Info {
     pub fn parse(reply: &[u8]) -> Result<Self, ParseError> {
         let [mut version, mut pid, mut started, mut uptime, mut stopping, mut processes] = [None; 6];
         // A description may be in any encoding.
-        let lines = reply.split(|byte| *byte == b'\n').filter_map(|line| str::from_utf8(line).ok());
+        let lines = reply.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
         for (key, value) in lines.filter_map(|line| line.split_once(':')) {
             let slot = match key {
                 "Version" => &mut version,

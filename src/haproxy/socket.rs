@@ -246,11 +246,9 @@ impl Connection {
         let lines: String =
             ["prompt"].into_iter().chain(first.iter().map(String::as_str)).flat_map(|it| [it, "\n"]).collect();
         // Who has closed already is found out by reading.
-        let sent = self.send(lines.as_bytes(), "prompt");
-        if let Err(error) = sent
-            && error.kind != ErrorKind::Unreachable
-        {
-            return Err(error);
+        match self.send(lines.as_bytes(), "prompt") {
+            Err(error) if error.kind != ErrorKind::Unreachable => return Err(error),
+            Ok(()) | Err(_) => {}
         }
         let until = Instant::now() + self.timeout;
         let door = self.read_greeting(until)?;
@@ -491,9 +489,8 @@ fn take_lines(text: &[u8], prompt: &[u8], form: Form, on_line: &mut impl FnMut(&
     // Nearly no line begins as the prompt does.
     let is_over = |rest: &[u8]| rest.first() == prompt.first() && rest.starts_with(prompt);
     let mut rest = text;
-    while !is_over(rest)
-        && let Some((line, after)) = split_line(rest, form)
-    {
+    while !is_over(rest) {
+        let Some((line, after)) = split_line(rest, form) else { break };
         on_line(line);
         rest = after;
     }

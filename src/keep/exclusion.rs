@@ -185,11 +185,11 @@ fn socket_key(address: &Address) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::{Overrides, from_words};
+    use crate::request::Draft;
 
     #[test]
     fn a_status_has_no_folder() {
-        let request = from_words(&["server=web1".to_owned()], Overrides::default()).unwrap();
+        let request = Draft::from_words(&["server=web1".to_owned()]).unwrap().check().unwrap();
         let never = Interrupt::never();
         let exclusion = Exclusion::new(&request, &never, &|_| {});
         assert!(exclusion.folder().is_none() && exclusion.check(&request) == Ok(None));

@@ -127,13 +127,6 @@ pub enum WantedInstance {
     At(InstanceName, Address),
 }
 
-/// What a caller added to the request outside of it: options of the command line.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Overrides {
-    /// `--dry-run`.
-    pub dry_run: bool,
-}
-
 /// A request that could not be taken, with what the answer needs to know of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refused {
@@ -145,66 +138,89 @@ pub struct Refused {
     pub dry_run: bool,
 }
 
-/// Reads a request from JSON text.
-///
-/// # Errors
-/// Says in one sentence what is wrong, where, and what to write instead.
-pub fn from_json(bytes: &[u8], overrides: Overrides) -> std::result::Result<Request, Refused> {
-    let refuse = |error| Refused { error, is_task: false, dry_run: overrides.dry_run };
-    if bytes.len() > REQUEST_MAX {
-        return Err(refuse(bad(format!("the request has more than {REQUEST_MAX} bytes"))));
-    }
-    if bytes.trim_ascii().is_empty() {
-        return Err(refuse(bad(
-            "the request is empty; give a JSON object on standard input, a file with one, or KEY=VALUE words (see --help)",
-        )));
-    }
-    let value = serde_json::from_slice::<wire::Strict>(bytes)
-        .map_err(|error| refuse(bad(format!("the request is not valid JSON: {error}"))))?;
-    from_value(value.0, overrides)
-}
+/// A request as it was written, before its fields are checked.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Draft(serde_json::Map<String, serde_json::Value>);
 
-/// Reads a request from `KEY=VALUE` words.
-///
-/// # Errors
-/// Says in one sentence which word is wrong and what to write instead.
-pub fn from_words(words: &[String], overrides: Overrides) -> std::result::Result<Request, Refused> {
-    let refuse = |error| Refused { error, is_task: false, dry_run: overrides.dry_run };
-    if words.iter().map(String::len).sum::<usize>() > REQUEST_MAX {
-        return Err(refuse(bad(format!("the request has more than {REQUEST_MAX} bytes"))));
-    }
-    let mut object = serde_json::Map::new();
-    for word in words {
-        let Some((key, value)) = word.split_once('=') else {
-            return Err(refuse(bad(format!("'{}' is not KEY=VALUE (see --help)", word.escape_debug()))));
-        };
-        wire::insert(&mut object, key, value).map_err(|problem| refuse(bad(problem)))?;
-    }
-    from_value(serde_json::Value::Object(object), overrides)
-}
-
-fn from_value(value: serde_json::Value, overrides: Overrides) -> std::result::Result<Request, Refused> {
-    let mut is_task = false;
-    let mut dry_run = overrides.dry_run;
-    let request = (|| {
+impl Draft {
+    /// Reads a request from JSON text.
+    ///
+    /// # Errors
+    /// Says in one sentence what is wrong, and what to write instead.
+    pub fn from_json(bytes: &[u8]) -> Result<Self> {
+        if bytes.len() > REQUEST_MAX {
+            return Err(too_long());
+        }
+        if bytes.trim_ascii().is_empty() {
+            return Err(bad(
+                "the request is empty; give a JSON object on standard input, a file with one, or KEY=VALUE words (see --help)",
+            ));
+        }
+        let value = serde_json::from_slice::<wire::Strict>(bytes)
+            .map_err(|error| bad(format!("the request is not valid JSON: {error}")))?
+            .0;
         if wire::depth(&value) > DEPTH_MAX {
             return Err(bad(format!("the request is nested deeper than {DEPTH_MAX} levels")));
         }
-        let serde_json::Value::Object(mut object) = value else {
+        let serde_json::Value::Object(object) = value else {
             return Err(bad(
-                "the request is no JSON object; it looks like {\"server\": \"web1\", \"state\": \"maint\"}",
+                "the request is not a JSON object; it looks like {\"server\": \"web1\", \"state\": \"maint\"}",
             ));
         };
+        Ok(Self(object))
+    }
+
+    /// Reads a request from `KEY=VALUE` words.
+    ///
+    /// # Errors
+    /// Says in one sentence which word is wrong, and what to write instead.
+    pub fn from_words(words: &[String]) -> Result<Self> {
+        if words.iter().map(String::len).sum::<usize>() > REQUEST_MAX {
+            return Err(too_long());
+        }
+        let mut object = serde_json::Map::new();
+        for word in words {
+            let Some((key, value)) = word.split_once('=') else {
+                return Err(bad(format!("'{}' is not KEY=VALUE (see --help)", word.escape_debug())));
+            };
+            wire::insert(&mut object, key, value).map_err(bad)?;
+        }
+        Ok(Self(object))
+    }
+
+    /// Makes it a dry run, whatever the request says itself.
+    pub fn set_dry_run(&mut self) {
+        self.0.insert("dry_run".to_owned(), true.into());
+    }
+
+    /// Checks every field, and that they go together.
+    ///
+    /// # Errors
+    /// Says in one sentence what is wrong, where, and what to write instead.
+    pub fn check(self) -> std::result::Result<Request, Refused> {
+        let mut object = self.0;
+        // What is refused for another field is a dry run all the same.
+        let dry_run = wire::is_dry_run(&object);
         let caller = wire::take_callers_keys(&mut object);
-        is_task = caller.is_task;
         let by_tool = caller.is_tool;
-        dry_run |= caller.dry_run?;
-        let diff = caller.diff?;
-        let wire = wire::read(object).map_err(bad)?;
-        dry_run |= wire.dry_run.unwrap_or_default().0;
-        Ok(Request { by_tool, ..check(&wire, dry_run, diff, is_task)? })
-    })();
-    request.map_err(|error| Refused { error, is_task, dry_run })
+        let request = (|| {
+            caller.dry_run?;
+            let diff = caller.diff?;
+            let request = check(&wire::read(object).map_err(bad)?, dry_run, diff, caller.is_task)?;
+            Ok(Request { by_tool, ..request })
+        })();
+        request.map_err(|error| Refused { error, is_task: caller.is_task, dry_run })
+    }
+}
+
+fn too_long() -> Error {
+    bad(format!("the request has more than {REQUEST_MAX} bytes"))
+}
+
+/// Returns whether a request has a field of this name.
+#[must_use]
+pub fn is_field(name: &str) -> bool {
+    wire::KNOWN.contains(&name)
 }
 
 /// Checks that the fields go together.

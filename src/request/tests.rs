@@ -8,14 +8,26 @@ use serde_json::{Value, json};
 use super::*;
 use crate::model::goal::Weight;
 
+fn from_json(bytes: &[u8]) -> std::result::Result<Request, Refused> {
+    Draft::from_json(bytes).map_err(refused).and_then(Draft::check)
+}
+
+fn from_words(words: &[String]) -> std::result::Result<Request, Refused> {
+    Draft::from_words(words).map_err(refused).and_then(Draft::check)
+}
+
+fn refused(error: Error) -> Refused {
+    Refused { error, is_task: false, dry_run: false }
+}
+
 /// Reads a request that is given as a value.
 fn read(value: &Value) -> std::result::Result<Request, Refused> {
-    from_json(value.to_string().as_bytes(), Overrides::default())
+    from_json(value.to_string().as_bytes())
 }
 
 /// Returns the sentence of a refusal.
 fn refusal(request: &str) -> String {
-    let refused = from_json(request.as_bytes(), Overrides::default()).unwrap_err();
+    let refused = from_json(request.as_bytes()).unwrap_err();
     assert_eq!(refused.error.kind, ErrorKind::BadRequest);
     refused.error.msg.clone()
 }
@@ -172,9 +184,9 @@ fn what_is_no_request_is_said_so() {
     let table = [
         (String::new(), "empty"),
         (" \n".to_owned(), "empty"),
-        ("null".to_owned(), "no JSON object"),
-        ("[]".to_owned(), "no JSON object"),
-        ("\"x\"".to_owned(), "no JSON object"),
+        ("null".to_owned(), "not a JSON object"),
+        ("[]".to_owned(), "not a JSON object"),
+        ("\"x\"".to_owned(), "not a JSON object"),
         ("{".to_owned(), "not valid JSON"),
         ("{} {}".to_owned(), "not valid JSON"),
         ("{'server': 'web1'}".to_owned(), "not valid JSON"),
@@ -236,13 +248,13 @@ fn what_is_no_request_is_said_so() {
     for bytes in
         [&b"\xff\xfe{}"[..], b"{\"server\": \"\xff\"}", b"\xef\xbb\xbf{}", b"\x00", b"{\"server\": \"\\ud800\"}"]
     {
-        let refused = from_json(bytes, Overrides::default()).unwrap_err();
+        let refused = from_json(bytes).unwrap_err();
         assert_eq!(refused.error.kind, ErrorKind::BadRequest, "{bytes:?}");
     }
     // At the limits it is taken.
     read(&json!({ "_x": serde_json::from_str::<Value>(&deep(31)).unwrap() })).unwrap();
     let fill = "x".repeat(REQUEST_MAX - r#"{"_x":""}"#.len());
-    from_json(format!(r#"{{"_x":"{fill}"}}"#).as_bytes(), Overrides::default()).unwrap();
+    from_json(format!(r#"{{"_x":"{fill}"}}"#).as_bytes()).unwrap();
 }
 
 #[test]
@@ -269,7 +281,7 @@ fn a_name_takes_the_bytes_that_haproxy_takes() {
 fn words_are_read_like_json() {
     let words = |words: &[&str]| {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        from_words(&words, Overrides::default())
+        from_words(&words)
     };
     let request =
         words(&["server=web1,app/web2", "state=disable", "weight=50%", "dry_run=yes", "timeout=2.5"]).unwrap();
@@ -307,8 +319,29 @@ fn the_callers_keys_are_not_ours() {
     assert!(read(json!({ "_ansible_check_mode": false })).by_tool && read(json!({ "_task": "x" })).by_tool);
     let omitted = "__omit_place_holder__0123456789abcdef";
     assert_eq!(read(json!({ "server": omitted, "timeout": omitted, "state": omitted })), read(json!({})));
-    let refused = from_json(br#"{"_task": "x", "_noop": true, "servers": 1}"#, Overrides::default()).unwrap_err();
+    let refused = from_json(br#"{"_task": "x", "_noop": true, "servers": 1}"#).unwrap_err();
     assert!(refused.is_task && refused.dry_run);
+}
+
+#[test]
+fn a_refused_dry_run_is_a_dry_run() {
+    for (request, is_dry) in [
+        (json!({ "dry_run": true, "servers": 1 }), true),
+        (json!({ "dry_run": "yes", "server": "a", "state": "off" }), true),
+        (json!({ "dry_run": true, "_noop": 7 }), true),
+        (json!({ "dry_run": 7, "_ansible_check_mode": true }), true),
+        (json!({ "dry_run": 7 }), false),
+        (json!({ "dry_run": "no", "servers": 1 }), false),
+    ] {
+        assert_eq!(read(&request).unwrap_err().dry_run, is_dry, "{request}");
+        let Value::Object(object) = request else { panic!("no object") };
+        let mut draft = Draft(object);
+        draft.set_dry_run();
+        match draft.check() {
+            Ok(request) => assert!(request.dry_run),
+            Err(refused) => assert!(refused.dry_run, "{refused:?}"),
+        }
+    }
 }
 
 /// Values as hosts and people write them, right and wrong ones.
@@ -398,7 +431,7 @@ proptest! {
 
     #[test]
     fn no_text_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), words in prop::collection::vec(any::<String>(), 0..4)) {
-        let _ = from_json(&bytes, Overrides::default());
-        let _ = from_words(&words, Overrides::default());
+        let _ = from_json(&bytes);
+        let _ = from_words(&words);
     }
 }

@@ -179,24 +179,34 @@ pub(super) fn read(object: Map<String, Value>) -> Result<Wire, String> {
 pub(super) struct Caller {
     pub(super) is_task: bool,
     pub(super) is_tool: bool,
-    pub(super) dry_run: crate::model::error::Result<bool>,
-    pub(super) diff: crate::model::error::Result<bool>,
+    pub(super) dry_run: Result<(), crate::model::error::Error>,
+    pub(super) diff: Result<bool, crate::model::error::Error>,
+}
+
+/// The caller's keys that mean `dry_run`.
+const MEAN_DRY_RUN: [&str; 2] = ["_ansible_check_mode", "_noop"];
+
+/// Returns whether any key asks for a dry run, be the other fields right or wrong.
+pub(super) fn is_dry_run(object: &Map<String, Value>) -> bool {
+    MEAN_DRY_RUN.into_iter().chain(["dry_run"]).any(|key| flag(object, key) == Ok(true))
 }
 
 /// Takes the keys that start with `_` out of the object.
 pub(super) fn take_callers_keys(object: &mut Map<String, Value>) -> Caller {
-    let flag = |key: &str| match object.get(key) {
-        Some(value) if !is_absent(value) => {
-            Flag::from_value(value).map(|flag| flag.0).map_err(|why| super::bad(format!("'{key}': {why}")))
-        }
-        _ => Ok(false),
-    };
-    let dry_run = flag("_ansible_check_mode").and_then(|check| Ok(flag("_noop")? || check));
-    let diff = flag("_ansible_diff");
+    let dry_run = MEAN_DRY_RUN.into_iter().try_for_each(|key| flag(object, key).map(drop)).map_err(super::bad);
+    let diff = flag(object, "_ansible_diff").map_err(super::bad);
     let is_task = object.contains_key("_task");
     let is_tool = object.keys().any(|key| key.starts_with('_'));
     object.retain(|key, _| !key.starts_with('_'));
     Caller { is_task, is_tool, dry_run, diff }
+}
+
+/// Reads a flag that may be missing.
+fn flag(object: &Map<String, Value>, key: &str) -> Result<bool, String> {
+    match object.get(key).filter(|value| !is_absent(value)) {
+        Some(value) => Flag::from_value(value).map(|flag| flag.0).map_err(|why| format!("'{key}': {why}")),
+        None => Ok(false),
+    }
 }
 
 /// Puts the value of one `KEY=VALUE` word into the object, at `a.b` inside the object `a`.
@@ -456,15 +466,16 @@ fn number(value: &Value) -> Option<f64> {
     number.is_finite().then_some(number)
 }
 
+/// Returns what stands before the sign of a percentage.
+fn share(value: &Value) -> Option<&str> {
+    value.as_str()?.trim().strip_suffix('%')
+}
+
 impl Weight {
     fn from_value(value: &Value) -> Result<Self, String> {
         const RANGE: &str = "is not a weight: a number from 0 to 256, or a share of the configured one as \"50%\"";
         let refuse = || format!("{} {RANGE}", shown(value));
-        let percent = match value {
-            Value::String(text) => text.trim().strip_suffix('%'),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => None,
-        };
-        if let Some(percent) = percent {
+        if let Some(percent) = share(value) {
             let is_decimal = !percent.is_empty() && percent.bytes().all(|byte| byte.is_ascii_digit());
             let percent = is_decimal.then(|| percent.parse().ok()).flatten().ok_or_else(refuse)?;
             return if percent <= Self::MAX_PERCENT { Ok(Self::Percent(percent)) } else { Err(refuse()) };
@@ -486,9 +497,7 @@ pub enum MinAvailable {
 impl MinAvailable {
     fn from_value(value: &Value) -> Result<Self, String> {
         let refuse = || format!("{} is no number of servers and no share from \"0%\" to \"100%\"", shown(value));
-        if let Value::String(text) = value
-            && let Some(percent) = text.trim().strip_suffix('%')
-        {
+        if let Some(percent) = share(value) {
             let percent = percent.parse().ok().filter(|percent| *percent <= 100).ok_or_else(refuse)?;
             return Ok(Self::Percent(percent));
         }

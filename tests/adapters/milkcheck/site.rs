@@ -139,8 +139,8 @@ impl Site {
     /// A folder for PATH in which `milkcheck` is this runner with this configuration.
     pub(super) fn as_milkcheck(&self, runner: &Runner, configuration: &Path) -> OsString {
         let command = self.command(runner);
-        let words: Vec<String> = command.get_args().map(|word| format!("'{}'", word.display())).collect();
-        let (name, run) = (command.get_program().display(), words.join(" "));
+        let words: Vec<String> = command.get_args().map(|word| format!("'{}'", word.to_string_lossy())).collect();
+        let (name, run) = (command.get_program().to_string_lossy(), words.join(" "));
         self.script(
             "bin/milkcheck",
             &format!("#!/bin/sh\nexec {name} {run} -c '{}' \"$@\"\n", configuration.display()),
