@@ -383,7 +383,7 @@ fn a_stopping_process_is_left_for_its_successor(_: &Haproxy) -> TestResult {
     successor.extend([Step::send(reply), Step::ExpectPrefix("show stat 2 4 1")]);
     successor.push(Step::send(
         "# pxname,svname,qcur,scur,stot,status,check_status,tracked,bck,iid,sid,throttle,check_rise,check_fall,check_health\n\
-         b,s1,0,0,MAINT,,,0,2,1,,,,\n\n> ",
+         b,s1,0,0,0,MAINT,,,0,2,1,,,,\n\n> ",
     ));
     successor.push(Step::ReadToEnd);
     let (run, _) = scripted(vec![stopping.clone(), stopping, successor]);
