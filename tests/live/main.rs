@@ -25,6 +25,7 @@ mod guard;
 mod hanging;
 mod instances;
 mod load;
+mod locks;
 mod moving;
 mod owner;
 mod procedure;
@@ -56,6 +57,7 @@ fn modules() -> harness::Modules {
         ("hanging", hanging::tests()),
         ("instances", instances::tests()),
         ("load", load::tests()),
+        ("locks", locks::tests()),
         ("moving", moving::tests()),
         ("owner", owner::tests()),
         ("progress", progress::tests()),
