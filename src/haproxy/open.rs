@@ -9,6 +9,7 @@ use super::socket::{Connection, Door};
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::Address;
 use crate::model::server::Process;
+use crate::model::text::printable;
 use crate::time::clock;
 
 /// How often a connection that leads to a process that is stopping is opened again, and after what pause.
@@ -144,5 +145,5 @@ fn info_of(address: &Address, reply: &[u8]) -> Result<Info> {
 }
 
 fn process_of(info: &Info) -> Process {
-    Process::new(&info.version, info.pid, info.start, (clock::now(), Instant::now()))
+    Process::new(&printable(&info.version), info.pid, info.start, (clock::now(), Instant::now()))
 }
