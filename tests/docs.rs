@@ -99,20 +99,20 @@ fn the_modules_have_the_version_and_the_address_of_the_program() {
 }
 
 #[test]
-fn readme_has_every_field_of_a_request() {
-    let listed = first_column(&section(&read("README.md"), "## Request"));
+fn reference_has_every_field_of_a_request() {
+    let listed = first_column(&section(&read("docs/reference.md"), "## Request"));
     assert_eq!(listed, keys(&schema("request")["properties"]));
 }
 
 #[test]
-fn readme_has_every_field_of_a_report() {
-    let listed = first_column(&section(&read("README.md"), "## Report"));
+fn reference_has_every_field_of_a_report() {
+    let listed = first_column(&section(&read("docs/reference.md"), "## Report"));
     assert_eq!(listed, keys(&schema("report")["properties"]));
 }
 
 #[test]
-fn readme_has_every_error_kind() {
-    let listed = first_column(&section(&read("README.md"), "## Troubleshooting"));
+fn reference_has_every_error_kind() {
+    let listed = first_column(&section(&read("docs/reference.md"), "## Troubleshooting"));
     let kinds = schema("report")["$defs"]["ErrorKind"]["oneOf"].as_array().unwrap().clone();
     let kinds: BTreeSet<String> = kinds.iter().map(|kind| kind["const"].as_str().unwrap().to_owned()).collect();
     assert_eq!(listed, kinds);
