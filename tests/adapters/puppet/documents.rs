@@ -87,7 +87,7 @@ fn type_and_schema_agree(_: &Haproxy, puppet: Puppet) -> TestResult {
     let out = folder.join("strings.json");
     let mut strings = puppet.tool("puppet");
     strings.args(["strings", "generate", "--format", "json", "--out"]).arg(&out);
-    let files = ["lib/puppet/type/*.rb", "lib/puppet/provider/*/*.rb", "tasks/*.json", "plans/*.pp"];
+    let files = ["lib/puppet/type/*.rb", "lib/puppet/provider/*/*.rb", "tasks/*.json", "plans/*.pp", "manifests/*.pp"];
     strings.args(files.map(|files| module().join(files)));
     // It leaves a database where it is run.
     let ran = tool::run(strings.current_dir(folder.path()).env("HOME", folder.path())).ended_with(0);
@@ -194,9 +194,11 @@ fn checks_of_a_module_pass(_: &Haproxy, puppet: Puppet) -> TestResult {
             manifests.push(site.folder.write(&format!("{number}.pp"), &block.text));
         }
     }
-    let plan = module().join("plans/rolling_maintenance.pp");
-    tool::run(puppet.tool("puppet-lint").arg("--fail-on-warnings").args(&manifests).arg(&plan)).ended_with(0);
-    tool::run(site.puppet("parser").arg("validate").args(&manifests)).ended_with(0);
+    let named = site.folder.join("modules/haproxy_server");
+    let (class, plan) = (named.join("manifests/init.pp"), named.join("plans/rolling_maintenance.pp"));
+    tool::run(puppet.tool("puppet-lint").arg("--fail-on-warnings").args(&manifests).args([&class, &plan]))
+        .ended_with(0);
+    tool::run(site.puppet("parser").arg("validate").args(&manifests).arg(&class)).ended_with(0);
     tool::run(site.puppet("parser").args(["validate", "--tasks"]).arg(&plan)).ended_with(0);
 
     let out = tool::run(site.puppet("describe").arg("haproxy_server").env("LC_ALL", "C")).ended_with(0).out;

@@ -123,7 +123,9 @@ fn the_catalogue_may_bring_what_is_needed(haproxy: &Haproxy, puppet: Puppet) -> 
     };
 
     let run = site.apply(&server, &[], 4);
-    assert_says(&run.err, &["Could not find a suitable provider for haproxy_server"]);
+    assert_says(&run.err, &["Haproxy_server[web1]: Provider haproxy_server is not functional on this host"]);
+    let run = tool::run(site.puppet("resource").arg("haproxy_server"));
+    assert_says(&run.err, &["'haproxy_server' is neither on PATH nor in /usr/bin or /usr/local/bin; install it"]);
 
     // The resource stands first, and waits for the program; the socket has to be there at its turn only.
     let program = link("program", program.display().to_string(), host.command().display().to_string());

@@ -2,8 +2,8 @@
 
 require 'puppet/parameter/boolean'
 
-# One resource is one request to the program `haproxy_server`. The program decides what is in sync, changes it and words
-# what it did. The type checks only the shape of what a manifest gives, so that a slip ends a run before it has begun.
+# A resource is one request to the program `haproxy_server`, which decides what is in sync, makes the change and words the
+# result. The type checks only the shape of the values, so that a typo fails the catalogue before anything runs.
 Puppet::Type.newtype(:haproxy_server) do
   @doc = <<~DOC
     Takes HAProxy backend servers out of service (`maint`) and puts them back
@@ -13,31 +13,31 @@ Puppet::Type.newtype(:haproxy_server) do
           ensure => maint,
         }
 
-    The title is the server: a name, `backend/server`, or a pattern. Any other
-    title will do where `server` says which servers are meant. Without
-    `ensure`, `weight`, `health` and `agent` nothing is changed: the resource
-    fails where the servers are not there, and `audit` notes how they are.
+    The title names the server: a name, `backend/server`, or a pattern. With
+    `server` set, it can be any text. A resource without `ensure`, `weight`,
+    `health` and `agent` changes nothing: it fails when the servers do not
+    exist, and `audit` records their state.
 
-    What is in sync is decided by a dry run of the very same request, so that
-    `guard`, `state_file` and all else count. With `noop` nothing but dry runs
-    is sent. A change is one run of the program, and what it says of it is the
-    message of the event.
+    A dry run of the request decides whether the resource is in sync, so
+    `guard`, `state_file` and all other parameters count. A change is one run
+    of the program, whose summary becomes the message of the event. Under
+    `noop` there are only dry runs.
 
-    With `wait`, `shutdown_sessions`, `owner`, `reason` or `expires` the
-    request is made also where nothing is to be changed, but never with
-    `noop`: the program then sends HAProxy no change, but it waits, ends
-    sessions and records, which a dry run does not.
+    With `wait`, `shutdown_sessions`, `owner`, `reason` or `expires`, Puppet
+    makes the request on every run, even when nothing has to change: the
+    program then sends HAProxy no changing commands, but it waits, ends
+    sessions and records the owner, which a dry run does not. Under `noop`
+    this is left out.
 
-    A refresh (`notify`, `subscribe`) makes the request once more. So a
-    resource that subscribes to the service of HAProxy is looked at again
-    after a reload, and set again where HAProxy has forgotten it.
+    A refresh (`notify`, `subscribe`) repeats the request. A resource that
+    subscribes to the HAProxy service restores what a reload has lost.
 
     **Autorequires:** the services `haproxy`, `haproxy-*` and `haproxy@*`, the
     package `haproxy`, the package and the file of the program, and the
-    folders of `state_file`. The same catalogue may install the program.
+    folders of `state_file`. The same catalogue can install the program.
   DOC
 
-  # Puppet's own type system checks a value, and words what is wrong with it.
+  # Checks a value with Puppet's own type system, which also words the error.
   def self.assert_type(name, type, value)
     expected = Puppet::Pops::Types::TypeParser.singleton.parse(type)
     Puppet::Pops::Types::TypeAsserter.assert_instance_of(name.to_s, expected, value)
@@ -46,7 +46,7 @@ Puppet::Type.newtype(:haproxy_server) do
   end
 
   newparam(:name, namevar: true) do
-    desc 'The title: the server, or any text where `server` says which servers are meant.'
+    desc 'The title: the server, or any text when `server` is set.'
   end
 
   newproperty(:ensure) do
@@ -140,9 +140,9 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newproperty(:operational_state) do
     desc <<~DOC
-      What HAProxy's checks make of the server: `stopped`, `starting`,
-      `running` or `stopping`. It is read only: `puppet resource` shows it,
-      and `audit` notes it.
+      The state that HAProxy's checks give the server: `stopped`,
+      `starting`, `running` or `stopping`. Read-only: `puppet resource`
+      shows it, and `audit` records it.
     DOC
 
     validate { |_value| raise ArgumentError, 'operational_state is read-only' }
@@ -376,8 +376,7 @@ Puppet::Type.newtype(:haproxy_server) do
       is not put back by itself. Never by default, as long as the server
       stays in that state.
 
-      A time is better than a duration here: `+2h` counts anew in each run
-      of Puppet.
+      Prefer a time to a duration: `+2h` starts anew on every Puppet run.
     DOC
 
     validate { |value| resource.class.assert_type(name, 'Variant[String[1], Integer[0]]', value) }
@@ -413,9 +412,8 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:show_diff, boolean: true, parent: Puppet::Parameter::Boolean) do
     desc <<~DOC
-      Whether a line for each server, before and after, is logged with a
-      change, where Puppet's own setting `show_diff` is on. `true` by
-      default.
+      Whether a change logs each server before and after. It takes effect
+      when Puppet's setting `show_diff` is on. `true` by default.
     DOC
 
     defaultto true
@@ -433,13 +431,14 @@ Puppet::Type.newtype(:haproxy_server) do
     files.map { |file| File.dirname(file) } + %w[/usr/bin/haproxy_server /usr/local/bin/haproxy_server]
   end
 
-  def retrieve
-    # Without a provider that can be used, `puppet resource` comes here all the same.
-    unless suitable?
-      raise Puppet::Error, "the program 'haproxy_server' is neither on PATH nor in /usr/bin or /usr/local/bin; install it"
-    end
+  # Puppet defers a resource until it is suitable, so the same catalogue can install the program. Under noop nothing gets
+  # installed, and that is not a failure.
+  def suitable?
+    noop? || !provider.class.program.nil?
+  end
 
-    provider.look
+  def retrieve
+    provider.observe
     super
   end
 
