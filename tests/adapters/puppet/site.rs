@@ -41,6 +41,16 @@ impl Puppet {
         Self::ALL.into_iter().filter(|puppet| puppet.unpacked().is_some() || is_own(puppet)).collect()
     }
 
+    /// Whether no newer one can be run here.
+    pub(crate) fn is_newest(self) -> bool {
+        Self::found().last() == Some(&self)
+    }
+
+    /// Whether its tests write what is generated from the schema and the sources anew, instead of comparing it.
+    pub(crate) fn updates(self) -> bool {
+        std::env::var_os("UPDATE_SCHEMA").is_some() && self.is_newest()
+    }
+
     /// A line of Puppet 8 as this version logs it: under noop 7 has the sentence of the program on the resource.
     pub(crate) fn logged(self, line: &str) -> String {
         match (self, line.strip_suffix(" (noop)").and_then(|line| line.split_once("]/ensure: "))) {
