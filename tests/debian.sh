@@ -90,8 +90,8 @@ apt() {
 
 # Makes a private apt root for one suite, or for this machine's own release (`own`), and reads its package index.
 open_root() {
-    local suite=$1 uri keyring option= try
-    root=$work/root-$suite
+    local suite=$1 uri keyring option="" try
+    root=${work:?}/root-$suite
     mkdir -p "$root"/etc/apt/{apt.conf.d,preferences.d,sources.list.d,trusted.gpg.d} \
         "$root"/var/lib/dpkg "$root"/var/lib/apt/lists/partial "$root"/var/cache/apt/archives/partial
     : >"$root/var/lib/dpkg/status"
@@ -101,7 +101,7 @@ open_root() {
             if [[ -r /etc/apt/$file ]]; then cp -rL "/etc/apt/$file" "$root/etc/apt/"; fi
         done
     else
-        read -r uri keyring <<<"$source_entry"
+        read -r uri keyring <<<"${source_entry:?}"
         if [[ $keyring != - ]]; then option="[signed-by=$keyring] "; fi
         printf 'deb %s%s %s main\n' "$option" "$uri" "$suite" >"$root/etc/apt/sources.list"
     fi
@@ -125,6 +125,9 @@ open_root() {
     cat "$work/log" >&2
     return 1
 }
+
+# The version of a package that the opened root offers.
+offered() { apt 60 apt-cache show --no-all-versions "$1" 2>/dev/null | sed -n 's/^Version: //p'; }
 
 # unpack DIR PATTERN PACKAGE...: unpacks these packages and those of their dependencies whose names match the pattern:
 # DIR/files as packed, DIR/lib all shared objects.

@@ -1,7 +1,7 @@
 //! The plan's model of HAProxy against the table that was measured on real ones, which the live test `transitions` holds
 //! against the HAProxy versions that are there.
 
-use haproxy_server::state::{AdminFlags, AdminState, OperationalState, operational_after};
+use haproxy_server::model::state::{AdminFlags, AdminState, OperationalState, operational_after};
 use transition_table::{State, Table};
 
 #[allow(dead_code, reason = "the live tests use more of it")]

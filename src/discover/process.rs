@@ -3,24 +3,32 @@
 //! The command line is read as `haproxy_init_args()` of HAProxy's `src/haproxy.c` reads it (2.2 to 3.5 agree): an
 //! option is known by its first letter or two, whatever follows them, and its operand is always the next word.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use super::budget::{Budget, FILES_MAX, OF_ACCOUNT_MAX, Spent, Unexamined};
+
 /// The name of the command, as the kernel has it.
 const COMMAND: &[u8] = b"haproxy";
 
-/// The longest file of `/proc` that is read, in bytes; a command line ends at 2 MiB.
-const PROC_FILE_MAX: u64 = 4 << 20;
+/// The longest command line or environment that is read, in bytes; the kernel allows 6 MiB.
+pub(super) const WORDS_MAX: usize = 256 << 10;
+
+/// The longest other file of `/proc` that is read, in bytes.
+const PROC_FILE_MAX: usize = 4 << 20;
+
+/// The most `-S` options and the most processes of a `-sf` that are kept of a command line.
+const MASTER_SOCKETS_MAX: usize = 16;
+const OLD_PIDS_MAX: usize = 1024;
 
 /// One HAProxy process that is no worker of another.
 #[derive(Debug)]
 pub(super) struct Process {
     /// The process id.
     pub(super) pid: u32,
-    /// The process id of the parent.
-    pub(super) parent: u32,
     /// The real user id: a program that somebody else's set-user-id bit has raised counts as its starter's.
     pub(super) uid: u32,
     /// When it was started, in clock ticks since the host was.
@@ -46,7 +54,7 @@ pub(super) struct Arguments {
 
 impl Arguments {
     /// Reads the words of a command line; none if this is no HAProxy that serves, such as `haproxy -c`.
-    fn parse(cmdline: &[u8]) -> Option<Self> {
+    pub(super) fn parse(cmdline: &[u8]) -> Option<Self> {
         let mut read = Self::default();
         let mut words = cmdline.strip_suffix(&[0]).unwrap_or(cmdline).split(|byte| *byte == 0).skip(1).peekable();
         while let Some(word) = words.next() {
@@ -56,15 +64,29 @@ impl Arguments {
                 b"dt" => drop(words.next_if(|next| !next.starts_with(b"-"))),
                 [b'd' | b'V' | b'D' | b'W' | b'q' | b'4', ..] => {}
                 [b'x', ..] => drop(words.next()?),
-                [b'S', ..] => read.master_sockets.push(words.next()?.to_vec()),
-                [b's', b'f' | b't', ..] => {
-                    while let Some(pid) = words.next_if(|next| !next.starts_with(b"-")) {
-                        read.old_pids.extend(number::<u32>(pid));
+                [b'S', ..] => {
+                    let address = words.next()?;
+                    if read.master_sockets.len() < MASTER_SOCKETS_MAX {
+                        read.master_sockets.push(address.to_vec());
                     }
                 }
-                b"-" => read.configs.extend(words.by_ref().map(path)),
+                [b's', b'f' | b't', ..] => {
+                    while let Some(pid) = words.next_if(|next| !next.starts_with(b"-")) {
+                        read.old_pids.extend(number::<u32>(pid).filter(|_| read.old_pids.len() < OLD_PIDS_MAX));
+                    }
+                }
+                // One more than is ever read tells that there are too many.
+                b"-" => {
+                    read.configs.extend(words.by_ref().map(path).take(FILES_MAX + 1));
+                    break;
+                }
                 [b'C', ..] => read.change_dir = Some(path(words.next()?)),
-                [b'f', ..] => read.configs.push(path(words.next()?)),
+                [b'f', ..] => {
+                    let config = words.next()?;
+                    if read.configs.len() <= FILES_MAX {
+                        read.configs.push(path(config));
+                    }
+                }
                 [b'L', ..] => read.local_peer = Some(words.next()?.to_vec()),
                 [b'n' | b'm' | b'N' | b'p', ..] => drop(words.next()?),
                 _ => return None,
@@ -79,33 +101,81 @@ impl Arguments {
 /// What was found in `/proc`.
 #[derive(Debug)]
 pub(super) struct Survey {
-    /// The processes, the newest first.
+    /// The processes: those of root, the caller and HAProxy's own account first, of each account the newest first.
     pub(super) processes: Vec<Process>,
     /// Whether `/proc` hides processes of other users from this one (its mount option `hidepid`).
     pub(super) hidden: bool,
+    /// What was not examined.
+    pub(super) unexamined: Unexamined,
+}
+
+/// How much the account of a process counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// Root or the caller.
+    Own,
+    /// The account that HAProxy runs as on this host.
+    OfHaproxy,
+    /// Anybody else, whom only a configuration of the former can vouch for.
+    Stranger,
+}
+
+/// What the kernel says of a process that is called haproxy; nothing in it is the process's own word.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) pid: u32,
+    pub(super) parent: u32,
+    pub(super) uid: u32,
+    pub(super) start: u64,
 }
 
 /// Finds the HAProxy processes that are neither workers of another nor on their way out.
 ///
 /// A master's worker has the same command line as its master. A process that a younger one was started to replace
 /// (`-sf`) no longer listens, so it would be reported as unreachable for as long as its last session takes.
-pub(super) fn survey(proc: &Path) -> Survey {
+pub(super) fn survey(proc: &Path, standing: impl Fn(u32) -> Standing, budget: &Budget<'_>) -> Survey {
     let mut hidden = fs::symlink_metadata(proc.join("1")).is_err_and(|error| error.kind() == ErrorKind::NotFound);
-    let mut found = Vec::new();
+    let mut unexamined = Unexamined::default();
+    let mut seen = Vec::new();
     for pid in pids(proc) {
+        if let Err(spent) = budget.time() {
+            unexamined.stop(spent);
+            break;
+        }
         let folder = proc.join(pid.to_string());
         match is_called_haproxy(&folder) {
-            Ok(true) => found.extend(process(&folder, pid)),
+            Ok(true) => seen.extend(see(&folder, pid)),
             Ok(false) => {}
             Err(error) => hidden |= error.kind() == ErrorKind::PermissionDenied,
         }
     }
-    let is_kept = |one: &Process| !found.iter().any(|other| is_worker_of(one, other) || is_replaced_by(one, other));
+    // A master before its workers; of strangers, the accounts of the system before those of people.
+    seen.sort_by_key(|one| (standing(one.uid), one.uid, one.start, one.pid));
+    let mut found: Vec<Process> = Vec::new();
+    let mut of_account = HashMap::new();
+    for one in seen {
+        if found.iter().any(|other| is_worker_of(&one, other)) {
+            continue;
+        }
+        let count: &mut usize = of_account.entry(one.uid).or_default();
+        *count += 1;
+        let is_bounded = standing(one.uid) != Standing::Own;
+        let process = match budget.time() {
+            Ok(()) if is_bounded && *count > OF_ACCOUNT_MAX => Err(Spent::Account(one.uid)),
+            Ok(()) => read_process(proc, one, budget),
+            Err(spent) => Err(spent),
+        };
+        match process {
+            Ok(process) => found.extend(process),
+            Err(spent) => unexamined.process(one.pid, spent),
+        }
+    }
+    let is_kept = |one: &Process| !found.iter().any(|other| is_replaced_by(one, other));
     let kept: Vec<bool> = found.iter().map(is_kept).collect();
     let mut processes: Vec<Process> =
         found.into_iter().zip(kept).filter(|(_, kept)| *kept).map(|(one, _)| one).collect();
-    processes.sort_by_key(|one| std::cmp::Reverse((one.start, one.pid)));
-    Survey { processes, hidden }
+    processes.sort_by_key(|one| (standing(one.uid), one.uid, std::cmp::Reverse((one.start, one.pid))));
+    Survey { processes, hidden, unexamined }
 }
 
 /// Tells whether the process is still there; one that has ended and waits for its parent has no command line.
@@ -115,13 +185,18 @@ pub(super) fn is_there(proc: &Path, pid: u32) -> bool {
 
 /// Reads one file of `/proc`, whole but bounded.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    read_to(path, PROC_FILE_MAX)
+}
+
+/// Reads no more than the first `max` bytes of a file of `/proc`.
+pub(super) fn read_to(path: &Path, max: usize) -> io::Result<Vec<u8>> {
     let mut content = Vec::with_capacity(4096);
-    File::open(path)?.take(PROC_FILE_MAX).read_to_end(&mut content)?;
+    File::open(path)?.take(u64::try_from(max).unwrap_or(u64::MAX)).read_to_end(&mut content)?;
     Ok(content)
 }
 
 /// Reads the name of the command, in one call: this is done for every process of the host.
-fn is_called_haproxy(folder: &Path) -> io::Result<bool> {
+pub(super) fn is_called_haproxy(folder: &Path) -> io::Result<bool> {
     let mut name = [0; COMMAND.len() + 1];
     let length = File::open(folder.join("comm"))?.read(&mut name)?;
     Ok(name.get(..length).and_then(|name| name.strip_suffix(b"\n")) == Some(COMMAND))
@@ -133,15 +208,28 @@ fn pids(proc: &Path) -> impl Iterator<Item = u32> {
     names.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Reads one process; none if it ends meanwhile, or is something else that is called haproxy, such as a shell script.
-fn process(folder: &Path, pid: u32) -> Option<Process> {
-    let arguments = Arguments::parse(&read(&folder.join("cmdline")).ok()?)?;
+/// Reads what the kernel says of a process; none if it ends meanwhile.
+pub(super) fn see(folder: &Path, pid: u32) -> Option<Seen> {
     let status = read(&folder.join("status")).ok()?;
     // The name in parentheses may hold anything, parentheses too; what follows the last one is numbers (proc(5)).
     let stat = read(&folder.join("stat")).ok()?;
     let after_name = stat.rsplit(|byte| *byte == b')').next()?;
     let start = number(after_name.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).nth(19)?)?;
-    Some(Process { pid, parent: field(&status, b"PPid:")?, uid: field(&status, b"Uid:")?, start, arguments })
+    Some(Seen { pid, parent: field(&status, b"PPid:")?, uid: field(&status, b"Uid:")?, start })
+}
+
+/// Reads the command line of a process; none if it ends meanwhile, or is something else that is called haproxy, such
+/// as a shell script.
+fn read_process(proc: &Path, seen: Seen, budget: &Budget<'_>) -> Result<Option<Process>, Spent> {
+    let Seen { pid, parent: _, uid, start } = seen;
+    let Ok(cmdline) = read_to(&proc.join(pid.to_string()).join("cmdline"), WORDS_MAX) else { return Ok(None) };
+    budget.command_line(cmdline.len())?;
+    let Some(arguments) = Arguments::parse(&cmdline) else { return Ok(None) };
+    if cmdline.len() == WORDS_MAX {
+        return Err(Spent::CommandLine);
+    }
+    budget.named(arguments.configs.len())?;
+    Ok(Some(Process { pid, uid, start, arguments }))
 }
 
 /// Reads the first number of a line of `/proc/PID/status`.
@@ -151,7 +239,7 @@ fn field(status: &[u8], name: &[u8]) -> Option<u32> {
 }
 
 /// Tells whether the other process is the master of this one.
-fn is_worker_of(one: &Process, other: &Process) -> bool {
+fn is_worker_of(one: &Seen, other: &Process) -> bool {
     one.parent == other.pid && one.pid != other.pid && (other.uid == 0 || other.uid == one.uid)
 }
 
@@ -171,6 +259,7 @@ fn path(word: &[u8]) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::interrupt::PATIENT;
     use proptest::prelude::*;
 
     fn parse(line: &str) -> Option<Arguments> {
@@ -232,17 +321,27 @@ mod tests {
         }
 
         fn add(&self, pid: u32, parent: u32, start: u64, comm: &str, line: &str) {
+            self.add_of(7, pid, parent, start, comm, line);
+        }
+
+        fn add_of(&self, uid: u32, pid: u32, parent: u32, start: u64, comm: &str, line: &str) {
             let folder = self.proc.path().join(pid.to_string());
             fs::create_dir(&folder).unwrap();
             fs::write(folder.join("comm"), format!("{comm}\n")).unwrap();
             fs::write(folder.join("cmdline"), format!("{line} ").replace(' ', "\0")).unwrap();
-            fs::write(folder.join("status"), format!("Name:\t{comm}\nPPid:\t{parent}\nUid:\t7\t8\t8\t8\n")).unwrap();
+            fs::write(folder.join("status"), format!("Name:\t{comm}\nPPid:\t{parent}\nUid:\t{uid}\t8\t8\t8\n"))
+                .unwrap();
             let fields = (4..22).map(|_| "0").collect::<Vec<_>>().join(" ");
             fs::write(folder.join("stat"), format!("{pid} (a) b) S {fields} {start} 9 9\n")).unwrap();
         }
 
+        fn survey(&self) -> Survey {
+            let standing = |uid| if uid == 0 || uid == 7 { Standing::Own } else { Standing::Stranger };
+            survey(self.proc.path(), standing, &Budget::new(&PATIENT))
+        }
+
         fn pids(&self) -> Vec<u32> {
-            survey(self.proc.path()).processes.iter().map(|one| one.pid).collect()
+            self.survey().processes.iter().map(|one| one.pid).collect()
         }
     }
 
@@ -258,7 +357,7 @@ mod tests {
         fake.add(41, 1, 11, "haproxy", "haproxy -D -f b.cfg -sf 40");
         fake.add(42, 1, 12, "haproxy", "haproxy -c -f c.cfg");
         assert_eq!(fake.pids(), [41, 31, 10]);
-        let survey = survey(fake.proc.path());
+        let survey = fake.survey();
         assert!(!survey.hidden);
         assert_eq!(survey.processes.first().map(|one| (one.uid, one.start)), Some((7, 11)));
     }
@@ -272,9 +371,41 @@ mod tests {
     }
 
     #[test]
+    fn strangers_come_last_and_only_so_many_of_them() {
+        let fake = Fake::new();
+        for pid in 100..200 {
+            fake.add_of(65534, pid, 1, 5, "haproxy", "haproxy -f a.cfg");
+        }
+        fake.add_of(33, 200, 1, 6, "haproxy", "haproxy -f a.cfg");
+        fake.add(300, 1, 7, "haproxy", &format!("haproxy -f {}", "x".repeat(WORDS_MAX)));
+        fake.add_of(0, 301, 1, 8, "haproxy", "haproxy -f a.cfg");
+        // A worker counts for nothing, whoever it runs as.
+        fake.add_of(65534, 302, 301, 9, "haproxy", "haproxy -f a.cfg");
+        let survey = fake.survey();
+        let pids: Vec<u32> = survey.processes.iter().map(|one| one.pid).collect();
+        assert_eq!(pids.get(..2), Some([301, 200].as_slice()));
+        assert_eq!(pids.len(), 2 + OF_ACCOUNT_MAX);
+        let sentences = survey.unexamined.sentences().join("\n");
+        assert!(sentences.contains("the process 300,") && sentences.contains("256 KiB"), "{sentences}");
+        assert!(sentences.contains("36 processes") && sentences.contains("user id 65534"), "{sentences}");
+    }
+
+    #[test]
+    fn few_arguments_are_kept() {
+        let many = parse(&format!("-sf {}{}-- {}", "1 ".repeat(5000), "-S x ".repeat(50), "f ".repeat(5000))).unwrap();
+        let lengths = (many.old_pids.len(), many.master_sockets.len(), many.configs.len());
+        assert_eq!(lengths, (OLD_PIDS_MAX, MASTER_SOCKETS_MAX, FILES_MAX + 1));
+        let fake = Fake::new();
+        fake.add(100, 1, 5, "haproxy", &format!("haproxy -- {}", "a ".repeat(2000)));
+        assert!(fake.survey().unexamined.sentences().concat().contains("1000 configuration files"));
+    }
+
+    #[test]
     fn hidden_processes_are_noticed() {
-        let proc = tempfile::tempdir().unwrap();
-        assert!(survey(proc.path()).hidden);
+        let fake = Fake::new();
+        assert!(!fake.survey().hidden);
+        fs::remove_dir_all(fake.proc.path().join("1")).unwrap();
+        assert!(fake.survey().hidden);
     }
 
     proptest! {

@@ -96,11 +96,15 @@ impl Tree {
             format!("{} {:?} {:?} {}", one.name, one.pid.unwrap_or(0), one.origin, sockets.join(" "))
                 .replace(self.folder.path().to_str().unwrap(), "@@")
         };
-        self.host.discover().candidates.iter().map(show).collect()
+        self.discover().candidates.iter().map(show).collect()
+    }
+
+    fn discover(&self) -> Discovery {
+        self.host.discover(&Budget::new(&PATIENT))
     }
 
     fn warning(&self) -> String {
-        let found = self.host.discover();
+        let found = self.discover();
         assert_eq!(found.candidates, []);
         assert_eq!(found.warnings.len(), 1, "{:?}", found.warnings);
         found.warnings.concat()
@@ -115,7 +119,7 @@ fn an_instance_is_its_processs_stats_sockets_and_its_master_cli() {
     tree.run(100, &format!("-Ws -f {config} -S /run/m.sock,mode,600 -p x"));
     tree.process(&Shown { pid: 101, parent: 100, line: &format!("-sf 9 -f {config}"), ..Shown::default() });
     assert_eq!(tree.found(), ["puppet 100 Running @@/run/p.sock ipv4@127.0.0.1:9 /run/m.sock"]);
-    let found = tree.host.discover();
+    let found = tree.discover();
     assert_eq!(found.candidates.first().and_then(|one| one.config.clone()), Some(PathBuf::from(config)));
     assert!(found.warnings.is_empty());
 }
@@ -239,7 +243,7 @@ fn an_instance_without_a_usable_socket_says_so() {
     );
     tree.write("etc/a.cfg", "global\nstats socket fd@3\nstats socket abns@a\n");
     assert_eq!(tree.found(), ["a 100 Running abns@a"]);
-    assert!(tree.host.discover().warnings.is_empty());
+    assert!(tree.discover().warnings.is_empty());
 }
 
 #[test]
@@ -253,14 +257,14 @@ fn the_usual_places_count_where_nothing_else_is_known() {
     tree.run(100, &format!("-W -S abns@master -f {}", config.display()));
     let expected = ["gone 100 UsualPlace abns@master", "haproxy 0 UsualPlace @@/run/haproxy/admin.sock"];
     assert_eq!(tree.found(), expected);
-    assert!(tree.host.discover().warnings.concat().contains("No such file"));
+    assert!(tree.discover().warnings.concat().contains("No such file"));
     // One that is known is not found again.
     tree.write("etc/gone.cfg", "global\nstats socket @@/run/haproxy/admin.sock\n");
     assert_eq!(tree.found(), ["gone 100 Running @@/run/haproxy/admin.sock abns@master"]);
     fs::remove_dir_all(tree.path("proc/1")).unwrap();
     assert_eq!(tree.found(), ["gone 100 Running @@/run/haproxy/admin.sock abns@master"]);
     tree.mode("run/haproxy", 0o777);
-    let found = tree.host.discover();
+    let found = tree.discover();
     assert!(found.warnings.iter().any(|warning| warning.contains("admin.sock is left out")), "{:?}", found.warnings);
 }
 
@@ -270,10 +274,32 @@ fn many_strange_processes_give_few_warnings() {
     for pid in 100..150 {
         tree.run(pid, "-f /no/such\u{1b}[2J.cfg");
     }
-    let warnings = tree.host.discover().warnings;
+    let warnings = tree.discover().warnings;
     assert_eq!(warnings.len(), WARNINGS_MAX + 1);
     assert!(warnings.iter().all(|warning| warning.is_ascii() && !warning.contains('\u{1b}')), "{warnings:?}");
     assert!(warnings.concat().contains("30 more"));
+}
+
+#[test]
+fn a_signal_ends_the_search() {
+    let interrupt = Interrupt::hold().unwrap();
+    nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(discover(&interrupt).unwrap_err().kind, crate::model::error::ErrorKind::Interrupted);
+}
+
+#[test]
+fn a_configuration_that_is_too_large_is_read_in_part() {
+    let tree = Tree::new();
+    let config = tree.write("etc/a.cfg", "global\nstats socket abns@a\n");
+    fs::OpenOptions::new().write(true).open(&config).unwrap().set_len(17 << 20).unwrap();
+    tree.run(100, &format!("-f {config}"));
+    assert_eq!(tree.found(), ["a 100 Running abns@a"]);
+    assert!(tree.discover().warnings.concat().contains("16 MiB"));
+    let tree = Tree::new();
+    let config = tree.write("etc/b.cfg", "global\nuid 4321\nstats socket abns@b\n");
+    fs::OpenOptions::new().write(true).open(&config).unwrap().set_len(17 << 20).unwrap();
+    tree.process(&Shown { uid: 4321, line: &format!("-f {config}"), ..Shown::default() });
+    assert!(tree.warning().contains("the process 100,"), "{}", tree.warning());
 }
 
 #[test]

@@ -6,16 +6,26 @@
 //! haproxy:haproxy. A folder that all may write with the sticky bit, such as `/tmp`, is fine above an entry of a
 //! trusted owner, but no place for a socket: with nothing bound, anybody could bind there.
 //!
-//! Only metadata is looked at, along the real path; the one file that is opened is checked again once it is open.
+//! A path is followed part by part, and each folder and link is judged by its metadata before anything below it is
+//! touched: what an ordinary user's process names can be a file system that never answers. The one file that is opened
+//! is checked again once it is open.
 
+use super::acl::{self, Writers};
+use super::budget::{Budget, Spent};
 use super::shown;
-use std::fs::{self, File, Metadata, OpenOptions};
+use nix::errno::Errno;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-/// The longest configuration file that is read, in bytes.
-pub(super) const CONFIG_MAX: u64 = 16 << 20;
+/// How many links a path may lead through, as in the kernel.
+const LINKS_MAX: usize = 40;
+
+/// How much is read at a time, in bytes.
+const CHUNK: usize = 256 << 10;
 
 /// Who may own and write what is trusted.
 #[derive(Debug, Clone)]
@@ -25,12 +35,20 @@ pub(super) struct Owners {
 }
 
 /// Why a configuration is not used.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
     /// Somebody else could have written it.
+    #[error("{0}")]
     Untrusted(String),
     /// It cannot be read.
+    #[error("{0}")]
     Unreadable(String),
+    /// It is not there, or not any more.
+    #[error("{0}")]
+    Missing(String),
+    /// No limit is left to read it.
+    #[error("{0}")]
+    Spent(#[from] Spent),
 }
 
 /// Whether a folder may be one that everybody can write, with the sticky bit.
@@ -40,11 +58,43 @@ enum Shared {
     Refused,
 }
 
+/// What a path leads to.
+#[derive(Debug)]
+pub(super) struct Reached {
+    /// The path without links.
+    pub(super) real: PathBuf,
+    /// What is there; not yet judged.
+    pub(super) metadata: Metadata,
+}
+
+/// What a configuration file says.
+#[derive(Debug)]
+pub(super) struct Content {
+    /// The file, or its first part.
+    pub(super) bytes: Vec<u8>,
+    /// Why it is only the first part.
+    pub(super) cut: Option<Spent>,
+}
+
+/// Why a path leads nowhere.
+enum Astray {
+    Refused(Refusal),
+    /// A part of it is missing or may not be seen; the folders before it are judged.
+    Unseen {
+        folder: PathBuf,
+        error: io::Error,
+    },
+}
+
 impl Refusal {
     /// Says that a file or folder cannot be read.
-    pub(super) fn unreadable(path: &Path, error: &io::Error) -> Self {
-        let known = error.raw_os_error().map(|code| nix::errno::Errno::from_raw(code).desc().to_owned());
-        Self::Unreadable(format!("{} cannot be read: {}", shown(path), known.unwrap_or_else(|| error.to_string())))
+    fn unreadable(path: &Path, error: &io::Error) -> Self {
+        let known = error.raw_os_error().map(|code| Errno::from_raw(code).desc().to_owned());
+        let why = format!("{} cannot be read: {}", shown(path), known.unwrap_or_else(|| error.to_string()));
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::Missing(why),
+            _ => Self::Unreadable(why),
+        }
     }
 }
 
@@ -67,74 +117,181 @@ impl Owners {
         self.uids.contains(&uid)
     }
 
-    /// Reads a configuration file that nobody else could have written.
-    pub(super) fn read(&self, path: &Path) -> Result<Vec<u8>, Refusal> {
-        let unreadable = |error| Refusal::unreadable(path, &error);
-        let real = fs::canonicalize(path).map_err(unreadable)?;
-        self.folders(real.parent().unwrap_or(&real), Shared::Fine)?;
-        // A FIFO or a device must not hold the run up or notice it.
-        let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW | nix::libc::O_NOCTTY;
+    /// Finds what a path leads to, through folders and links of nobody else.
+    pub(super) fn reach(&self, path: &Path, budget: &Budget<'_>) -> Result<Reached, Refusal> {
+        budget.file()?;
+        self.walk(path).map_err(|astray| match astray {
+            Astray::Refused(refusal) => refusal,
+            Astray::Unseen { error, .. } => Refusal::unreadable(path, &error),
+        })
+    }
+
+    /// Reads a configuration file that nobody else could have written, piece by piece; no more than a limit allows.
+    pub(super) fn read(&self, file: &Reached, budget: &Budget<'_>) -> Result<Content, Refusal> {
+        let real = &file.real;
+        let unreadable = |error| Refusal::unreadable(real, &error);
         let regular = |metadata: &Metadata| match metadata.is_file() {
             true => Ok(()),
-            false => Err(Refusal::Unreadable(format!("{} is no regular file", shown(&real)))),
+            false => Err(Refusal::Unreadable(format!("{} is not a regular file", shown(real)))),
         };
-        regular(&fs::symlink_metadata(&real).map_err(unreadable)?)?;
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(&real).map_err(unreadable)?;
-        let metadata = file.metadata().map_err(unreadable)?;
+        regular(&file.metadata)?;
+        self.entry(real, &file.metadata, Shared::Refused)?;
+        // A FIFO or a device must not hold the run up or notice it.
+        let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW | nix::libc::O_NOCTTY;
+        let mut opened = OpenOptions::new().read(true).custom_flags(flags).open(real).map_err(unreadable)?;
+        let metadata = opened.metadata().map_err(unreadable)?;
         regular(&metadata)?;
-        self.entry(&real, &metadata, Shared::Refused)?;
-        if metadata.len() > CONFIG_MAX {
-            return Err(Refusal::Unreadable(format!("{} is larger than {CONFIG_MAX} bytes", shown(&real))));
+        self.entry(real, &metadata, Shared::Refused)?;
+        let mut content = Content { bytes: Vec::new(), cut: None };
+        loop {
+            let mut chunk = Read::by_ref(&mut opened).take(u64::try_from(CHUNK).unwrap_or(u64::MAX));
+            let count = chunk.read_to_end(&mut content.bytes).map_err(unreadable)?;
+            content.cut = budget.bytes(count).err();
+            if count == 0 || content.cut.is_some() {
+                return Ok(content);
+            }
         }
-        content(file).map_err(unreadable)
+    }
+
+    /// Lists the files that a `-f` argument stands for (`cfgfiles_expand_directories()` of `src/haproxy.c`).
+    pub(super) fn expand(&self, argument: &Path, budget: &Budget<'_>) -> Result<Vec<(PathBuf, Reached)>, Refusal> {
+        let reached = self.reach(argument, budget)?;
+        if !reached.metadata.is_dir() {
+            return Ok(vec![(argument.to_owned(), reached)]);
+        }
+        self.entry(&reached.real, &reached.metadata, Shared::Fine)?;
+        let unreadable = |error| Refusal::unreadable(argument, &error);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&reached.real).map_err(unreadable)? {
+            budget.time()?;
+            let name = entry.map_err(unreadable)?.file_name();
+            if is_config_name(&name) {
+                names.push(name);
+            }
+        }
+        names.sort();
+        let mut files = Vec::new();
+        for name in names {
+            let path = argument.join(name);
+            let file = self.reach(&path, budget)?;
+            if file.metadata.is_file() {
+                files.push((path, file));
+            }
+        }
+        Ok(files)
     }
 
     /// Checks the folder that a socket is in, and the folders above it.
     ///
     /// A folder that may not be looked at is no ground for refusal: its socket cannot be reached either, which the
     /// report then says. For one that does not exist, the nearest that does must be trusted.
-    pub(super) fn socket_folder(&self, socket: &Path) -> Result<(), Refusal> {
-        let real = fs::canonicalize(socket).ok();
-        let mut folder = real.as_deref().unwrap_or(socket).parent().unwrap_or(Path::new("/")).to_owned();
-        loop {
-            match fs::canonicalize(&folder) {
-                Ok(real) => return self.folders(&real, Shared::Refused),
-                Err(error) if error.kind() == io::ErrorKind::NotFound && folder.pop() => {}
-                Err(_) => return Ok(()),
-            }
+    pub(super) fn socket_folder(&self, socket: &Path) -> Result<PathBuf, Refusal> {
+        let real = match self.walk(socket) {
+            Ok(reached) => reached.real.parent().unwrap_or(Path::new("/")).to_owned(),
+            Err(Astray::Unseen { folder, .. }) => folder,
+            Err(Astray::Refused(refusal)) => return Err(refusal),
+        };
+        match fs::symlink_metadata(&real) {
+            Ok(metadata) => self.entry(&real, &metadata, Shared::Refused).map(|()| real),
+            Err(_) => Ok(real),
         }
     }
 
-    /// Checks a folder and all above it; only the first may not be shared, if it is so asked.
-    fn folders(&self, folder: &Path, mut shared: Shared) -> Result<(), Refusal> {
-        for above in folder.ancestors() {
-            // What may not be looked at cannot be passed through either.
-            let Ok(metadata) = fs::symlink_metadata(above) else { continue };
-            self.entry(above, &metadata, shared)?;
-            shared = Shared::Fine;
+    /// Follows a path part by part, and goes nowhere that others could have put in its way.
+    fn walk(&self, path: &Path) -> Result<Reached, Astray> {
+        let mut real = PathBuf::from("/");
+        let mut ahead = parts(path);
+        let mut links = 0;
+        let mut metadata = self.look(&real)?;
+        while let Some(part) = ahead.pop() {
+            if metadata.is_dir() {
+                self.entry(&real, &metadata, Shared::Fine).map_err(Astray::Refused)?;
+            }
+            let folder = real.clone();
+            if part == OsStr::new("..") {
+                real.pop();
+            } else if part == OsStr::new("/") {
+                real = PathBuf::from("/");
+            } else {
+                real.push(&part);
+            }
+            if real == Path::new("/proc") {
+                // `/dev/stdin` and `/dev/fd/3` lead here: to files of this process, not of HAProxy.
+                let why = format!("{} was HAProxy's alone to read", shown(path));
+                return Err(Astray::Refused(Refusal::Missing(why)));
+            }
+            let unseen = |error| Astray::Unseen { folder: folder.clone(), error };
+            metadata = fs::symlink_metadata(&real).map_err(unseen)?;
+            if metadata.is_symlink() {
+                links += 1;
+                if links > LINKS_MAX {
+                    return Err(unseen(Errno::ELOOP.into()));
+                }
+                if !self.has(metadata.uid()) {
+                    let why = format!("{} is a link of user id {}", shown(&real), metadata.uid());
+                    return Err(Astray::Refused(Refusal::Untrusted(why)));
+                }
+                ahead.extend(parts(&fs::read_link(&real).map_err(unseen)?));
+                metadata = self.look(&folder)?;
+                real = folder;
+            }
         }
-        Ok(())
+        Ok(Reached { real, metadata })
+    }
+
+    fn look(&self, path: &Path) -> Result<Metadata, Astray> {
+        fs::symlink_metadata(path).map_err(|error| Astray::Unseen { folder: path.to_owned(), error })
     }
 
     fn entry(&self, path: &Path, metadata: &Metadata, shared: Shared) -> Result<(), Refusal> {
         let refuse = |why: String| Err(Refusal::Untrusted(format!("{} {why}", shown(path))));
         let is_sticky = metadata.is_dir() && metadata.mode() & 0o1000 != 0 && shared == Shared::Fine;
-        if !self.uids.contains(&metadata.uid()) {
-            refuse(format!("belongs to user id {}", metadata.uid()))
-        } else if metadata.mode() & 0o002 != 0 && !is_sticky {
-            refuse("can be written by everybody".to_owned())
-        } else if metadata.mode() & 0o020 != 0 && !is_sticky && !self.gids.contains(&metadata.gid()) {
-            refuse(format!("can be written by group id {}", metadata.gid()))
-        } else {
-            Ok(())
+        if !self.has(metadata.uid()) {
+            return refuse(format!("belongs to user id {}", metadata.uid()));
+        }
+        if is_sticky {
+            return Ok(());
+        }
+        if metadata.mode() & 0o002 != 0 {
+            return refuse("can be written by everybody".to_owned());
+        }
+        if metadata.mode() & 0o020 == 0 {
+            return Ok(());
+        }
+        // The group's bits are those of the mask where there is an access control list.
+        let group_alone = || Writers { group_of_file: true, ..Writers::default() };
+        let writers = match acl::writers(path) {
+            Ok(writers) => writers.unwrap_or_else(group_alone),
+            Err(error) => {
+                return refuse(format!("may be writable by others: its access control list cannot be read ({error})"));
+            }
+        };
+        let group_of_file = writers.group_of_file.then(|| metadata.gid());
+        let groups = writers.groups.iter().copied().chain(group_of_file);
+        if let Some(user) = writers.users.iter().find(|user| !self.has(**user)) {
+            return refuse(format!("can be written by user id {user}"));
+        }
+        match groups.into_iter().find(|group| !self.gids.contains(group)) {
+            Some(group) => refuse(format!("can be written by group id {group}")),
+            None => Ok(()),
         }
     }
 }
 
-fn content(file: File) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    file.take(CONFIG_MAX).read_to_end(&mut content)?;
-    Ok(content)
+/// Cuts a path into its parts, the last one first.
+fn parts(path: &Path) -> Vec<OsString> {
+    let parts = path.components().filter(|part| !matches!(part, Component::CurDir));
+    let mut parts: Vec<OsString> = parts.map(|part| part.as_os_str().to_owned()).collect();
+    parts.reverse();
+    parts
+}
+
+/// Tells whether HAProxy reads a file of that name where `-f` names a folder.
+fn is_config_name(name: &OsStr) -> bool {
+    let bytes = name.as_bytes();
+    // It takes the first `.cfg` for the end, so that `a.cfg.cfg` does not count.
+    let ends = bytes.windows(4).position(|part| part == b".cfg") == bytes.len().checked_sub(4);
+    ends && !bytes.starts_with(b".")
 }
 
 /// Makes a path absolute and drops its `.` parts, without looking at the file system.
@@ -145,7 +302,10 @@ pub(super) fn absolute(base: Option<&Path>, path: &Path) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::budget::BYTES_MAX;
     use super::*;
+    use crate::time::interrupt::PATIENT;
+    use std::fs::File;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn mode(path: &Path, bits: u32) {
@@ -154,6 +314,11 @@ mod tests {
 
     fn caller() -> Owners {
         Owners::new(nix::unistd::geteuid().as_raw())
+    }
+
+    fn read(owners: &Owners, path: &Path) -> Result<Vec<u8>, Refusal> {
+        let budget = Budget::new(&PATIENT);
+        owners.read(&owners.reach(path, &budget)?, &budget).map(|content| content.bytes)
     }
 
     fn place() -> (tempfile::TempDir, PathBuf) {
@@ -181,7 +346,7 @@ mod tests {
         for (of_folder, of_file, expected) in table {
             mode(&folder, of_folder);
             mode(&config, of_file);
-            let read = caller().read(&config);
+            let read = read(&caller(), &config);
             assert_eq!(read.is_ok(), expected, "{of_folder:o} {of_file:o} {read:?}");
         }
     }
@@ -194,20 +359,50 @@ mod tests {
         fs::write(open.join("a.cfg"), "x").unwrap();
         symlink(open.join("a.cfg"), folder.join("link.cfg")).unwrap();
         mode(&open, 0o755);
-        assert_eq!(caller().read(&folder.join("link.cfg")).unwrap(), b"x");
+        assert_eq!(read(&caller(), &folder.join("link.cfg")).unwrap(), b"x");
         mode(&open, 0o777);
-        assert!(matches!(caller().read(&folder.join("link.cfg")), Err(Refusal::Untrusted(_))));
+        assert!(matches!(read(&caller(), &folder.join("link.cfg")), Err(Refusal::Untrusted(_))));
     }
 
     #[test]
-    fn only_regular_files_of_bounded_size_are_read() {
+    fn nothing_is_reached_through_what_belongs_to_others() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let (_place, folder) = place();
+        let theirs = folder.join("theirs");
+        fs::create_dir(&theirs).unwrap();
+        fs::write(folder.join("a.cfg"), "x").unwrap();
+        symlink(folder.join("a.cfg"), folder.join("link.cfg")).unwrap();
+        symlink(folder.join("a.cfg"), theirs.join("link.cfg")).unwrap();
+        symlink("loop.cfg", folder.join("loop.cfg")).unwrap();
+        assert!(read(&caller(), &folder.join("link.cfg")).is_ok());
+        assert!(matches!(read(&caller(), &folder.join("loop.cfg")), Err(Refusal::Unreadable(_))));
+        std::os::unix::fs::lchown(folder.join("link.cfg"), Some(1234), None).unwrap();
+        std::os::unix::fs::chown(&theirs, Some(1234), None).unwrap();
+        for name in ["link.cfg", "theirs/link.cfg", "theirs/missing.cfg", "theirs/../a.cfg"] {
+            let refusal = read(&caller(), &folder.join(name)).unwrap_err();
+            assert!(matches!(refusal, Refusal::Untrusted(_)), "{name}: {refusal}");
+        }
+        assert!(caller().with([1234], []).reach(&theirs.join("link.cfg"), &Budget::new(&PATIENT)).is_ok());
+    }
+
+    #[test]
+    fn only_regular_files_are_read_and_only_so_much_of_them() {
         let (_place, folder) = place();
         nix::unistd::mkfifo(&folder.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        File::create(folder.join("large")).unwrap().set_len(CONFIG_MAX + 1).unwrap();
-        for name in ["fifo", "large", "missing", "."] {
-            assert!(matches!(caller().read(&folder.join(name)), Err(Refusal::Unreadable(_))), "{name}");
+        for name in ["fifo", "."] {
+            assert!(matches!(read(&caller(), &folder.join(name)), Err(Refusal::Unreadable(_))), "{name}");
         }
-        assert!(caller().read(Path::new("/dev/null")).is_err());
+        for name in ["missing", "missing/x", "fifo/x", "/dev/stdin", "/dev/fd/3", "/proc/self/fd/0"] {
+            assert!(matches!(read(&caller(), &folder.join(name)), Err(Refusal::Missing(_))), "{name}");
+        }
+        assert!(read(&caller(), Path::new("/dev/null")).is_err());
+        let large = folder.join("large");
+        File::create(&large).unwrap().set_len(u64::try_from(BYTES_MAX).unwrap() + 1).unwrap();
+        let budget = Budget::new(&PATIENT);
+        let content = caller().read(&caller().reach(&large, &budget).unwrap(), &budget).unwrap();
+        assert_eq!((content.cut, content.bytes.len()), (Some(Spent::Bytes), BYTES_MAX + 1));
     }
 
     #[test]
@@ -223,6 +418,41 @@ mod tests {
     }
 
     #[test]
+    fn an_access_control_list_counts_as_what_it_allows() {
+        let (user, group_of_file, group) = (2, 4, 8);
+        let us = nix::unistd::geteuid().as_raw();
+        let table = [
+            (vec![(group_of_file, 5, u32::MAX), (user, 7, 65534)], 7, Some("user id 65534")),
+            (vec![(group_of_file, 5, u32::MAX), (group, 7, 65534)], 7, Some("group id 65534")),
+            (vec![(group_of_file, 5, u32::MAX), (user, 7, 65534)], 5, None),
+            (vec![(group_of_file, 5, u32::MAX), (user, 5, 65534)], 7, None),
+            (vec![(group_of_file, 5, u32::MAX), (user, 7, 0), (user, 7, us), (group, 7, 0)], 7, None),
+        ];
+        for (entries, mask, expected) in table {
+            // The folder of a configuration, the file, and the folder of a socket.
+            let (_place, folder) = place();
+            let config = folder.join("a.cfg");
+            fs::write(&config, "x").unwrap();
+            for path in [&folder, &config] {
+                if !acl::tests::set(path, &entries, mask) {
+                    return;
+                }
+                let results = [read(&caller(), &config).map(drop), caller().socket_folder(&folder.join("s")).map(drop)];
+                let results = if path == &config { &results[..1] } else { &results[..] };
+                for result in results {
+                    match (result, expected) {
+                        (Ok(()), None) => {}
+                        (Err(why), Some(expected)) => assert!(why.to_string().contains(expected), "{why}"),
+                        (other, _) => panic!("{entries:?} {mask}: {other:?}, not {expected:?}"),
+                    }
+                }
+                mode(&folder, 0o755);
+                rustix::fs::removexattr(&folder, "system.posix_acl_access").ok();
+            }
+        }
+    }
+
+    #[test]
     fn the_users_of_the_configuration_may_have_the_sockets_folder() {
         if !nix::unistd::geteuid().is_root() {
             return;
@@ -235,7 +465,7 @@ mod tests {
         assert!(caller().with([1234], []).socket_folder(&socket).is_err());
         assert!(caller().with([1234], [1234]).socket_folder(&socket).is_ok());
         fs::write(folder.join("a.cfg"), "").unwrap();
-        assert!(caller().read(&folder.join("a.cfg")).is_err());
+        assert!(read(&caller(), &folder.join("a.cfg")).is_err());
     }
 
     #[test]

@@ -198,6 +198,28 @@ mod tests {
     }
 
     #[test]
+    fn one_that_an_access_control_list_opens_to_others_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("kept");
+        fs::create_dir(&path).unwrap();
+        // user::rwx, user:65534:rwx, group::r-x, mask::rwx, other::r-x; the mode shows the mask as the group's bits.
+        let entries = [
+            (0x01u16, 7u16, u32::MAX),
+            (0x02, 7, 65534),
+            (0x04, 5, u32::MAX),
+            (0x10, 7, u32::MAX),
+            (0x20, 5, u32::MAX),
+        ];
+        let entry = |(tag, allowed, id): (u16, u16, u32)| {
+            [&tag.to_le_bytes()[..], &allowed.to_le_bytes(), &id.to_le_bytes()].concat()
+        };
+        let list: Vec<u8> = [2, 0, 0, 0].into_iter().chain(entries.into_iter().flat_map(entry)).collect();
+        if rustix::fs::setxattr(&path, "system.posix_acl_access", &list, rustix::fs::XattrFlags::empty()).is_ok() {
+            assert!(Folder::open(&path, geteuid()).is_err());
+        }
+    }
+
+    #[test]
     fn neither_a_link_nor_a_file_is_a_folder() {
         let place = tempfile::tempdir().unwrap();
         let (real, link, file) = (place.path().join("real"), place.path().join("link"), place.path().join("file"));

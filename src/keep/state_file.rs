@@ -20,7 +20,7 @@ pub use self::content::{Comparison, Dump};
 pub use self::loading::not_loaded;
 use super::replace::{Rights, replace};
 use super::walk::open_folder;
-use crate::error::{Error, ErrorKind, Result};
+use crate::model::error::{Error, ErrorKind, Result};
 
 /// The largest file that is read, in bytes.
 const FILE_MAX: u64 = 256 << 20;

@@ -25,7 +25,9 @@ mod guard;
 mod hanging;
 mod instances;
 mod load;
+mod locks;
 mod moving;
+mod old_processes;
 mod owner;
 mod procedure;
 mod progress;
@@ -35,6 +37,8 @@ mod rollback;
 mod running;
 mod state_file;
 mod states;
+mod sticky;
+mod strangers;
 mod support;
 mod transitions;
 mod transport;
@@ -55,7 +59,9 @@ fn modules() -> harness::Modules {
         ("hanging", hanging::tests()),
         ("instances", instances::tests()),
         ("load", load::tests()),
+        ("locks", locks::tests()),
         ("moving", moving::tests()),
+        ("old_processes", old_processes::tests()),
         ("owner", owner::tests()),
         ("progress", progress::tests()),
         ("readme", readme::tests()),
@@ -65,6 +71,8 @@ fn modules() -> harness::Modules {
         ("running", running::tests()),
         ("state_file", state_file::tests()),
         ("states", states::tests()),
+        ("strangers", strangers::tests()),
+        ("sticky", sticky::tests()),
         ("transitions", transitions::tests()),
         ("transport", transport::tests()),
         ("traps", traps::tests()),

@@ -17,9 +17,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::error::excerpt;
-use crate::runtime::parse::{ParseError, decimal, state_version};
-use crate::state::{AdminFlags, AdminState};
+use crate::haproxy::parse::{ParseError, decimal, state_version};
+use crate::model::state::{AdminFlags, AdminState};
+use crate::model::text::excerpt;
 
 /// The columns of a row, in the order that HAProxy loads them in.
 const COLUMNS: [&str; 20] = [

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::discover::lexer::{Environment, Word, skip_spaces, words};
-use crate::error::excerpt;
+use crate::model::text::excerpt;
 
 /// How many backends a warning names.
 const NAMED: usize = 3;

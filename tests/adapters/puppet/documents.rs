@@ -162,6 +162,9 @@ fn described(source: &str, name: &str) -> std::ops::Range<usize> {
 }
 
 fn type_and_schema_agree(_: &Haproxy, puppet: Puppet) -> TestResult {
+    if puppet.is_outdated() {
+        return Ok(());
+    }
     let schema = request_schema();
     let folder = Folder::new();
     let out = folder.join("strings.json");
@@ -246,6 +249,9 @@ fn type_and_schema_agree(_: &Haproxy, puppet: Puppet) -> TestResult {
 }
 
 fn task_and_schema_agree(_: &Haproxy, puppet: Puppet) -> TestResult {
+    if puppet.is_outdated() {
+        return Ok(());
+    }
     let schema = request_schema();
     let file = module().join("tasks/init.json");
     let mut text = fs::read_to_string(&file)?;

@@ -51,6 +51,11 @@ impl Puppet {
         std::env::var_os("UPDATE_SCHEMA").is_some() && self.is_newest()
     }
 
+    /// Whether a newer one writes now what this one would compare.
+    pub(crate) fn is_outdated(self) -> bool {
+        std::env::var_os("UPDATE_SCHEMA").is_some() && !self.is_newest()
+    }
+
     /// A line of Puppet 8 as this version logs it: under noop 7 has the sentence of the program on the resource.
     pub(crate) fn logged(self, line: &str) -> String {
         match (self, line.strip_suffix(" (noop)").and_then(|line| line.split_once("]/ensure: "))) {

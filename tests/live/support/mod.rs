@@ -24,6 +24,7 @@ pub(crate) use scripted::{Scripted, Step};
 pub(crate) use stage::Stage;
 
 pub(crate) mod accept;
+pub(crate) mod alone;
 pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod folder;

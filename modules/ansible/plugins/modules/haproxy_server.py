@@ -236,7 +236,8 @@ options:
     default: 10
   executable:
     description:
-      - The program on the target, as a name that is looked up in C(PATH), or as a path.
+      - The program on the target, as a path, or as a name that is looked up in C(PATH), then in C(/usr/bin) and
+        C(/usr/local/bin).
     type: str
     default: haproxy_server
   executables:
@@ -284,12 +285,22 @@ EXAMPLES = r"""
     owner: alice
   become: true
 
-- name: Set the weight of the servers web2 and web3 of two backends, on one instance
+# A share is one of the configured weight, and is rounded down: 'weight 100' in the 'server' lines makes room for it.
+# Of HAProxy's default, which is 1, 50% is 0.
+- name: Give web2 and web3 half of their weight in one backend of one instance
   lbops.haproxy.haproxy_server:
     server: [web2, web3]
-    backend: [app, static]
+    backend: web
     instances: http
     weight: 50%
+  become: true
+
+- name: Give them their whole weight again
+  lbops.haproxy.haproxy_server:
+    server: [web2, web3]
+    backend: web
+    instances: http
+    weight: 100%
   become: true
 
 - name: Look at all servers of all instances

@@ -23,7 +23,7 @@ RSpec.describe Puppet::Type.type(:haproxy_server) do
     instances: ['', [], [{ 'name' => 'ldap' }], [{ 'name' => 'a', 'socket' => '/s', 'port' => 1 }]],
     drain: [30, 'soon', { 'timeuot' => 3 }, { 'on_timeout' => 'give up' }], wait: [30, { 'on_timeout' => 'fail' }],
     guard: [2, {}, { 'min_available' => -1 }], expect: ['ready', { 'admin_state' => 'up' }],
-    on_missing: %w[warn], on_unreachable: %w[ignore], on_failure: %w[retry],
+    old_processes: %w[ignore], on_missing: %w[warn], on_unreachable: %w[ignore], on_failure: %w[retry],
     state_file: ['http.state', { 'http' => 'http.state' }, {}], owner: ['', []], reason: [''], expires: [''],
     shutdown_sessions: %w[perhaps], ignore_owner: %w[perhaps], show_diff: %w[perhaps], lock_timeout: [[]], timeout: [{}],
   }.each do |name, values|

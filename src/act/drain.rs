@@ -1,0 +1,175 @@
+//! Takes servers out without cutting anybody off: drain first, maint as soon as a server has nothing left to do.
+
+use std::time::Duration;
+
+use super::fleet::{Fleet, Processes, servers};
+use super::target::{Poll, Target};
+use crate::model::error::{Error, ErrorKind, Result};
+use crate::model::goal::Goal;
+use crate::model::state::{AdminState, OperationalState};
+use crate::request::{DrainBounds, OnTimeout};
+use crate::time::deadline::{Backoff, Deadline};
+
+/// How a drain has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Every server that has not failed is in maint.
+    Done,
+    /// Servers went to maint with sessions left, which are to be ended.
+    Shutdown,
+    /// Servers had sessions left, and all that was changed is to be rolled back.
+    Rollback,
+}
+
+/// The state that a server is to be in next, on its way to maint.
+///
+/// What is in maintenance stays there, and what is down takes no traffic that could be waited for. What is in drain goes
+/// on to maintenance once a poll shows nothing left to do: it may have been in drain since before a reload, and only
+/// polls count what old processes do.
+#[must_use]
+fn next_state(target: &Target, stable: Duration) -> AdminState {
+    let state = &target.last().state;
+    let is_out = state.flags.effective() == AdminState::Maint || state.operational == OperationalState::Stopped;
+    let is_free = state.flags.forced() == Some(AdminState::Drain)
+        && target.last_poll.as_deref().is_some_and(|poll| poll.is_drained(stable));
+    if is_out || is_free { AdminState::Maint } else { AdminState::Drain }
+}
+
+/// Returns what a server is to become next, on its way to what is requested.
+#[must_use]
+pub fn next_step(goal: Goal, target: &Target, stable: Duration) -> Goal {
+    Goal { state: Some(next_state(target, stable)), ..goal }
+}
+
+/// Says what a server is still doing, or what keeps it from counting as free.
+#[must_use]
+pub fn what_is_left(poll: Option<&Poll>) -> String {
+    let count = |count: u32, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
+    let Some(Poll { statistics, held_by, .. }) = poll else { return "an unknown number of sessions".to_owned() };
+    let sessions = count(statistics.sessions, "session", "sessions");
+    match (statistics.queue, statistics.sessions, held_by) {
+        (0, 0, Some(pid)) => format!("the process {pid} from before a reload, which still runs"),
+        (0, 0, None) => "new sessions all the time".to_owned(),
+        (0, _, _) => sessions,
+        (queue, _, _) => format!("{sessions} and {} in its queue", count(queue, "request", "requests")),
+    }
+}
+
+/// Drains the servers of all instances under one deadline, and sets each to maint as soon as it is drained; calls
+/// `once_draining` as soon as they drain.
+///
+/// # Errors
+/// When a signal ends the run or the lock cannot be had again. What fails on an instance or a server is kept there.
+pub fn drain(
+    fleet: &mut Fleet<'_>,
+    goal: Goal,
+    bounds: DrainBounds,
+    once_draining: impl FnOnce(&mut Fleet<'_>),
+) -> Result<End> {
+    fleet.step(&|target| next_step(goal, target, bounds.stable))?;
+    once_draining(fleet);
+    let deadline = Deadline::after(bounds.timeout);
+    let mut backoff = Backoff::default();
+    loop {
+        if !fleet.at_work().any(is_draining) {
+            return Ok(End::Done);
+        }
+        match until_something_moves(fleet, bounds, &deadline, &mut backoff)? {
+            Moved::Some => fleet.step(&|target| next_step(goal, target, bounds.stable))?,
+            Moved::None => return time_is_over(fleet, goal, bounds),
+        }
+    }
+}
+
+/// Tells whether a server was set to drain, and has to go on to maint.
+fn is_draining(target: &Target) -> bool {
+    target.plan.as_ref().is_some_and(|planned| planned.goal.state == Some(AdminState::Drain))
+}
+
+/// Whether anything has happened to servers in drain before the time was over.
+enum Moved {
+    Some,
+    None,
+}
+
+/// Polls the servers in drain, and nothing else, until there is something to do.
+fn until_something_moves(
+    fleet: &mut Fleet<'_>,
+    bounds: DrainBounds,
+    deadline: &Deadline,
+    backoff: &mut Backoff,
+) -> Result<Moved> {
+    let count = fleet.at_work().filter(|target| is_draining(target)).count();
+    loop {
+        if fleet.poll(&is_draining)? == Processes::Replaced {
+            return Ok(Moved::Some);
+        }
+        let draining: Vec<&Target> = fleet.at_work().filter(|target| is_draining(target)).collect();
+        let polls = || draining.iter().filter_map(|target| target.last_poll.as_deref());
+        // What has failed is not polled again.
+        if draining.len() < count || polls().any(|poll| poll.is_drained(bounds.stable)) {
+            backoff.reset();
+            return Ok(Moved::Some);
+        }
+        if deadline.is_over() {
+            if !backoff.is_first() {
+                return Ok(Moved::None);
+            }
+            fleet.pause_once(backoff)?;
+            continue;
+        }
+        let is_any_other = polls().any(is_out_of_drain);
+        let (all, left) = (fleet.count(), deadline.seconds_left());
+        let done = all.saturating_sub(count);
+        (fleet.progress)(&format!("drained {done} of {}, {}, {left} s to go", servers(all), progress(&draining)));
+        fleet.pause(backoff, deadline)?;
+        if is_any_other {
+            // It went down, or somebody else has set it: that is for a new plan to judge.
+            return Ok(Moved::Some);
+        }
+    }
+}
+
+/// Says for a person how many sessions are left, and where the most of them are.
+fn progress(draining: &[&Target]) -> String {
+    let left = |target: &&&Target| {
+        target.last_poll.as_ref().map_or(0, |poll| poll.statistics.sessions.saturating_add(poll.statistics.queue))
+    };
+    let total = draining.iter().map(|target| left(&target)).fold(0, u32::saturating_add);
+    let most = draining.iter().max_by_key(left).map(|target| target.before.full_name()).unwrap_or_default();
+    let where_ = if draining.len() == 1 { format!("on {most}") } else { format!("most on {most}") };
+    format!("{total} {} left {where_}", if total == 1 { "session" } else { "sessions" })
+}
+
+/// Tells whether a server that was set to drain is something else now.
+fn is_out_of_drain(poll: &Poll) -> bool {
+    ["UP", "no check", "DOWN", "MAINT"].iter().any(|status| poll.statistics.status.starts_with(status))
+}
+
+/// Does what the request says about servers that have sessions when the time is over.
+fn time_is_over(fleet: &mut Fleet<'_>, goal: Goal, bounds: DrainBounds) -> Result<End> {
+    let seconds = bounds.timeout.as_secs_f64();
+    for instance in fleet.instances.iter_mut().filter(|instance| instance.error.is_none()) {
+        for target in instance.targets.iter_mut().filter(|target| target.is_at_work() && is_draining(target)) {
+            let (name, left) = (target.before.full_name(), what_is_left(target.last_poll.as_deref()));
+            match bounds.on_timeout {
+                OnTimeout::Fail | OnTimeout::Rollback => {
+                    let msg = format!(
+                        "{name} still has {left} after {seconds} s of drain; mostly these are clients with a persistence \
+                         cookie, long downloads or idle TCP sessions: give more time, or set 'drain.on_timeout' to 'maint' or 'shutdown'"
+                    );
+                    target.fail(Error::new(ErrorKind::NotDrained, msg));
+                }
+                OnTimeout::Maint | OnTimeout::Shutdown => {
+                    instance.warnings.push(format!("{name} went to maint with {left} after {seconds} s of drain"));
+                }
+            }
+        }
+    }
+    match bounds.on_timeout {
+        OnTimeout::Fail => Ok(End::Done),
+        OnTimeout::Rollback => Ok(End::Rollback),
+        OnTimeout::Maint => fleet.step(&|_| goal).map(|()| End::Done),
+        OnTimeout::Shutdown => fleet.step(&|_| goal).map(|()| End::Shutdown),
+    }
+}

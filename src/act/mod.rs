@@ -1,0 +1,13 @@
+//! Carries a plan out: on one instance, on all of them together, with the waits that a request asks for.
+
+pub mod carry_out;
+pub mod drain;
+pub mod fleet;
+pub mod gather;
+pub mod instance;
+pub mod permit;
+pub mod records;
+pub mod rollback;
+pub mod sessions;
+pub mod target;
+pub mod wait;

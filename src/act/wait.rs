@@ -1,0 +1,218 @@
+//! Waits for the effect of a change: until servers take traffic, or until no session is left on them.
+
+use std::time::{Duration, Instant};
+
+use super::drain::what_is_left;
+use super::fleet::{Fleet, Processes, servers};
+use super::instance::Instance;
+use super::target::{Poll, Target, Watch};
+use crate::decide::shortfall::who_overrides_it;
+use crate::model::error::{Error, ErrorKind, Result};
+use crate::model::goal::{Goal, Switch};
+use crate::model::server::{CheckCounter, Server, Statistics};
+use crate::model::state::AdminState;
+use crate::model::text::a_few_of;
+use crate::request::WaitBounds;
+use crate::time::deadline::{Backoff, Deadline};
+
+/// How long a server must stay up whose check goes down at the first failure: such a check shows nothing when it
+/// passes, so that staying up is the only evidence.
+const UP_WITH_FALL_1: Duration = Duration::from_secs(5);
+
+/// How near a server is to what is waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Nearness {
+    /// It is there, and has to stay so for this long.
+    There(Duration),
+    /// It is not there yet, for this reason.
+    NotYet(String),
+    /// Something else has overridden what was set: waiting does not help.
+    Overridden,
+}
+
+/// Tells whether a server takes traffic since it was set to ready.
+///
+/// HAProxy calls a server up as soon as it leaves maintenance, before its next check: it sets the count of its check to
+/// `rise` (`srv_set_running()` in `src/server.c`), which a passed check then exceeds, unless `fall` is 1.
+#[must_use]
+pub fn serving(server: &Server, statistics: &Statistics) -> Nearness {
+    let status = statistics.status.as_str();
+    let not_yet = |why: &str| Nearness::NotYet(why.to_owned());
+    if status.starts_with("MAINT") || status.starts_with("DRAIN") {
+        return Nearness::Overridden;
+    }
+    if status.starts_with("DOWN") {
+        let check = statistics.check.as_ref().map(|check| format!(" ({check})")).unwrap_or_default();
+        return Nearness::NotYet(format!("it is down{check}"));
+    }
+    if status.starts_with("NOLB") {
+        return not_yet("its check answers 404, so that it takes no new traffic");
+    }
+    if server.state.weight == 0 {
+        return not_yet("its weight is 0, so that it takes no new traffic");
+    }
+    if statistics.is_throttled {
+        return not_yet("its slowstart is under way");
+    }
+    match (server.state.health, &statistics.counter) {
+        (Some(Switch::Enabled), Some(CheckCounter { fall: 1, .. })) => Nearness::There(UP_WITH_FALL_1),
+        (Some(Switch::Enabled), Some(counter)) if counter.health <= counter.rise => {
+            not_yet("its check has not passed since the change")
+        }
+        (Some(Switch::Enabled | Switch::Disabled) | None, _) => Nearness::There(Duration::ZERO),
+    }
+}
+
+/// Tells whether nothing is left to do on a server that was taken out.
+#[must_use]
+pub fn quiet(poll: &Poll) -> Nearness {
+    let status = poll.statistics.status.as_str();
+    if status.starts_with("UP") || status.starts_with("no check") {
+        return Nearness::Overridden;
+    }
+    if poll.is_drained(Duration::ZERO) {
+        Nearness::There(Duration::ZERO)
+    } else {
+        Nearness::NotYet(format!("it has {}", what_is_left(Some(poll))))
+    }
+}
+
+/// Waits for the servers of all instances under one deadline.
+///
+/// # Errors
+/// When a signal ends the run or the lock cannot be had again. What fails on an instance or a server is kept there.
+pub fn wait(fleet: &mut Fleet<'_>, goal: Goal, requested: AdminState, bounds: WaitBounds) -> Result<()> {
+    let deadline = Deadline::after(bounds.timeout);
+    let mut backoff = Backoff::default();
+    fleet.instances.iter_mut().for_each(Instance::watch_anew);
+    loop {
+        let polled = fleet.poll(&is_waited_for)?;
+        if polled == Processes::Same {
+            let now = Instant::now();
+            fleet.at_work_mut().for_each(|target| target.notice(requested, bounds.stable, now));
+            let count = fleet.at_work().filter(|target| is_waited_for(target)).count();
+            if count > 0 && !deadline.is_over() {
+                (fleet.progress)(&progress(fleet, requested, count, &deadline));
+                fleet.pause(&mut backoff, &deadline)?;
+                continue;
+            }
+            if count > 0 && backoff.is_first() {
+                fleet.pause_once(&mut backoff)?;
+                continue;
+            }
+            fleet.at_work_mut().for_each(|target| target.time_is_over(requested, bounds.timeout));
+        }
+        // What is reported is how the servers are in the end, be it that nothing was sent to them.
+        if polled == Processes::Same && fleet.refresh()? == Processes::Same {
+            if requested == AdminState::Ready {
+                fleet.instances.iter_mut().for_each(say_unchecked);
+            }
+            return Ok(());
+        }
+        // A new process knows nothing of the change: set it again, and wait for it anew.
+        fleet.step(&|_| goal)?;
+        fleet.instances.iter_mut().for_each(Instance::watch_anew);
+    }
+}
+
+/// Tells whether a server has to be polled again.
+fn is_waited_for(target: &Target) -> bool {
+    match target.watch {
+        Watch::Due | Watch::NotYet(_) | Watch::Since(_) => true,
+        Watch::Over => false,
+    }
+}
+
+fn progress(fleet: &Fleet<'_>, requested: AdminState, count: usize, deadline: &Deadline) -> String {
+    let what = match requested {
+        AdminState::Ready => "up",
+        AdminState::Drain | AdminState::Maint => "free of sessions",
+    };
+    let (all, left) = (fleet.count(), deadline.seconds_left());
+    let done = all.saturating_sub(count);
+    let first = fleet.at_work().find(|target| is_waited_for(target));
+    let who = first.map(|target| format!(" ({}: {})", target.before.full_name(), target.why_not()));
+    format!("{done} of {} {what}, {left} s to go{}", servers(all), who.unwrap_or_default())
+}
+
+/// Says which servers counted as up although nothing has seen them work.
+fn say_unchecked(instance: &mut Instance<'_>) {
+    let unchecked: Vec<String> = instance
+        .targets
+        .iter()
+        // The check of the server that it tracks stands for its own.
+        .filter(|target| target.is_at_work() && !target.last().has_check() && target.last().tracks().is_none())
+        .map(|target| target.before.full_name())
+        .collect();
+    if !unchecked.is_empty() {
+        let named = a_few_of(&unchecked);
+        instance
+            .warnings
+            .push(format!("{named}: no health check is under way, so that 'wait' counted it as up at once"));
+    }
+}
+
+impl Target {
+    /// Takes over what the last poll says of how near it is.
+    fn notice(&mut self, requested: AdminState, stable: Duration, now: Instant) {
+        let Some(poll) = self.last_poll.as_deref().filter(|_| is_waited_for(self)) else { return };
+        let nearness = match requested {
+            AdminState::Ready => serving(self.last(), &poll.statistics),
+            AdminState::Drain | AdminState::Maint => quiet(poll),
+        };
+        self.watch = match (nearness, &self.watch) {
+            (Nearness::There(long), watch) => {
+                let since = match watch {
+                    Watch::Since(since) => *since,
+                    Watch::Due | Watch::NotYet(_) | Watch::Over => now,
+                };
+                let is_long_enough = now.duration_since(since) >= long.max(stable);
+                if is_long_enough { Watch::Over } else { Watch::Since(since) }
+            }
+            (Nearness::NotYet(why), _) => Watch::NotYet(why),
+            (Nearness::Overridden, _) => {
+                let status = poll.statistics.status.clone();
+                return self.fail_overridden(requested, &status);
+            }
+        };
+    }
+
+    /// Says why it is still waited for.
+    fn why_not(&self) -> &str {
+        match &self.watch {
+            Watch::Due | Watch::Over => "nothing is known of it",
+            Watch::NotYet(why) => why,
+            Watch::Since(_) => "it has not been up for long enough",
+        }
+    }
+
+    fn fail_overridden(&mut self, requested: AdminState, status: &str) {
+        let (name, why) = (self.before.full_name(), who_overrides_it(self.last()));
+        let msg = format!("{name} was set to {requested}, but HAProxy shows it as '{status}' now: {why}");
+        self.fail(Error::new(ErrorKind::Overridden, msg));
+    }
+
+    /// Fails, if it is still waited for, with what was last seen of it.
+    fn time_is_over(&mut self, requested: AdminState, timeout: Duration) {
+        if !is_waited_for(self) {
+            return;
+        }
+        let (name, seconds, why) = (self.before.full_name(), timeout.as_secs_f64(), self.why_not());
+        let error = match requested {
+            AdminState::Ready => Error::new(
+                ErrorKind::NotUp,
+                format!(
+                    "{name} does not take traffic after {seconds} s: {why}; look at the server itself, or wait longer"
+                ),
+            ),
+            AdminState::Drain | AdminState::Maint => Error::new(
+                ErrorKind::NotDrained,
+                format!(
+                    "{name} is not free of sessions after {seconds} s: {why}; wait longer, or end them with \
+                     'shutdown_sessions', which does not reach a process from before a reload"
+                ),
+            ),
+        };
+        self.fail(error);
+    }
+}

@@ -1,0 +1,177 @@
+//! Refuses a change that would leave a backend with too few usable servers: pure counting, with the numbers shown.
+
+use std::collections::BTreeMap;
+
+use super::plan::Planned;
+use crate::model::error::{Error, ErrorKind};
+use crate::model::server::{Server, ServerState};
+use crate::model::state::AdminFlags;
+use crate::request::MinAvailable;
+
+/// A server of a backend that a change touches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// How it is.
+    pub before: ServerState,
+    /// How it would be.
+    pub after: ServerState,
+    /// Whether it is a backup server.
+    pub is_backup: bool,
+}
+
+/// How many servers of a backend take traffic, and how many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count {
+    /// Usable before the change.
+    pub before: u32,
+    /// Usable after it.
+    pub after: u32,
+    /// Not disabled in the configuration.
+    pub configured: u32,
+}
+
+/// Finds the backends that a plan leaves with fewer servers than the guard allows, each with its number.
+#[must_use]
+pub fn refusals<'a>(
+    guard: MinAvailable,
+    instance: &str,
+    planned: impl IntoIterator<Item = (&'a Server, &'a Planned)>,
+) -> Vec<(u32, Error)> {
+    let mut backends: BTreeMap<u32, (&str, Vec<Member>)> = BTreeMap::new();
+    for (server, Planned { after, .. }) in planned {
+        let is_backup = server.statistics.as_ref().is_some_and(|statistics| statistics.backup);
+        let member = Member { before: server.state, after: *after, is_backup };
+        backends.entry(server.backend_id).or_insert((&server.backend, Vec::new())).1.push(member);
+    }
+    let refusal = |(id, (name, members)): (u32, (&str, Vec<Member>))| {
+        refuse(guard, instance, name, count(&members)).map(|error| (id, error))
+    };
+    backends.into_iter().filter_map(refusal).collect()
+}
+
+/// Counts the servers of one backend.
+///
+/// HAProxy uses backup servers only where no other is usable, and then the first of them (configuration.txt, `backup`);
+/// with `option allbackups` it uses all, which cannot be seen from outside, so that they count as one.
+#[must_use]
+pub fn count(members: &[Member]) -> Count {
+    let usable = |state: &dyn Fn(&Member) -> ServerState| {
+        let of = |is_backup: bool| {
+            members.iter().filter(|member| member.is_backup == is_backup && state(member).takes_traffic()).count()
+        };
+        let (active, backup) = (of(false), of(true));
+        u32::try_from(if active > 0 { active } else { backup.min(1) }).unwrap_or(u32::MAX)
+    };
+    let configured = members.iter().filter(|member| !member.before.flags.has(AdminFlags::CONFIG_MAINT)).count();
+    Count {
+        before: usable(&|member| member.before),
+        after: usable(&|member| member.after),
+        configured: u32::try_from(configured).unwrap_or(u32::MAX),
+    }
+}
+
+/// Refuses a change that lowers the usable servers of a backend below what the guard allows.
+#[must_use]
+pub fn refuse(guard: MinAvailable, instance: &str, backend: &str, count: Count) -> Option<Error> {
+    let needed = guard.of(count.configured);
+    if count.after >= count.before || count.after >= needed {
+        return None;
+    }
+    let share = match guard {
+        MinAvailable::Count(_) => String::new(),
+        MinAvailable::Percent(percent) => format!(" ({percent}% of {})", count.configured),
+    };
+    let plural = if count.before == 1 { "" } else { "s" };
+    let msg = format!(
+        "the backend {backend} has {} usable server{plural} and would have {}, fewer than 'guard.min_available' {needed}{share}; \
+         put others back first, or lower the guard",
+        count.before, count.after
+    );
+    Some(Error::new(ErrorKind::GuardRefused, msg).on_instance(instance).on_backend(backend))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::state::OperationalState;
+    use proptest::prelude::*;
+
+    fn state(mask: u32, weight: u32, op: u32) -> ServerState {
+        let operational = OperationalState::from_number(op).unwrap();
+        ServerState { flags: AdminFlags(mask), operational, weight, health: None, agent: None }
+    }
+
+    fn member(before: ServerState, after: ServerState, is_backup: bool) -> Member {
+        Member { before, after, is_backup }
+    }
+
+    #[test]
+    fn only_servers_that_take_traffic_count() {
+        let up = state(0, 1, 2);
+        for (unusable, why) in [
+            (state(1, 1, 0), "maint"),
+            (state(8, 1, 2), "drain"),
+            (state(0, 1, 0), "down"),
+            (state(0, 1, 3), "stopping"),
+            (state(0, 0, 2), "weight 0"),
+            (state(2, 1, 0), "inherited"),
+        ] {
+            let counted = count(&[member(up, up, false), member(unusable, unusable, false)]);
+            assert_eq!((counted.before, counted.after), (1, 1), "{why}");
+        }
+        assert_eq!(count(&[member(state(0, 1, 1), up, false)]).before, 1, "starting");
+    }
+
+    #[test]
+    fn backup_servers_count_as_one_and_only_alone() {
+        let up = state(0, 1, 2);
+        let out = state(1, 1, 0);
+        let counted = count(&[member(up, out, false), member(up, up, true), member(up, up, true)]);
+        assert_eq!((counted.before, counted.after), (1, 1));
+    }
+
+    #[test]
+    fn shares_are_rounded_up_and_leave_out_what_is_disabled() {
+        let up = state(0, 1, 2);
+        let out = state(1, 1, 0);
+        let disabled = state(5, 1, 0);
+        let counted = count(&[
+            member(up, out, false),
+            member(up, up, false),
+            member(up, up, false),
+            member(disabled, disabled, false),
+        ]);
+        assert_eq!(counted, Count { before: 3, after: 2, configured: 3 });
+        assert!(refuse(MinAvailable::Percent(50), "http", "app", counted).is_none());
+        let error = refuse(MinAvailable::Percent(67), "http", "app", counted).unwrap();
+        assert_eq!(error.kind, ErrorKind::GuardRefused);
+        assert!(error.msg.contains("3 usable servers and would have 2"), "{error}");
+        assert!(error.msg.contains("'guard.min_available' 3 (67% of 3)"), "{error}");
+    }
+
+    prop_compose! {
+        fn any_state()(mask in 0u32..=127, weight in 0u32..=2, op in 0u32..=3) -> ServerState { state(mask, weight, op) }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_not_refused_leaves_enough_or_does_not_lower(
+            states in prop::collection::vec((any_state(), any_state(), any::<bool>()), 0..12),
+            least in 0u32..8,
+        ) {
+            let members: Vec<Member> = states.into_iter().map(|(before, after, backup)| member(before, after, backup)).collect();
+            let counted = count(&members);
+            let refused = refuse(MinAvailable::Count(least), "i", "b", counted).is_some();
+            prop_assert_eq!(refused, counted.after < counted.before && counted.after < least);
+        }
+
+        #[test]
+        fn a_change_that_changes_nothing_is_never_refused(
+            states in prop::collection::vec((any_state(), any::<bool>()), 0..12),
+            percent in 0u32..=100,
+        ) {
+            let members: Vec<Member> = states.into_iter().map(|(same, backup)| member(same, same, backup)).collect();
+            prop_assert!(refuse(MinAvailable::Percent(percent), "i", "b", count(&members)).is_none());
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What it means that a server or backend that was asked for is not there: the four policies of `on_missing`.
+
+use crate::haproxy::observe::Observation;
+use crate::model::error::{Error, ErrorKind, Result};
+use crate::model::name::{Pattern, Selector, nearest};
+use crate::model::server::Server;
+use crate::request::{OnMissing, Request};
+
+/// What an instance has of what a request names.
+#[derive(Debug, Clone)]
+pub struct Found<'a> {
+    /// Its servers that matched.
+    pub servers: Vec<&'a Server>,
+    /// Which of the listed backends exist, also where they have no such server.
+    pub backends: &'a [bool],
+}
+
+impl<'a> From<&'a Observation> for Found<'a> {
+    fn from(observation: &'a Observation) -> Self {
+        Self { servers: observation.servers.iter().collect(), backends: &observation.rest.backends_found }
+    }
+}
+
+/// Checks that every listed server and backend is where the request expects it.
+///
+/// `elsewhere` observes the instances that the request leaves out, and `names` reads all backends and servers that there
+/// are; both are called only where that matters.
+///
+/// # Errors
+/// Names all that are missing, each with the name that is nearest to it.
+pub fn check(
+    request: &Request,
+    found: &[Found<'_>],
+    elsewhere: impl FnOnce() -> Vec<Observation>,
+    names: impl FnOnce() -> Vec<(String, String)>,
+) -> Result<()> {
+    let is_everywhere = request.on_missing == OnMissing::FailEach;
+    let mut missing = Missing::of(request, found, is_everywhere);
+    match request.on_missing {
+        OnMissing::Ignore => return Ok(()),
+        OnMissing::Fail | OnMissing::FailEach => {}
+        OnMissing::ElsewhereOk if missing.is_none() => return Ok(()),
+        OnMissing::ElsewhereOk => {
+            let others = elsewhere();
+            let all: Vec<Found<'_>> = found.iter().cloned().chain(others.iter().map(Found::from)).collect();
+            missing = Missing::of(request, &all, false);
+        }
+    }
+    if missing.is_none() { Ok(()) } else { Err(missing.into_error(request, &names())) }
+}
+
+/// The listed names that match nothing.
+struct Missing<'r> {
+    backends: Vec<&'r Pattern>,
+    servers: Vec<&'r Selector>,
+}
+
+/// Writes a name that is missing, and the one that was probably meant.
+fn with_nearest<'n>(missing: &str, wanted: &Pattern, names: impl Iterator<Item = &'n str>) -> String {
+    // Another number is another server, and no slip of the finger.
+    let digits = |name: &str| name.chars().filter(char::is_ascii_digit).collect::<String>();
+    let near = wanted.literal().and_then(|wanted| {
+        let number = digits(wanted);
+        nearest(wanted, names.filter(|name| digits(name) == number))
+    });
+    near.map_or_else(|| format!("'{missing}'"), |near| format!("'{missing}' (did you mean '{near}'?)"))
+}
+
+impl<'r> Missing<'r> {
+    fn of(request: &'r Request, found: &[Found<'_>], is_everywhere: bool) -> Self {
+        let is_missing = |is_at: &dyn Fn(&Found<'_>) -> bool| {
+            if is_everywhere { !found.iter().all(is_at) } else { !found.iter().any(is_at) }
+        };
+        let backends = request.backends.iter().enumerate();
+        let backends =
+            backends.filter(|(index, _)| is_missing(&|found| found.backends.get(*index).copied().unwrap_or_default()));
+        let servers = request.servers.iter().filter(|selector| {
+            is_missing(&|found| {
+                let mut servers = found.servers.iter();
+                servers.any(|it| selector.matches(it.backend.as_bytes(), it.server.as_bytes()))
+            })
+        });
+        Self { backends: backends.map(|(_, pattern)| pattern).collect(), servers: servers.collect() }
+    }
+
+    fn is_none(&self) -> bool {
+        self.backends.is_empty() && self.servers.is_empty()
+    }
+
+    fn into_error(self, request: &Request, names: &[(String, String)]) -> Error {
+        let where_ = match request.on_missing {
+            OnMissing::FailEach => "one of the selected instances has no",
+            OnMissing::ElsewhereOk => "no instance of this host has a",
+            OnMissing::Fail | OnMissing::Ignore => "no selected instance has a",
+        };
+        let advice = "correct the name, or set 'on_missing' to 'ignore' where it may be absent";
+        if !self.backends.is_empty() {
+            let known = || names.iter().map(|(backend, _)| backend.as_str());
+            let shown = self.backends.iter().map(|pattern| with_nearest(pattern.as_str(), pattern, known()));
+            let msg = format!("{where_} backend {} with servers; {advice}", shown.collect::<Vec<_>>().join(", "));
+            return Error::new(ErrorKind::BackendNotFound, msg);
+        }
+        let place = match request.backends.as_slice() {
+            [] => String::new(),
+            [one] => format!(" in the backend '{one}'"),
+            _ => " in the listed backends".to_owned(),
+        };
+        let known = || names.iter().map(|(_, server)| server.as_str());
+        let shown = self.servers.iter().map(|selector| with_nearest(&selector.to_string(), &selector.server, known()));
+        let msg = format!("{where_} server {}{place}; {advice}", shown.collect::<Vec<_>>().join(", "));
+        Error::new(ErrorKind::ServerNotFound, msg)
+    }
+}

@@ -1,0 +1,176 @@
+//! Asks an instance how its servers are, over one connection, and changes nothing.
+//!
+//! Every dump is streamed: only the servers that are selected are kept.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use super::command::{Query, Reference, Target};
+use super::not_understood;
+use super::open::{Contact, open, still_serves};
+use super::parse::{ParseError, StateHeader};
+use super::rows::{Matching, ReadBack, hash, read_state, with_switch};
+use super::socket::{Connection, Form};
+use super::statistics::read_statistics;
+use crate::model::error::{Error, ErrorKind, Result};
+use crate::model::name::{Address, Selection};
+use crate::model::server::{Process, Server, Uniqueness};
+
+/// How much is asked of the servers that are selected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// What a plan needs: which servers track others.
+    Links,
+    /// What a status shows: sessions, queue and check as well.
+    Statistics,
+    /// What a guard needs: the servers that are not selected as well, and all about all of them.
+    Everything,
+}
+
+/// What an instance said.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// Where and by whom it was said.
+    pub contact: Contact,
+    /// The selected servers, in HAProxy's order.
+    pub servers: Vec<Server>,
+    /// What else there is.
+    pub rest: Rest,
+}
+
+/// What an instance has besides the selected servers.
+#[derive(Debug, Clone, Default)]
+pub struct Rest {
+    /// The other servers, where everything was asked for.
+    pub others: Vec<Server>,
+    /// The numbers of the backends that have a selected server, and another one that takes traffic.
+    pub served_by_others: BTreeSet<u32>,
+    /// How many backends have servers.
+    pub backends: usize,
+    /// Which of the selected backends exist, also where they have no selected server.
+    pub backends_found: Vec<bool>,
+}
+
+/// Asks for the selected servers over a connection that is open already.
+///
+/// # Errors
+/// When the answer does not come in time, or is not understood.
+pub fn observe(
+    connection: &mut Connection,
+    contact: Contact,
+    selection: Selection<'_>,
+    detail: Detail,
+) -> Result<Observation> {
+    let mut rows = Matching::new(selection, detail);
+    read_state(connection, &Query::ServersState(None), &mut rows)?;
+    let Matching { mut servers, backends_found, mut backends, .. } = rows;
+    backends.end();
+    let shared = backends.shared_names();
+    if !shared.is_empty() {
+        for server in servers.iter_mut().filter(|server| shared.contains(&hash(server.backend.as_bytes()))) {
+            server.backend_name = Uniqueness::Shared;
+        }
+    }
+    read_statistics(connection, &mut servers, detail)?;
+    let mut rest = Rest {
+        others: Vec::new(),
+        backends: backends.names.len(),
+        served_by_others: backends.served_by_others,
+        backends_found,
+    };
+    if detail == Detail::Everything {
+        let is_selected = |it: &Server| selection.matches(it.backend.as_bytes(), it.server.as_bytes());
+        (servers, rest.others) = servers.into_iter().partition(is_selected);
+        // The dump looks at those that it does not hand over, and here it has handed over all.
+        let usable = rest.others.iter().filter(|server| server.state.takes_traffic());
+        rest.served_by_others.extend(usable.map(|server| server.backend_id));
+    }
+    Ok(Observation { contact, servers, rest })
+}
+
+/// Asks again for servers that were observed before, over a new connection; one that is gone has no value.
+///
+/// Few backends are asked for one by one, many with one dump of all.
+///
+/// # Errors
+/// When HAProxy does not answer in time, is not understood, or is replaced meanwhile.
+pub fn read_back(
+    address: &Address,
+    selection: Selection<'_>,
+    before: &[&Server],
+    backends: usize,
+    timeout: Duration,
+) -> Result<(Process, Vec<Option<Server>>)> {
+    let (mut connection, process) = open(address, timeout)?;
+    let mut queries: Vec<Reference<'_>> = before.iter().map(|server| Target::of(server).backend).collect();
+    queries.dedup();
+    let mut rows = ReadBack::new(selection, before);
+    if queries.len() * 10 > backends {
+        drop(queries);
+        read_state(&mut connection, &Query::ServersState(None), &mut rows)?;
+    } else {
+        for backend in queries {
+            read_state(&mut connection, &Query::ServersState(Some(backend)), &mut rows)?;
+        }
+    }
+    if !still_serves(&mut connection)? {
+        let msg = format!("the HAProxy at {address} was replaced while its servers were read back");
+        return Err(Error::new(ErrorKind::Unreachable, msg));
+    }
+    Ok((process, rows.after))
+}
+
+/// How servers are predicted to be, for a dump that shows them so.
+#[derive(Debug, Default)]
+pub struct Predicted<'a>(HashMap<(&'a [u8], &'a [u8]), &'a Server>);
+
+impl<'a> Predicted<'a> {
+    /// Takes the servers as they are predicted to be.
+    #[must_use]
+    pub fn of(servers: &[&'a Server]) -> Self {
+        Self(servers.iter().map(|it| ((it.backend.as_bytes(), it.server.as_bytes()), *it)).collect())
+    }
+}
+
+/// Asks for all servers over a new connection and hands over every line of the answer, with the predicted servers as
+/// they are predicted to be.
+///
+/// # Errors
+/// When the answer does not come in time or not complete, or with what `on_line` returned.
+pub fn dump(
+    address: &Address,
+    timeout: Duration,
+    predicted: &Predicted<'_>,
+    mut on_line: impl FnMut(&[u8]) -> std::result::Result<(), ParseError>,
+) -> Result<()> {
+    let (mut connection, _) = open(address, timeout)?;
+    let understood = |error: ParseError| not_understood(address, &error);
+    let mut header = None;
+    connection.dump(&Query::ServersState(None).to_string(), Form::Lines, |line| {
+        if line.starts_with(b"# be_id") {
+            header = Some(StateHeader::parse(line).map_err(understood)?);
+        }
+        let rewritten = match &header {
+            Some(header) if !predicted.0.is_empty() => header.rewritten(line, |backend, server, check, agent| {
+                let state = &predicted.0.get(&(backend, server))?.state;
+                Some((state.flags, state.weight, with_switch(check, state.health), with_switch(agent, state.agent)))
+            }),
+            _ => None,
+        };
+        on_line(rewritten.as_deref().unwrap_or(line)).map_err(understood)
+    })?;
+    Ok(())
+}
+
+/// Asks for the names of all backends that have servers, and of their servers, over a new connection.
+///
+/// # Errors
+/// When HAProxy does not answer in time, or is not understood.
+pub fn names(address: &Address, timeout: Duration) -> Result<Vec<(String, String)>> {
+    let (mut connection, _) = open(address, timeout)?;
+    let all = Selection { servers: &[], backends: &[] };
+    let mut rows = Matching::new(all, Detail::Everything);
+    read_state(&mut connection, &Query::ServersState(None), &mut rows)?;
+    let servers = rows.servers.into_iter();
+    Ok(servers.map(|server| (server.backend.to_string(), server.server.to_string())).collect())
+}

@@ -1,0 +1,744 @@
+//! Replies of the runtime API as types: pure functions from text, which name what is missing.
+//!
+//! Columns and keys are looked up by name, because every version adds some. What is not understood is an error that
+//! shows the line; no row is passed over.
+
+use std::borrow::Cow;
+
+use memchr::memchr;
+
+use crate::model::server::{CheckCounter, Start, Statistics};
+use crate::model::state::{AdminFlags, OperationalState};
+use crate::model::text::{excerpt, printable};
+use crate::model::traffic::takes_traffic;
+
+/// How much of a line that is not understood an error shows, in bytes.
+const SHOWN: usize = 200;
+
+/// The fewest columns that `show servers state` has had (HAProxy 2.2), and more than it will soon have.
+const FEWEST_COLUMNS: usize = 20;
+const MOST_COLUMNS: usize = 48;
+
+/// The columns that come first in all versions, and that are looked at in every row.
+const FIRST: [&str; 4] = ["be_id", "be_name", "srv_id", "srv_name"];
+
+/// Why a reply was not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// `show servers state` starts with the version of its format.
+    #[error("'show servers state' starts with '{0}', not with the version line '1'")]
+    Version(String),
+    /// The line that names the columns is missing or incomplete.
+    #[error("'{command}' has no column '{column}' in its header '{line}'")]
+    Column {
+        /// The command that was asked.
+        command: &'static str,
+        /// The column that is missing.
+        column: &'static str,
+        /// The header as it was read.
+        line: String,
+    },
+    /// A row has another number of columns than the header.
+    #[error("a row of '{command}' has {found} columns, its header has {expected}: '{line}'")]
+    Count {
+        /// The command that was asked.
+        command: &'static str,
+        /// The columns of the row.
+        found: usize,
+        /// The columns of the header.
+        expected: usize,
+        /// The row as it was read.
+        line: String,
+    },
+    /// A value of a row cannot be what the column says.
+    #[error("a row of '{command}' has '{value}' as its {column}: '{line}'")]
+    Value {
+        /// The command that was asked.
+        command: &'static str,
+        /// The column of the value.
+        column: &'static str,
+        /// The value as it was read.
+        value: String,
+        /// The row as it was read.
+        line: String,
+    },
+    /// A reply of `Key: value` lines lacks a key.
+    #[error("'show info' has no usable '{key}' in its answer '{reply}'")]
+    Key {
+        /// The key that is missing.
+        key: &'static str,
+        /// The reply as it was read.
+        reply: String,
+    },
+    /// `show cli level` answered with another word.
+    #[error("'show cli level' answered '{0}'")]
+    Level(String),
+}
+
+const STATE: &str = "show servers state";
+const STAT: &str = "show stat";
+
+/// The columns of `show servers state` that this program reads.
+///
+/// A sample, of HAProxy 2.2 (`dump_servers_state()` in `src/proxy.c`):
+///
+/// ```text
+/// 1
+/// # be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight …
+/// 3 app 1 web1 127.0.0.1 2 0 1 1 25 1 0 2 0 0 0 0 - 8080 -
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateHeader {
+    count: usize,
+    be_id: usize,
+    be_name: usize,
+    srv_id: usize,
+    srv_name: usize,
+    srv_addr: usize,
+    srv_op_state: usize,
+    srv_admin_state: usize,
+    srv_uweight: usize,
+    srv_iweight: usize,
+    srv_check_state: usize,
+    srv_agent_state: usize,
+    srv_fqdn: usize,
+    srv_port: usize,
+}
+
+/// One server as `show servers state` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateRow<'a> {
+    /// The number of the backend in this process.
+    pub backend_id: u32,
+    /// The backend.
+    pub backend: &'a str,
+    /// The number of the server in its backend; 0 in a backend that is `disabled`.
+    pub server_id: u32,
+    /// The server.
+    pub server: &'a str,
+    /// Its address, `-` where it is not resolved.
+    pub address: &'a str,
+    /// Its port.
+    pub port: &'a str,
+    /// The name that its address is resolved from, `-` without one.
+    pub fqdn: &'a str,
+    /// What its checks make of it.
+    pub operational: OperationalState,
+    /// The administrative flags.
+    pub flags: AdminFlags,
+    /// The weight that is in force.
+    pub weight: u32,
+    /// The weight of the configuration.
+    pub initial_weight: u32,
+    /// The health check: 2 configured, 4 enabled, 8 paused.
+    pub check: u32,
+    /// The agent check: 2 configured, 4 enabled, 8 paused.
+    pub agent: u32,
+}
+
+/// The backend of the row before: the servers of a backend follow each other, so that its columns are mostly known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LastBackend {
+    /// Both of its columns as they stand in a row, with the space after each.
+    columns: Vec<u8>,
+    id: u32,
+    /// Where its name begins in them.
+    name: usize,
+}
+
+impl LastBackend {
+    /// Takes over the backend of a row, and returns the other columns; nothing where its number is none.
+    fn rest_of<'a>(&mut self, line: &'a [u8]) -> Option<&'a [u8]> {
+        if let Some(rest) = line.strip_prefix(self.columns.as_slice()).filter(|_| !self.columns.is_empty()) {
+            return Some(rest);
+        }
+        let mut columns = line.splitn(3, is_space);
+        let (id, name, rest) = (columns.next()?, columns.next()?, columns.next()?);
+        self.id = decimal(id)?;
+        self.name = id.len() + 1;
+        self.columns.clear();
+        self.columns.extend_from_slice(line.get(..self.name + name.len() + 1)?);
+        Some(rest)
+    }
+
+    fn name(&self) -> &[u8] {
+        self.columns.get(self.name..).and_then(|name| name.strip_suffix(b" ")).unwrap_or_default()
+    }
+}
+
+/// A server as far as it is of interest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AnyRow<'a> {
+    /// It is wanted.
+    Wanted(StateRow<'a>),
+    /// It is another one.
+    Other(OtherRow<'a>),
+}
+
+/// A server that is not wanted; most of its row is looked at only where that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherRow<'a> {
+    header: &'a StateHeader,
+    line: &'a [u8],
+}
+
+impl OtherRow<'_> {
+    /// Tells whether it takes new traffic.
+    #[must_use]
+    pub fn takes_traffic(&self) -> bool {
+        let number = |index| decimal(column(self.line, index));
+        let flags = number(self.header.srv_admin_state).map(AdminFlags);
+        let operational = number(self.header.srv_op_state).and_then(OperationalState::from_number);
+        let weight = number(self.header.srv_uweight);
+        match (flags, operational, weight) {
+            (Some(flags), Some(operational), Some(weight)) => takes_traffic(flags, operational, weight),
+            _ => false,
+        }
+    }
+}
+
+/// Checks the first line of `show servers state`.
+///
+/// # Errors
+/// Refuses every version of the format but 1.
+pub fn state_version(line: &[u8]) -> Result<(), ParseError> {
+    if line == b"1" { Ok(()) } else { Err(ParseError::Version(excerpt(line, SHOWN))) }
+}
+
+impl StateHeader {
+    /// Reads the line that names the columns.
+    ///
+    /// # Errors
+    /// Names the first column that is missing.
+    pub fn parse(line: &[u8]) -> Result<Self, ParseError> {
+        let missing = |column| ParseError::Column { command: STATE, column, line: excerpt(line, SHOWN) };
+        let names: Vec<&[u8]> = line.strip_prefix(b"# ").ok_or_else(|| missing("be_id"))?.split(is_space).collect();
+        let find = |column: &'static str| {
+            names.iter().position(|name| *name == column.as_bytes()).ok_or_else(|| missing(column))
+        };
+        let header = Self {
+            count: names.len(),
+            be_id: find("be_id")?,
+            be_name: find("be_name")?,
+            srv_id: find("srv_id")?,
+            srv_name: find("srv_name")?,
+            srv_addr: find("srv_addr")?,
+            srv_op_state: find("srv_op_state")?,
+            srv_admin_state: find("srv_admin_state")?,
+            srv_uweight: find("srv_uweight")?,
+            srv_iweight: find("srv_iweight")?,
+            srv_check_state: find("srv_check_state")?,
+            srv_agent_state: find("srv_agent_state")?,
+            srv_fqdn: find("srv_fqdn")?,
+            srv_port: find("srv_port")?,
+        };
+        if let Some(column) =
+            FIRST.into_iter().zip(&names).find_map(|(column, name)| (column.as_bytes() != *name).then_some(column))
+        {
+            return Err(missing(column));
+        }
+        if !(FEWEST_COLUMNS..=MOST_COLUMNS).contains(&names.len()) {
+            return Err(missing("srvrecord"));
+        }
+        Ok(header)
+    }
+
+    /// Reads a row, if the number of its backend, its backend and its server are `wanted`. The number of columns is
+    /// checked in any case. `backend` is that of the row before.
+    ///
+    /// # Errors
+    /// Shows the row and what is wrong with it.
+    pub fn row<'a>(
+        &'a self,
+        line: &'a [u8],
+        backend: &mut LastBackend,
+        wanted: impl FnOnce(u32, &[u8], &[u8]) -> bool,
+    ) -> Result<AnyRow<'a>, ParseError> {
+        let found = spaces(line) + 1;
+        if found != self.count {
+            let line = excerpt(line, SHOWN);
+            return Err(ParseError::Count { command: STATE, found, expected: self.count, line });
+        }
+        // Most rows are not wanted, and then only the first columns are looked at.
+        let rest = backend.rest_of(line).ok_or_else(|| wrong(STATE, column(line, self.be_id), "be_id", line))?;
+        if !wanted(backend.id, backend.name(), column(rest, 1)) {
+            return Ok(AnyRow::Other(OtherRow { header: self, line }));
+        }
+        let mut columns: [&[u8]; MOST_COLUMNS] = [&[]; MOST_COLUMNS];
+        take_columns(&mut { line }, columns.get_mut(..self.count).unwrap_or_default());
+        let row = Row { command: STATE, columns: &columns, line };
+        let operational = row.number(self.srv_op_state, "srv_op_state")?;
+        Ok(AnyRow::Wanted(StateRow {
+            backend_id: backend.id,
+            backend: row.text(self.be_name, "be_name")?,
+            server_id: row.number(self.srv_id, "srv_id")?,
+            server: row.text(self.srv_name, "srv_name")?,
+            address: row.text(self.srv_addr, "srv_addr")?,
+            port: row.text(self.srv_port, "srv_port")?,
+            fqdn: row.text(self.srv_fqdn, "srv_fqdn")?,
+            operational: OperationalState::from_number(operational)
+                .ok_or_else(|| row.wrong(self.srv_op_state, "srv_op_state"))?,
+            flags: AdminFlags(row.number(self.srv_admin_state, "srv_admin_state")?),
+            weight: row.number(self.srv_uweight, "srv_uweight")?,
+            initial_weight: row.number(self.srv_iweight, "srv_iweight")?,
+            check: row.number(self.srv_check_state, "srv_check_state")?,
+            agent: row.number(self.srv_agent_state, "srv_agent_state")?,
+        }))
+    }
+}
+
+impl StateHeader {
+    /// Writes a row anew with the flags, the weight and the checks that `of` gives for its backend, its server and its
+    /// checks.
+    #[must_use]
+    pub fn rewritten(
+        &self,
+        line: &[u8],
+        of: impl FnOnce(&[u8], &[u8], u32, u32) -> Option<(AdminFlags, u32, u32, u32)>,
+    ) -> Option<Vec<u8>> {
+        let check = decimal(column(line, self.srv_check_state))?;
+        let agent = decimal(column(line, self.srv_agent_state))?;
+        let (flags, weight, check, agent) = of(column(line, self.be_name), column(line, self.srv_name), check, agent)?;
+        let columns = line.split(is_space).enumerate().map(|(index, text)| match index {
+            _ if index == self.srv_admin_state => flags.0.to_string().into_bytes(),
+            _ if index == self.srv_uweight => weight.to_string().into_bytes(),
+            _ if index == self.srv_check_state => check.to_string().into_bytes(),
+            _ if index == self.srv_agent_state => agent.to_string().into_bytes(),
+            _ => text.to_vec(),
+        });
+        Some(columns.collect::<Vec<_>>().join(&b' '))
+    }
+}
+
+/// Finds one column of a row.
+fn column(line: &[u8], index: usize) -> &[u8] {
+    line.split(is_space).nth(index).unwrap_or_default()
+}
+
+/// Counts the spaces of a row, in pieces so short that a byte can count them: that is done with many bytes at a time.
+fn spaces(line: &[u8]) -> usize {
+    let in_piece = |piece: &[u8]| piece.iter().map(|byte| u8::from(is_space(byte))).sum::<u8>();
+    line.chunks(usize::from(u8::MAX)).map(|piece| usize::from(in_piece(piece))).sum()
+}
+
+/// Takes columns off the front of a row.
+fn take_columns<'a>(rest: &mut &'a [u8], slots: &mut [&'a [u8]]) {
+    for slot in slots {
+        let end = rest.iter().position(is_space).unwrap_or(rest.len());
+        let (column, after) = rest.split_at_checked(end).unwrap_or_default();
+        *slot = column;
+        *rest = after.get(1..).unwrap_or_default();
+    }
+}
+
+fn is_space(byte: &u8) -> bool {
+    *byte == b' '
+}
+
+fn wrong(command: &'static str, value: &[u8], column: &'static str, line: &[u8]) -> ParseError {
+    ParseError::Value { command, column, value: excerpt(value, SHOWN), line: excerpt(line, SHOWN) }
+}
+
+/// A row while its values are read.
+struct Row<'r, 'a> {
+    command: &'static str,
+    columns: &'r [&'a [u8]],
+    line: &'a [u8],
+}
+
+impl<'a> Row<'_, 'a> {
+    fn bytes(&self, index: usize) -> &'a [u8] {
+        self.columns.get(index).copied().unwrap_or_default()
+    }
+
+    fn wrong(&self, index: usize, column: &'static str) -> ParseError {
+        wrong(self.command, self.bytes(index), column, self.line)
+    }
+
+    fn text(&self, index: usize, column: &'static str) -> Result<&'a str, ParseError> {
+        std::str::from_utf8(self.bytes(index))
+            .ok()
+            .filter(|text| !text.is_empty())
+            .ok_or_else(|| self.wrong(index, column))
+    }
+
+    fn count(&self, index: usize, column: &'static str) -> Result<u64, ParseError> {
+        let digits = self.bytes(index);
+        let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+        let text = std::str::from_utf8(digits).ok().filter(|_| is_number);
+        text.and_then(|text| text.parse().ok()).ok_or_else(|| self.wrong(index, column))
+    }
+
+    fn number(&self, index: usize, column: &'static str) -> Result<u32, ParseError> {
+        decimal(self.bytes(index)).ok_or_else(|| self.wrong(index, column))
+    }
+}
+
+/// Reads a number of decimal digits only, which is how HAProxy prints every number here.
+pub(crate) fn decimal(digits: &[u8]) -> Option<u32> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u32, |number, digit| {
+        let digit = digit.is_ascii_digit().then(|| u32::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// What `show info` tells about the process that answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Info {
+    /// The version, as `2.6.12-1+deb12u4`.
+    pub version: String,
+    /// The process.
+    pub pid: u32,
+    /// When it started.
+    pub start: Start,
+    /// Whether it is stopping: an old process after a reload.
+    pub stopping: bool,
+    /// How many processes share the configuration (`nbproc`, HAProxy 2.4 and older).
+    pub processes: u32,
+}
+
+impl Info {
+    /// Reads the `Key: value` lines of `show info`.
+    ///
+    /// # Errors
+    /// Names the key that is missing.
+    pub fn parse(reply: &[u8]) -> Result<Self, ParseError> {
+        let [mut version, mut pid, mut started, mut uptime, mut stopping, mut processes] = [None; 6];
+        // A description may be in any encoding.
+        let lines = reply.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+        for (key, value) in lines.filter_map(|line| line.split_once(':')) {
+            let slot = match key {
+                "Version" => &mut version,
+                "Pid" => &mut pid,
+                "Start_time_sec" => &mut started,
+                "Uptime_sec" => &mut uptime,
+                "Stopping" => &mut stopping,
+                "Nbproc" => &mut processes,
+                _ => continue,
+            };
+            slot.get_or_insert(value.trim());
+        }
+        let missing = |key| ParseError::Key { key, reply: excerpt(reply, SHOWN) };
+        let number = |value: Option<&str>| value.and_then(|value| value.parse::<u64>().ok());
+        let start = match (number(started), number(uptime)) {
+            (Some(at), _) => Start::At(at),
+            (None, Some(ago)) => Start::Ago(ago),
+            (None, None) => return Err(missing("Uptime_sec")),
+        };
+        Ok(Self {
+            version: version.filter(|text| !text.is_empty()).ok_or_else(|| missing("Version"))?.to_owned(),
+            pid: pid.and_then(|pid| pid.parse().ok()).ok_or_else(|| missing("Pid"))?,
+            start,
+            stopping: stopping.is_some_and(|value| value != "0"),
+            processes: processes.map_or(Some(1), |value| value.parse().ok()).ok_or_else(|| missing("Nbproc"))?,
+        })
+    }
+}
+
+/// What a socket allows its clients (`level` in the configuration).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Reads what is harmless.
+    User,
+    /// Reads everything.
+    Operator,
+    /// Changes the state of servers.
+    Admin,
+}
+
+impl Level {
+    /// Reads the answer of `show cli level`.
+    ///
+    /// # Errors
+    /// Shows an answer that is none of the three levels.
+    pub fn parse(reply: &str) -> Result<Self, ParseError> {
+        match without_severity(reply.trim()) {
+            "user" => Ok(Self::User),
+            "operator" => Ok(Self::Operator),
+            "admin" => Ok(Self::Admin),
+            other => Err(ParseError::Level(excerpt(other.as_bytes(), SHOWN))),
+        }
+    }
+
+    /// Returns the word that stands for the level in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// The columns of `show stat` that this program reads (management.txt, section 9.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatHeader {
+    pxname: usize,
+    svname: usize,
+    iid: usize,
+    sid: usize,
+    qcur: usize,
+    scur: usize,
+    stot: usize,
+    status: usize,
+    check_status: usize,
+    tracked: usize,
+    bck: usize,
+    throttle: usize,
+    check_rise: usize,
+    check_health: usize,
+    check_fall: usize,
+}
+
+/// One server as `show stat` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatRow<'a> {
+    /// The backend.
+    pub backend: Cow<'a, str>,
+    /// The server.
+    pub server: Cow<'a, str>,
+    /// The number of the backend in this process.
+    pub backend_id: u32,
+    /// The number of the server in its backend.
+    pub server_id: u32,
+    /// What the row says of it.
+    pub statistics: Statistics,
+}
+
+impl StatHeader {
+    /// Reads the line that names the columns.
+    ///
+    /// # Errors
+    /// Names the first column that is missing.
+    pub fn parse(line: &[u8]) -> Result<Self, ParseError> {
+        let missing = |column| ParseError::Column { command: STAT, column, line: excerpt(line, SHOWN) };
+        let names = line.strip_prefix(b"# ").ok_or_else(|| missing("pxname"))?;
+        let names: Vec<&[u8]> = names.split(|byte| *byte == b',').collect();
+        let find = |column: &'static str| {
+            names.iter().position(|name| *name == column.as_bytes()).ok_or_else(|| missing(column))
+        };
+        Ok(Self {
+            pxname: find("pxname")?,
+            svname: find("svname")?,
+            iid: find("iid")?,
+            sid: find("sid")?,
+            qcur: find("qcur")?,
+            scur: find("scur")?,
+            stot: find("stot")?,
+            status: find("status")?,
+            check_status: find("check_status")?,
+            tracked: find("tracked")?,
+            bck: find("bck")?,
+            throttle: find("throttle")?,
+            check_rise: find("check_rise")?,
+            check_health: find("check_health")?,
+            check_fall: find("check_fall")?,
+        })
+    }
+
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// Shows the row and what is wrong with it.
+    pub fn row<'a>(&self, line: &'a [u8]) -> Result<StatRow<'a>, ParseError> {
+        let values = csv(line);
+        let columns: Vec<&[u8]> = values.iter().map(AsRef::as_ref).collect();
+        let row = Row { command: STAT, columns: &columns, line };
+        let some = |index| {
+            let text = printable(&String::from_utf8_lossy(row.bytes(index))).into_owned();
+            (!text.is_empty()).then_some(text)
+        };
+        let statistics = Statistics {
+            queue: row.number(self.qcur, "qcur")?,
+            sessions: row.number(self.scur, "scur")?,
+            total_sessions: row.count(self.stot, "stot")?,
+            status: some(self.status).ok_or_else(|| row.wrong(self.status, "status"))?,
+            check: some(self.check_status).map(|check| check.trim_start_matches("* ").to_owned()),
+            tracks: some(self.tracked),
+            backup: row.bytes(self.bck) == b"1",
+            is_throttled: !matches!(row.bytes(self.throttle), b"" | b"100"),
+            counter: self.counter(&row),
+        };
+        Ok(StatRow {
+            backend_id: row.number(self.iid, "iid")?,
+            server_id: row.number(self.sid, "sid")?,
+            statistics,
+            backend: name(&values, self.pxname).ok_or_else(|| row.wrong(self.pxname, "pxname"))?,
+            server: name(&values, self.svname).ok_or_else(|| row.wrong(self.svname, "svname"))?,
+        })
+    }
+}
+
+/// Takes a name out of the values of a row, printable as all names are.
+fn name<'a>(values: &[Cow<'a, [u8]>], index: usize) -> Option<Cow<'a, str>> {
+    let name = match values.get(index)? {
+        Cow::Borrowed(name) => std::str::from_utf8(name).ok().map(printable)?,
+        Cow::Owned(name) => Cow::Owned(printable(std::str::from_utf8(name).ok()?).into_owned()),
+    };
+    (!name.is_empty()).then_some(name)
+}
+
+impl StatHeader {
+    fn counter(&self, row: &Row<'_, '_>) -> Option<CheckCounter> {
+        Some(CheckCounter {
+            health: decimal(row.bytes(self.check_health))?,
+            rise: decimal(row.bytes(self.check_rise))?,
+            fall: decimal(row.bytes(self.check_fall))?,
+        })
+    }
+}
+
+/// Splits a line of comma-separated values; a value in double quotes may hold commas and doubled quotes.
+fn csv(line: &[u8]) -> Vec<Cow<'_, [u8]>> {
+    if memchr(b'"', line).is_none() {
+        return line.split(|byte| *byte == b',').map(Cow::Borrowed).collect();
+    }
+    let mut values = Vec::new();
+    let mut value = Vec::new();
+    let mut quoted = false;
+    let mut bytes = line.iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' if quoted && bytes.peek() == Some(&b'"') => {
+                value.push(b'"');
+                bytes.next();
+            }
+            b'"' => quoted = !quoted,
+            b',' if !quoted => values.push(Cow::Owned(std::mem::take(&mut value))),
+            _ => value.push(byte),
+        }
+    }
+    values.push(Cow::Owned(value));
+    values
+}
+
+/// Takes off the severity that a socket with `severity-output` puts before a message: `[3]: ` or `[err]: `.
+#[must_use]
+pub fn without_severity(reply: &str) -> &str {
+    let Some((severity, rest)) = reply.strip_prefix('[').and_then(|rest| rest.split_once("]: ")) else {
+        return reply;
+    };
+    let is_number = severity.len() == 1 && severity.bytes().all(|byte| byte.is_ascii_digit());
+    let is_word = !severity.is_empty() && severity.len() <= 8 && severity.bytes().all(|byte| byte.is_ascii_lowercase());
+    if is_number || is_word { rest } else { reply }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use super::*;
+    use proptest::prelude::*;
+
+    const HEADER: &[u8] = b"# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight \
+        srv_iweight srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state \
+        srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord";
+
+    static COLUMNS: LazyLock<StateHeader> = LazyLock::new(|| StateHeader::parse(HEADER).unwrap());
+
+    fn row(line: &[u8]) -> Result<StateRow<'_>, ParseError> {
+        match COLUMNS.row(line, &mut LastBackend::default(), |_, _, _| true)? {
+            AnyRow::Wanted(row) => Ok(row),
+            AnyRow::Other(_) => unreachable!("every row is wanted"),
+        }
+    }
+
+    #[test]
+    fn a_row_is_read_by_the_names_of_its_columns() {
+        let row = row(b"3 app 1 web1 127.0.0.1 0 5 7 1 25 1 0 2 14 0 0 0 - 8080 -").unwrap();
+        assert_eq!((row.backend_id, row.backend, row.server_id, row.server), (3, "app", 1, "web1"));
+        assert_eq!((row.operational, row.flags), (OperationalState::Stopped, AdminFlags(5)));
+        assert_eq!((row.weight, row.initial_weight, row.check, row.port), (7, 1, 14, "8080"));
+    }
+
+    #[test]
+    fn a_row_that_is_not_understood_is_shown() {
+        for line in [
+            &b"3 app 1 web1 127.0.0.1 0 5 7 1 25 1 0 2 14 0 0 0 - 8080"[..],
+            b"3 my app 1 web1 127.0.0.1 0 5 7 1 25 1 0 2 14 0 0 0 - 8080 -",
+            b"3 app 1 web1 127.0.0.1 4 5 7 1 25 1 0 2 14 0 0 0 - 8080 -",
+            b"3 app 1 web1 127.0.0.1 0 0x5 7 1 25 1 0 2 14 0 0 0 - 8080 -",
+            b"3 app 1 web1 127.0.0.1 0 99999999999 7 1 25 1 0 2 14 0 0 0 - 8080 -",
+            b"3 app 1  127.0.0.1 0 5 7 1 25 1 0 2 14 0 0 0 - 8080 -",
+            b"",
+        ] {
+            let error = row(line).unwrap_err().to_string();
+            assert!(error.contains(&excerpt(line, SHOWN)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_header_names_the_column_that_it_lacks() {
+        assert!(StateHeader::parse(b"# be_id be_name").unwrap_err().to_string().contains("'srv_id'"));
+        let fewer = String::from_utf8(HEADER.to_vec()).unwrap().replace(" srvrecord", "");
+        assert!(StateHeader::parse(fewer.as_bytes()).unwrap_err().to_string().contains("'srvrecord'"));
+        assert!(state_version(b"2").unwrap_err().to_string().contains("'2'"));
+        let other = String::from_utf8(HEADER.to_vec()).unwrap().replace("srv_admin_state", "srv_adm");
+        assert!(StateHeader::parse(other.as_bytes()).unwrap_err().to_string().contains("'srv_admin_state'"));
+    }
+
+    #[test]
+    fn a_level_may_have_a_severity() {
+        for reply in ["admin\n\n", "[info]: admin\n\n", "[6]: admin\n\n"] {
+            assert_eq!(Level::parse(reply), Ok(Level::Admin));
+        }
+        assert_eq!(Level::parse("[info] admin"), Err(ParseError::Level("[info] admin".into())));
+    }
+
+    fn key_error(key: &'static str, reply: &str) -> ParseError {
+        ParseError::Key { key, reply: excerpt(reply.as_bytes(), SHOWN) }
+    }
+
+    #[test]
+    fn info_needs_what_tells_processes_apart() {
+        let info =
+            Info::parse(b"Name: HAProxy\nVersion: 2.2.9\nNbproc: 1\nPid: 12\nUptime_sec: 7\nStopping: 1\n").unwrap();
+        assert_eq!((info.pid, info.start, info.stopping), (12, Start::Ago(7), true));
+        assert_eq!(
+            Info::parse(b"Name: x\nPid: 1\nUptime_sec: 1\n"),
+            Err(key_error("Version", "Name: x\nPid: 1\nUptime_sec: 1\n"))
+        );
+        assert_eq!(Info::parse(b"Version: 3\nUptime_sec: 1\n"), Err(key_error("Pid", "Version: 3\nUptime_sec: 1\n")));
+    }
+
+    #[test]
+    fn severity_is_taken_off() {
+        assert_eq!(without_severity("[3]: No such server.\n"), "No such server.\n");
+        assert_eq!(without_severity("[err]: No such server.\n"), "No such server.\n");
+        assert_eq!(without_severity("[3] No"), "[3] No");
+        assert_eq!(without_severity("plain"), "plain");
+    }
+
+    #[test]
+    fn quoted_values_may_hold_commas() {
+        let values = csv(b"a,\"b,\"\"c\"\"\",,d");
+        let values: Vec<_> = values.iter().map(|value| String::from_utf8_lossy(value)).collect();
+        assert_eq!(values, ["a", "b,\"c\"", "", "d"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_reply_panics(bytes in prop::collection::vec(any::<u8>(), 0..300), text in any::<String>()) {
+            let _ = StateHeader::parse(&bytes);
+            let _ = COLUMNS.row(&bytes, &mut LastBackend::default(), |_, _, _| true);
+            let _ = StatHeader::parse(&bytes);
+            let _ = StatHeader::parse(b"# pxname,svname,iid,sid,qcur,scur,stot,status,check_status,tracked,bck,throttle,check_rise,check_health,check_fall").unwrap().row(&bytes);
+            let _ = Info::parse(&bytes);
+            let _ = Level::parse(&text);
+            let _ = without_severity(&text);
+        }
+
+        #[test]
+        fn every_mask_and_state_is_kept(mask in 0u32..=127, op in 0u32..=3, weight in 0u32..=256) {
+            let line = format!("3 app 1 web1 127.0.0.1 {op} {mask} {weight} 1 25 1 0 2 14 0 0 0 - 8080 -");
+            let row = row(line.as_bytes()).unwrap();
+            prop_assert_eq!(row.flags, AdminFlags(mask));
+            prop_assert_eq!(row.weight, weight);
+            prop_assert_eq!(OperationalState::from_number(op), Some(row.operational));
+        }
+    }
+}

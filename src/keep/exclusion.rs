@@ -1,0 +1,197 @@
+//! Keeps two runs from changing the same HAProxy at once: the lock is held while a run observes, decides and sets, and
+//! released while it only waits.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use super::folder::{Folder, Unavailable};
+use super::lock::{Ask, LockSet, NotTaken};
+use crate::haproxy::open::Contact;
+use crate::model::error::{Error, ErrorKind, Result};
+use crate::model::name::Address;
+use crate::request::Request;
+use crate::time::deadline::Progress;
+use crate::time::interrupt::{Interrupt, PATIENT};
+
+/// The lock of a run on all its HAProxy processes.
+pub struct Exclusion<'a> {
+    folder: Option<Folder>,
+    /// Why there is no lock at all.
+    unavailable: OnceLock<Unavailable>,
+    note: String,
+    timeout: Duration,
+    signals: &'a Interrupt,
+    progress: Progress<'a>,
+    held: Mutex<Held>,
+    /// One thread at a time waits, so that none waits for a lock that another one of this run takes.
+    waiting: Mutex<()>,
+}
+
+/// What is held.
+#[derive(Default)]
+struct Held {
+    locks: LockSet,
+    keys: BTreeSet<String>,
+    /// Whether others could change something since this run has observed.
+    was_released: bool,
+}
+
+/// Whether others could change something since this run has observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// The lock was held all the time.
+    Held,
+    /// It was released in between.
+    Released,
+}
+
+impl<'a> Exclusion<'a> {
+    /// Prepares the lock of a run; nothing is held yet.
+    #[must_use]
+    pub fn new(request: &Request, signals: &'a Interrupt, progress: Progress<'a>) -> Self {
+        let servers: Vec<String> = request.servers.iter().map(ToString::to_string).collect();
+        let note = request.state().map_or_else(|| servers.join(","), |to| format!("{} to {to}", servers.join(",")));
+        let unavailable = OnceLock::new();
+        let folder = match request.goal {
+            Some(_) if !request.dry_run => Folder::of_caller().map_err(|why| unavailable.set(why)).ok(),
+            // What changes nothing leaves no trace on the host.
+            Some(_) | None => None,
+        };
+        let (held, waiting) = (Mutex::default(), Mutex::default());
+        Self { folder, unavailable, note, timeout: request.lock_timeout, signals, progress, held, waiting }
+    }
+
+    /// Takes the lock on the processes, as far as it is not held, in the order that all runs keep; tells whether it was
+    /// released since this run has observed.
+    ///
+    /// # Errors
+    /// When another run does not release it in time, or a signal comes.
+    pub fn take<'c>(&self, contacts: impl IntoIterator<Item = &'c Contact>) -> Result<Since> {
+        let was_released = std::mem::take(&mut self.held().was_released);
+        self.wait_for(contacts.into_iter().flat_map(keys).collect())?;
+        Ok(if was_released { Since::Released } else { Since::Held })
+    }
+
+    /// Takes the lock on a process that has taken over during the run, before it is observed.
+    ///
+    /// # Errors
+    /// As [`Exclusion::take`].
+    pub fn admit(&self, contact: &Contact) -> Result<()> {
+        self.wait_for(keys(contact).into())
+    }
+
+    /// Takes the lock on one process, if nobody else has it, and tells whether it is held now: who waits for nobody may
+    /// take several in any order.
+    #[must_use]
+    pub fn try_take(&self, contact: &Contact) -> bool {
+        let Some(folder) = self.folder() else { return true };
+        let missing: Vec<String> = {
+            let held = self.held();
+            keys(contact).into_iter().filter(|key| !held.keys.contains(key)).collect()
+        };
+        let ask = Ask { keys: &missing, note: &self.note, timeout: Duration::ZERO };
+        match LockSet::take(folder, &ask, self.signals, &|_| {}) {
+            Ok(locks) => {
+                self.keep(locks, missing);
+                true
+            }
+            Err(NotTaken::Failed(_)) => false,
+            Err(NotTaken::Unavailable(why)) => {
+                let _ = self.unavailable.set(why);
+                true
+            }
+        }
+    }
+
+    fn wait_for(&self, keys: Vec<String>) -> Result<()> {
+        let Some(folder) = self.folder() else { return Ok(()) };
+        let _alone = self.waiting.lock();
+        let missing: Vec<String> = {
+            let held = self.held();
+            keys.into_iter().filter(|key| !held.keys.contains(key)).collect()
+        };
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let ask = Ask { keys: &missing, note: &self.note, timeout: self.timeout };
+        match LockSet::take(folder, &ask, self.signals, &|line| (self.progress)(line)) {
+            Ok(locks) => self.keep(locks, missing),
+            Err(NotTaken::Failed(error)) => return Err(error),
+            Err(NotTaken::Unavailable(why)) => {
+                let _ = self.unavailable.set(why);
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&self, locks: LockSet, keys: Vec<String>) {
+        let mut held = self.held();
+        held.locks.join(locks);
+        held.keys.extend(keys);
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the lock over signals from now on: who rolls back must not be kept from it.
+    pub fn ignore_signals(&mut self) {
+        self.signals = &PATIENT;
+    }
+
+    /// Releases the lock.
+    pub fn release(&self) {
+        *self.held() = Held { was_released: true, ..Held::default() };
+    }
+
+    /// Returns the folder that the lock is in, where there is one.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Folder> {
+        self.folder.as_ref().filter(|_| self.unavailable.get().is_none())
+    }
+
+    /// Says what it means that there is no lock: a warning, but a failure for a guard, which could then be passed by two
+    /// runs at once.
+    ///
+    /// # Errors
+    /// When there is a guard.
+    pub fn check(&self, request: &Request) -> Result<Option<String>> {
+        let Some(why) = self.unavailable.get() else { return Ok(None) };
+        if request.guard.is_some() {
+            let msg =
+                format!("'guard' needs the lock that keeps other runs out, but {why}; run as root, or leave it out");
+            return Err(Error::new(ErrorKind::GuardRefused, msg));
+        }
+        Ok(Some(format!("other runs are not kept out meanwhile: {why}")))
+    }
+}
+
+/// Returns the keys of the locks for a process: its own, which all its sockets share, and that of the socket, which
+/// stays the same when a reload brings a new process during a run.
+fn keys(contact: &Contact) -> [String; 2] {
+    let Contact { address, process, .. } = contact;
+    [process.key(), socket_key(address)]
+}
+
+/// Returns what stands for a socket in the name of a file, in which a path cannot stand as it is.
+fn socket_key(address: &Address) -> String {
+    let mut hasher = DefaultHasher::new();
+    address.to_string().hash(&mut hasher);
+    format!("socket-{:016x}", hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Draft;
+
+    #[test]
+    fn a_status_has_no_folder() {
+        let request = Draft::from_words(&["server=web1".to_owned()]).unwrap().check().unwrap();
+        let never = Interrupt::never();
+        let exclusion = Exclusion::new(&request, &never, &|_| {});
+        assert!(exclusion.folder().is_none() && exclusion.check(&request) == Ok(None));
+    }
+}

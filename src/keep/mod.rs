@@ -1,0 +1,13 @@
+//! What stays on the host when a run has ended: [locks](lock), [owners](owner) and HAProxy's [state file](state_file).
+//!
+//! Locks and owners are in one [folder]. The state file is HAProxy's own, where its configuration says.
+
+pub mod exclusion;
+pub mod folder;
+pub mod lock;
+pub mod owner;
+pub mod ownership;
+pub mod persist;
+mod replace;
+pub mod state_file;
+mod walk;

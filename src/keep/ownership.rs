@@ -1,0 +1,148 @@
+//! Who took a server out, why and until when: looked up for a status and before `ready`, recorded with drain and maint.
+
+use super::folder::Folder;
+use super::owner::{At, Record, Records, Seen, load, update};
+use crate::haproxy::open::Contact;
+use crate::model::server::Server;
+use crate::model::state::AdminState;
+use crate::request::Claim;
+use crate::time::clock;
+
+/// The records that the caller can see.
+#[derive(Debug, Default)]
+pub struct Ownership {
+    records: Vec<Records>,
+    /// What is wrong with the files, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// What is to be recorded of an instance.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    /// Its name.
+    pub instance: &'a str,
+    /// Where and by whom it answers.
+    pub contact: &'a Contact,
+    /// Whether a state file brings back over a reload what was set.
+    pub survives_reload: bool,
+    /// Its servers.
+    pub servers: Vec<Change<'a>>,
+}
+
+/// What a run has made of a server.
+#[derive(Debug)]
+pub struct Change<'a> {
+    /// How it was before the run.
+    pub before: &'a Server,
+    /// How it was read back; nothing where that failed.
+    pub after: Option<&'a Server>,
+    /// The state that the run has brought it to, or may have; nothing where it has not.
+    pub left_in: Option<AdminState>,
+}
+
+impl Ownership {
+    /// Reads the records of root, and those of the caller if that is somebody else.
+    #[must_use]
+    pub fn load() -> Self {
+        let mut ownership = Self::default();
+        let folders = [Folder::of_root(), Folder::of_caller_if_any()];
+        let mut seen = None;
+        for folder in folders.into_iter().flatten() {
+            if seen.as_deref() == Some(folder.path()) {
+                continue;
+            }
+            seen = Some(folder.path().to_owned());
+            let loaded = load(&folder);
+            ownership.records.push(loaded.records);
+            ownership.warnings.extend(loaded.warning);
+        }
+        ownership
+    }
+
+    /// Tells whether nothing is recorded at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.iter().all(Records::is_empty)
+    }
+
+    /// Finds who has taken a server of an instance out, as long as that still counts.
+    #[must_use]
+    pub fn find(&self, contact: &Contact, server: &Server) -> Option<&Record> {
+        if self.is_empty() {
+            return None;
+        }
+        let address = contact.address.to_string();
+        let at = At { address: &address, process: &contact.process };
+        self.records.iter().find_map(|records| records.find(&at, &Seen::from(server)))
+    }
+
+    /// Records who has taken servers out, and forgets those that were put back; returns what is worth knowing.
+    #[must_use]
+    pub fn record(&self, claim: Option<&Claim>, folder: Option<&Folder>, entries: &[Entry<'_>]) -> Vec<String> {
+        let mut warnings = Vec::new();
+        // The records of other instances are not this run's business, and their lock is not worth a wait.
+        let is_known = |entry: &Entry<'_>| {
+            let address = entry.contact.address.to_string();
+            let at = At { address: &address, process: &entry.contact.process };
+            self.records.iter().any(|records| records.knows(&at))
+        };
+        let Some(folder) = folder.filter(|_| claim.is_some() || entries.iter().any(is_known)) else {
+            if claim.is_some() {
+                warnings
+                    .push("who takes the servers out was not recorded: there is no folder to keep it in".to_owned());
+            }
+            return warnings;
+        };
+        let now = clock::now();
+        let failure = update(folder, |records| {
+            for entry in entries {
+                record_one(records, claim, entry, now, &mut warnings);
+            }
+        });
+        warnings.extend(failure);
+        warnings
+    }
+}
+
+/// Records what a run has made of the servers of one instance.
+fn record_one(records: &mut Records, claim: Option<&Claim>, entry: &Entry<'_>, now: u64, warnings: &mut Vec<String>) {
+    let address = entry.contact.address.to_string();
+    let process = &entry.contact.process;
+    let at = At { address: &address, process };
+    for Change { before, after, left_in } in &entry.servers {
+        let Some(state) = *left_in else { continue };
+        let server = after.unwrap_or(before);
+        if state == AdminState::Ready {
+            records.remove(&at, &server.backend, &server.server);
+            continue;
+        }
+        let known = records.find(&at, &Seen::from(*before)).or_else(|| records.find(&at, &Seen::from(server)));
+        let known = known.filter(|known| known.claim.owner.is_some() && !known.claim.is_expired(now)).cloned();
+        let owner = claim.and_then(|claim| claim.owner.as_ref());
+        match (known.filter(|known| known.claim.owner.as_ref() != owner), claim) {
+            // Who has taken it out first keeps it, also from one kind of outage to the other.
+            (Some(known), _) => {
+                if claim.is_some() || known.state != state {
+                    let first = known.claim.owner.as_deref().unwrap_or_default();
+                    let name = server.full_name();
+                    warnings.push(format!("{}: {name} stays recorded for {first}", entry.instance));
+                }
+                records.put(Record { state, process: process.clone(), ..known });
+            }
+            (None, Some(claim)) => records.put(Record {
+                address: address.clone(),
+                process: process.clone(),
+                survives_reload: entry.survives_reload,
+                backend: server.backend.to_string(),
+                server: server.server.to_string(),
+                state,
+                claim: claim.clone(),
+                recorded: now,
+            }),
+            (None, None) => {}
+        }
+    }
+    // One that could not be read back was not seen.
+    let read_back = entry.servers.iter().filter_map(|change| change.after).map(Seen::from);
+    records.prune(&at, read_back, now);
+}

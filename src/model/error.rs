@@ -1,0 +1,222 @@
+//! Every failure that a report can carry: its kind, whether trying again may help, and its sentence.
+//!
+//! An [`Error`] names the place it belongs to (instance, backend, server) apart from its sentence, so that a
+//! host tool can act on it; the sentence says what happened, where, and what to do about it.
+
+use std::fmt;
+use std::ops::Deref;
+
+use super::text::printable;
+
+/// What went wrong, as a stable word that tools may compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// The request is not understood, contradicts itself or does not fit the instances; nothing was changed.
+    BadRequest,
+    /// An instance was asked for by a name that no running HAProxy of this host has, or no HAProxy was discovered.
+    InstanceNotFound,
+    /// Two instances of this host have the name that was asked for.
+    InstanceAmbiguous,
+    /// Nothing answers at the address of an instance.
+    Unreachable,
+    /// The caller may not open the socket, or the socket's level does not allow a command that is needed.
+    PermissionDenied,
+    /// An instance did not answer within `timeout`.
+    Timeout,
+    /// Something answers at the address, but not as HAProxy's runtime API does.
+    NotHaproxy,
+    /// Several HAProxy processes (`nbproc`) answer at one socket, so that a change would reach only one of them.
+    SeveralProcesses,
+    /// A server or pattern that was asked for matches nothing.
+    ServerNotFound,
+    /// A backend or pattern that was asked for matches nothing.
+    BackendNotFound,
+    /// The change would leave a backend with fewer usable servers than `guard` allows, or other runs cannot be kept out.
+    GuardRefused,
+    /// A matched server is not in the state that `expect` names.
+    ExpectationFailed,
+    /// Another owner has taken the server out, and it was to be `ready`.
+    Owned,
+    /// Another run on the same HAProxy did not end within `lock_timeout`.
+    Locked,
+    /// No command can bring the server into the wanted state: maintenance is inherited by `track` or comes from DNS.
+    UnreachableState,
+    /// The command was accepted, but something else, mostly an agent check, has set the server back.
+    Overridden,
+    /// Sessions were left when the time of `drain`, `wait` or `shutdown_sessions` was over.
+    NotDrained,
+    /// The server did not take traffic when the time of `wait` was over.
+    NotUp,
+    /// HAProxy refused a command; the sentence shows its answer.
+    CommandRejected,
+    /// HAProxy's answer is not understood; the sentence shows it.
+    BadReply,
+    /// HAProxy was reloaded while the run was under way, more often than the run could follow.
+    Reloaded,
+    /// A signal ended the run before it was done.
+    Interrupted,
+    /// HAProxy's server-state file could not be read or written; it is as it was.
+    StateFile,
+    /// A defect of this program.
+    Internal,
+}
+
+impl ErrorKind {
+    /// Returns the word that stands for the kind in a report.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::InstanceNotFound => "instance_not_found",
+            Self::InstanceAmbiguous => "instance_ambiguous",
+            Self::Unreachable => "unreachable",
+            Self::PermissionDenied => "permission_denied",
+            Self::Timeout => "timeout",
+            Self::NotHaproxy => "not_haproxy",
+            Self::SeveralProcesses => "several_processes",
+            Self::ServerNotFound => "server_not_found",
+            Self::BackendNotFound => "backend_not_found",
+            Self::GuardRefused => "guard_refused",
+            Self::ExpectationFailed => "expectation_failed",
+            Self::Owned => "owned",
+            Self::Locked => "locked",
+            Self::UnreachableState => "unreachable_state",
+            Self::Overridden => "overridden",
+            Self::NotDrained => "not_drained",
+            Self::NotUp => "not_up",
+            Self::CommandRejected => "command_rejected",
+            Self::BadReply => "bad_reply",
+            Self::Reloaded => "reloaded",
+            Self::Interrupted => "interrupted",
+            Self::StateFile => "state_file",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Tells whether the same request may succeed later without anybody changing it, the configuration or the rights.
+    #[must_use]
+    pub fn retryable(self) -> bool {
+        match self {
+            Self::Unreachable
+            | Self::Timeout
+            | Self::GuardRefused
+            | Self::Locked
+            | Self::NotDrained
+            | Self::NotUp
+            | Self::Reloaded
+            | Self::Interrupted => true,
+            Self::BadRequest
+            | Self::InstanceNotFound
+            | Self::InstanceAmbiguous
+            | Self::PermissionDenied
+            | Self::NotHaproxy
+            | Self::SeveralProcesses
+            | Self::ServerNotFound
+            | Self::BackendNotFound
+            | Self::ExpectationFailed
+            | Self::Owned
+            | Self::UnreachableState
+            | Self::Overridden
+            | Self::CommandRejected
+            | Self::BadReply
+            | Self::StateFile
+            | Self::Internal => false,
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One failure, as small as a pointer: nearly everything returns one, and every server has a place for one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.0.msg)]
+pub struct Error(Box<Failure>);
+
+/// What an [`Error`] tells: what happened, where, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What went wrong, as a stable word.
+    pub kind: ErrorKind,
+    /// What happened, where, and what to do about it, in one sentence.
+    pub msg: String,
+    /// The instance that it happened on.
+    pub instance: Option<String>,
+    /// The backend that it happened on.
+    pub backend: Option<String>,
+    /// The server that it happened on.
+    pub server: Option<String>,
+    /// Whether an answer was cut off: asked again, HAProxy may give the whole of it.
+    pub is_cut_off: bool,
+}
+
+impl Error {
+    /// Makes an error that belongs to no instance yet, with a sentence that is safe to show.
+    pub fn new(kind: ErrorKind, msg: impl AsRef<str>) -> Self {
+        Self(Box::new(Failure {
+            kind,
+            msg: printable(msg.as_ref()).into_owned(),
+            instance: None,
+            backend: None,
+            server: None,
+            is_cut_off: false,
+        }))
+    }
+
+    /// Says that an answer was cut off.
+    #[must_use]
+    pub fn cut_off(mut self) -> Self {
+        self.0.is_cut_off = true;
+        self
+    }
+
+    /// Says which instance the error belongs to.
+    #[must_use]
+    pub fn on_instance(mut self, instance: &str) -> Self {
+        self.0.instance = Some(instance.to_owned());
+        self
+    }
+
+    /// Says which backend the error belongs to.
+    #[must_use]
+    pub fn on_backend(mut self, backend: &str) -> Self {
+        self.0.backend = Some(backend.to_owned());
+        self
+    }
+
+    /// Says which server of which backend the error belongs to.
+    #[must_use]
+    pub fn on_server(self, backend: &str, server: &str) -> Self {
+        let mut error = self.on_backend(backend);
+        error.0.server = Some(server.to_owned());
+        error
+    }
+}
+
+impl Deref for Error {
+    type Target = Failure;
+
+    fn deref(&self) -> &Failure {
+        &self.0
+    }
+}
+
+/// The result of everything that can fail here.
+pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wire_word_is_the_word_shown() {
+        for kind in [ErrorKind::BadRequest, ErrorKind::NotHaproxy, ErrorKind::StateFile] {
+            assert_eq!(serde_json::to_value(kind).ok(), Some(serde_json::Value::from(kind.as_str())));
+        }
+    }
+}

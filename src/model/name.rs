@@ -1,0 +1,617 @@
+//! Names and addresses, checked once at the edge: what passes here is safe to put into a command line.
+//!
+//! HAProxy allows `A-Z a-z 0-9 _ : . -` in the names of servers and backends (`invalid_char()` in its
+//! `src/tools.c`). A [`Pattern`] may hold the pattern signs as well; it is only ever compared, never sent.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// The longest name taken from a request, in bytes; HAProxy's own configuration lines end at 2,048.
+pub const NAME_MAX: usize = 1024;
+
+/// The longest path of a Unix socket, in bytes (`sun_path` less its final NUL).
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Why a name, pattern or address was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// There is nothing in it.
+    #[error("is empty, which never means all")]
+    Empty,
+    /// It is longer than anything that HAProxy takes.
+    #[error("is {0} bytes long, more than {NAME_MAX}")]
+    TooLong(usize),
+    /// It has a character that no name of HAProxy can have.
+    #[error("contains {0:?}; names may contain only A-Z a-z 0-9 _ : . - (and in patterns * ? [ ])")]
+    Character(char),
+    /// It has more than the one `/` between backend and server.
+    #[error("has more than one '/'; a server is named 'server' or 'backend/server'")]
+    Slashes,
+    /// A `[` has no `]`, or nothing between them.
+    #[error("has a '[' without a matching ']' (or with nothing in between)")]
+    Class,
+    /// The address is not one that can be connected to.
+    #[error("is not an address: {0}")]
+    Address(&'static str),
+}
+
+/// Tells whether HAProxy allows the byte in the name of a server or backend.
+#[must_use]
+pub const fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':' | b'.' | b'-')
+}
+
+/// Tells whether the name can stand in a command as it is.
+#[must_use]
+pub fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 2 * NAME_MAX && name.bytes().all(is_name_byte)
+}
+
+/// A name or a pattern that names are compared with.
+///
+/// ```
+/// use haproxy_server::model::name::Pattern;
+/// let pattern = Pattern::parse("web[1-3]*").unwrap();
+/// assert!(pattern.matches(b"web2-blue"));
+/// assert!(!pattern.matches(b"web4"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    text: String,
+    tokens: Option<Vec<Token>>,
+}
+
+/// One step of a pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Token {
+    Byte(u8),
+    AnyByte,
+    AnyRun,
+    Class { negated: bool, ranges: Vec<(u8, u8)> },
+}
+
+impl Token {
+    fn takes(&self, byte: u8) -> bool {
+        match self {
+            Self::Byte(wanted) => *wanted == byte,
+            Self::AnyByte | Self::AnyRun => true,
+            Self::Class { negated, ranges } => {
+                ranges.iter().any(|&(low, high)| low <= byte && byte <= high) != *negated
+            }
+        }
+    }
+}
+
+impl Pattern {
+    /// Reads a name, or a pattern of `*`, `?` and `[…]` (`[!…]` for all but these).
+    ///
+    /// # Errors
+    /// Refuses what is empty, too long, has an unclosed class, or a character that no name of HAProxy has.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        if text.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if text.len() > NAME_MAX {
+            return Err(NameError::TooLong(text.len()));
+        }
+        let mut tokens = Vec::new();
+        let mut chars = text.chars();
+        let mut is_pattern = false;
+        while let Some(sign) = chars.next() {
+            let token = match sign {
+                '*' => Token::AnyRun,
+                '?' => Token::AnyByte,
+                '[' => Self::class(&mut chars)?,
+                _ => Token::Byte(name_byte(sign)?),
+            };
+            is_pattern |= !matches!(token, Token::Byte(_));
+            tokens.push(token);
+        }
+        Ok(Self { text: text.to_owned(), tokens: is_pattern.then_some(tokens) })
+    }
+
+    /// Reads the rest of a `[…]` class.
+    fn class(chars: &mut std::str::Chars<'_>) -> Result<Token, NameError> {
+        let (body, after) = chars.as_str().split_once(']').ok_or(NameError::Class)?;
+        *chars = after.chars();
+        let (negated, body) = match body.strip_prefix(['!', '^']) {
+            Some(rest) => (true, rest),
+            None => (false, body),
+        };
+        let bytes = body.chars().map(name_byte).collect::<Result<Vec<u8>, NameError>>()?;
+        let mut ranges = Vec::new();
+        let mut rest = bytes.as_slice();
+        loop {
+            rest = match rest {
+                [] => break,
+                [low, b'-', high, tail @ ..] => {
+                    ranges.push((*low, *high));
+                    tail
+                }
+                [one, tail @ ..] => {
+                    ranges.push((*one, *one));
+                    tail
+                }
+            };
+        }
+        if ranges.is_empty() { Err(NameError::Class) } else { Ok(Token::Class { negated, ranges }) }
+    }
+
+    /// Returns the pattern as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Returns the one name that the pattern can match, if it has no pattern sign.
+    #[must_use]
+    pub fn literal(&self) -> Option<&str> {
+        if self.tokens.is_none() { Some(&self.text) } else { None }
+    }
+
+    /// Tells whether the whole name matches.
+    #[must_use]
+    pub fn matches(&self, name: &[u8]) -> bool {
+        match &self.tokens {
+            None => self.text.as_bytes() == name,
+            Some(tokens) => glob(tokens, name),
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Checks one character of a name.
+fn name_byte(sign: char) -> Result<u8, NameError> {
+    match u8::try_from(sign) {
+        Ok(byte) if is_name_byte(byte) => Ok(byte),
+        _ => Err(NameError::Character(sign)),
+    }
+}
+
+/// Compares with backtracking to the last `*` only, so that the time is bounded by the product of both lengths.
+fn glob(mut tokens: &[Token], mut name: &[u8]) -> bool {
+    let mut retry: Option<(&[Token], &[u8])> = None;
+    loop {
+        match (tokens, name) {
+            ([Token::AnyRun, rest @ ..], _) => {
+                retry = Some((rest, name));
+                tokens = rest;
+            }
+            ([token, rest @ ..], [byte, tail @ ..]) if token.takes(*byte) => {
+                tokens = rest;
+                name = tail;
+            }
+            ([], []) => return true,
+            _ => match retry {
+                Some((after_run, [_, tail @ ..])) => {
+                    retry = Some((after_run, tail));
+                    tokens = after_run;
+                    name = tail;
+                }
+                _ => return false,
+            },
+        }
+    }
+}
+
+/// Which servers are meant: a server name or pattern, in every backend or in those that a second pattern names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selector {
+    /// The backends, where the selector was written as `backend/server`.
+    pub backend: Option<Pattern>,
+    /// The servers.
+    pub server: Pattern,
+}
+
+impl Selector {
+    /// Reads `server` or `backend/server`, with patterns on each side.
+    ///
+    /// # Errors
+    /// Refuses what [`Pattern::parse`] refuses on either side, and more than one `/`.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        let mut parts = text.split('/');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some(server), None, _) => Ok(Self { backend: None, server: Pattern::parse(server)? }),
+            (Some(backend), Some(server), None) => {
+                Ok(Self { backend: Some(Pattern::parse(backend)?), server: Pattern::parse(server)? })
+            }
+            _ => Err(NameError::Slashes),
+        }
+    }
+
+    /// Tells whether the server of that backend is meant.
+    #[must_use]
+    pub fn matches(&self, backend: &[u8], server: &[u8]) -> bool {
+        self.server.matches(server) && self.backend.as_ref().is_none_or(|pattern| pattern.matches(backend))
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.backend {
+            Some(backend) => write!(f, "{backend}/{}", self.server),
+            None => write!(f, "{}", self.server),
+        }
+    }
+}
+
+/// Which servers a request is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Selection<'a> {
+    /// The servers; all of them where it is empty.
+    pub servers: &'a [Selector],
+    /// The backends; all of them where it is empty.
+    pub backends: &'a [Pattern],
+}
+
+impl Selection<'_> {
+    /// Tells whether the server of that backend is selected.
+    #[must_use]
+    pub fn matches(&self, backend: &[u8], server: &[u8]) -> bool {
+        (self.servers.is_empty() || self.servers.iter().any(|selector| selector.matches(backend, server)))
+            && (self.backends.is_empty() || self.backends.iter().any(|pattern| pattern.matches(backend)))
+    }
+}
+
+/// The name of an instance: one local HAProxy behind one stats socket.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InstanceName(String);
+
+impl InstanceName {
+    /// Reads a name that somebody wrote.
+    ///
+    /// # Errors
+    /// Refuses what is empty, too long, or has a character that no name of HAProxy has.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        if text.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if text.len() > NAME_MAX {
+            return Err(NameError::TooLong(text.len()));
+        }
+        text.chars().try_for_each(|sign| name_byte(sign).map(drop))?;
+        Ok(Self(text.to_owned()))
+    }
+
+    /// Derives the name from the path of a configuration or a socket.
+    ///
+    /// The name is the stem without `haproxy-`; a stem that says nothing takes the folder's name by the same rule.
+    ///
+    /// ```
+    /// use haproxy_server::model::name::InstanceName;
+    /// use std::path::Path;
+    /// let name = |path| InstanceName::from_path(Path::new(path)).to_string();
+    /// assert_eq!(name("/etc/haproxy/puppet.cfg"), "puppet");
+    /// assert_eq!(name("/etc/haproxy-ldap/haproxy.cfg"), "ldap");
+    /// assert_eq!(name("/etc/haproxy/haproxy.cfg"), "haproxy");
+    /// ```
+    #[must_use]
+    pub fn from_path(path: &Path) -> Self {
+        const SAYS_NOTHING: [&str; 4] = ["haproxy", "admin", "stats", "main"];
+        const PLACES: [&str; 6] = ["run", "etc", "lib", "tmp", "var", "local"];
+        let stem = path.file_stem().map(|stem| stem.to_string_lossy()).unwrap_or_default();
+        let folder = path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy()).unwrap_or_default();
+        let bare = |text: &str| text.strip_prefix("haproxy-").unwrap_or(text).to_owned();
+        let name = match (bare(&stem), bare(&folder)) {
+            (stem, _) if !stem.is_empty() && !SAYS_NOTHING.contains(&stem.as_str()) => stem,
+            (_, folder) if !folder.is_empty() && !PLACES.contains(&folder.as_str()) => folder,
+            _ => "haproxy".to_owned(),
+        };
+        let plain = name.chars().map(|sign| name_byte(sign).map_or('_', char::from)).take(NAME_MAX).collect();
+        Self(plain)
+    }
+
+    /// Derives the name from an address: by the path of a Unix socket, otherwise the address itself.
+    #[must_use]
+    pub fn from_address(address: &Address) -> Self {
+        match address {
+            Address::Unix(path) => Self::from_path(path),
+            Address::Abstract(name) | Address::AbstractExact(name) => Self::from_path(Path::new(name)),
+            Address::Tcp(_) => Self(address.to_string()),
+        }
+    }
+
+    /// Returns the name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for InstanceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where an instance listens, in HAProxy's own notation (`str2sa_range()` in its `src/tools.c`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A socket in the file system: `/path` or `unix@/path`.
+    Unix(PathBuf),
+    /// `abns@name`: a socket in the abstract namespace, its name padded with NUL to the full length.
+    Abstract(String),
+    /// `abnsz@name`: a socket in the abstract namespace, its name not padded (HAProxy 3.1 and later).
+    AbstractExact(String),
+    /// `ipv4@127.0.0.1:9999`, `ipv6@[::1]:9999`; whether it is this host's is for the caller to see.
+    Tcp(SocketAddr),
+}
+
+impl Address {
+    /// Tells whether the text is meant as an address rather than as the name of an instance.
+    #[must_use]
+    pub fn is_meant(text: &str) -> bool {
+        text.contains(['/', '@']) || text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+    }
+
+    /// Reads an address in HAProxy's notation. A wildcard (`*:9999`, `:9999`, `0.0.0.0:9999`) means loopback.
+    ///
+    /// # Errors
+    /// Refuses relative paths, datagram sockets, inherited file descriptors, host names and port ranges.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        let text = text.strip_prefix("stream+").unwrap_or(text);
+        let Some((kind, rest)) = text.split_once('@').filter(|(kind, _)| !kind.contains('/')) else {
+            return if text.starts_with('/') { Self::unix(text) } else { Self::tcp(text, Family::Either) };
+        };
+        match kind {
+            "unix" | "uxst" => Self::unix(rest),
+            "abns" => Self::abstract_name(rest).map(Self::Abstract),
+            "abnsz" => Self::abstract_name(rest).map(Self::AbstractExact),
+            "ipv4" | "tcp4" => Self::tcp(rest, Family::V4),
+            "ipv6" | "tcp6" => Self::tcp(rest, Family::V6),
+            "ip" | "tcp" => Self::tcp(rest, Family::Either),
+            "fd" | "sockpair" => Err(NameError::Address("an inherited file descriptor cannot be connected to")),
+            _ => Err(NameError::Address("it does not start with /, unix@, abns@, abnsz@, ipv4@, ipv6@ or tcp@")),
+        }
+    }
+
+    fn unix(path: &str) -> Result<Self, NameError> {
+        if !path.starts_with('/') {
+            return Err(NameError::Address("the path of a Unix socket starts with '/'"));
+        }
+        if path.len() > SOCKET_PATH_MAX {
+            return Err(NameError::Address("the path of a Unix socket has at most 107 bytes"));
+        }
+        if path.chars().any(char::is_control) {
+            return Err(NameError::Address("it contains a control character"));
+        }
+        Ok(Self::Unix(PathBuf::from(path)))
+    }
+
+    fn abstract_name(name: &str) -> Result<String, NameError> {
+        match name {
+            "" => Err(NameError::Address("the name after '@' is empty")),
+            _ if name.len() > SOCKET_PATH_MAX => Err(NameError::Address("an abstract name has at most 107 bytes")),
+            _ if name.chars().any(char::is_control) => Err(NameError::Address("it contains a control character")),
+            _ => Ok(name.to_owned()),
+        }
+    }
+
+    fn tcp(text: &str, family: Family) -> Result<Self, NameError> {
+        let (host, port) = text.rsplit_once(':').ok_or(NameError::Address("the port is missing"))?;
+        let port = port.parse().map_err(|_| NameError::Address("the port is not a number from 1 to 65535"))?;
+        if port == 0 {
+            return Err(NameError::Address("the port is not a number from 1 to 65535"));
+        }
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let ip = match (host, family) {
+            ("" | "*" | "localhost", Family::V4 | Family::Either) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ("" | "*" | "localhost", Family::V6) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            _ => host.parse().map_err(|_| NameError::Address("the host is not an IP address"))?,
+        };
+        let ip = match ip {
+            IpAddr::V4(any) if any.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(any) if any.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            _ => ip,
+        };
+        match (family, ip) {
+            (Family::V4, IpAddr::V6(_)) | (Family::V6, IpAddr::V4(_)) => {
+                Err(NameError::Address("the IP address belongs to the other family"))
+            }
+            _ => Ok(Self::Tcp(SocketAddr::new(ip, port))),
+        }
+    }
+}
+
+/// Which IP version an address prefix asks for.
+#[derive(Clone, Copy)]
+enum Family {
+    V4,
+    V6,
+    Either,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "{}", path.display()),
+            Self::Abstract(name) => write!(f, "abns@{name}"),
+            Self::AbstractExact(name) => write!(f, "abnsz@{name}"),
+            Self::Tcp(address @ SocketAddr::V4(_)) => write!(f, "ipv4@{address}"),
+            Self::Tcp(address @ SocketAddr::V6(_)) => write!(f, "ipv6@{address}"),
+        }
+    }
+}
+
+/// Returns the known word that the given one was probably meant to be.
+#[must_use]
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    const LONGEST: usize = 80;
+    let word = word.to_lowercase();
+    if word.len() > LONGEST {
+        return None;
+    }
+    let near = known.into_iter().filter(|known| known.len().abs_diff(word.len()) <= 1 + known.len() / 4);
+    let (distance, best) =
+        near.map(|known| (strsim::damerau_levenshtein(&word, &known.to_lowercase()), known)).min()?;
+    (distance <= 1 + best.len() / 4).then_some(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_are_what_haproxy_allows() {
+        for good in ["web1", "a:b.c-d_E", "1", "0"] {
+            assert_eq!(Pattern::parse(good).unwrap().literal(), Some(good));
+        }
+        for bad in
+            ["", "a b", "a;b", "a\nb", "#1", "a\\b", "é", "a\0", "<<", "a,b", "a'b", "web[", "web[]", "web[!]", "$(x)"]
+        {
+            assert!(Pattern::parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(Pattern::parse(&"x".repeat(NAME_MAX)).is_ok());
+        assert_eq!(Pattern::parse(&"x".repeat(NAME_MAX + 1)), Err(NameError::TooLong(NAME_MAX + 1)));
+    }
+
+    #[test]
+    fn patterns_match_whole_names() {
+        let table = [
+            ("web*", "web", true),
+            ("web*", "web12", true),
+            ("web*", "aweb", false),
+            ("*", "x", true),
+            ("w?b", "web", true),
+            ("w?b", "wb", false),
+            ("web[1-3]", "web2", true),
+            ("web[1-3]", "web4", false),
+            ("web[!1-3]", "web4", true),
+            ("web[a1-]", "web-", true),
+            ("a*b*c", "aXbYbZc", true),
+            ("a*b*c", "aXbYbZ", false),
+            ("Web", "web", false),
+        ];
+        for (pattern, name, expected) in table {
+            assert_eq!(Pattern::parse(pattern).unwrap().matches(name.as_bytes()), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_name_is_near() {
+        let names = ["puppet-i0-svc1", "puppet-i0-svc2", "web1"];
+        for (word, expected) in
+            [("pupet-i0-svc1", Some("puppet-i0-svc1")), ("Web1", Some("web1")), ("database7", None), ("", None)]
+        {
+            assert_eq!(nearest(word, names), expected, "{word}");
+        }
+        assert_eq!(nearest(&"x".repeat(1000), names), None);
+    }
+
+    #[test]
+    fn a_selector_has_at_most_one_slash() {
+        let selector = Selector::parse("app*/web[12]").unwrap();
+        assert!(selector.matches(b"app-blue", b"web1"));
+        assert!(!selector.matches(b"db", b"web1"));
+        assert_eq!(selector.to_string(), "app*/web[12]");
+        assert_eq!(Selector::parse("a/b/c"), Err(NameError::Slashes));
+        assert_eq!(Selector::parse("/b"), Err(NameError::Empty));
+        assert_eq!(Selector::parse("b/"), Err(NameError::Empty));
+    }
+
+    #[test]
+    fn instance_names_follow_the_configuration_or_the_socket() {
+        let table = [
+            ("/etc/haproxy/puppet.cfg", "puppet"),
+            ("/etc/haproxy/haproxy-ldap.conf", "ldap"),
+            ("/etc/haproxy-ldap/haproxy.cfg", "ldap"),
+            ("/etc/haproxy/haproxy.cfg", "haproxy"),
+            ("/etc/haproxy.cfg", "haproxy"),
+            ("/run/haproxy/admin.sock", "haproxy"),
+            ("/run/haproxy/puppet.sock", "puppet"),
+            ("/run/haproxy-ldap/stats", "ldap"),
+            ("/run/haproxy.sock", "haproxy"),
+            ("/var/lib/haproxy/stats", "haproxy"),
+            ("/srv/a b/main.cfg", "a_b"),
+            ("/", "haproxy"),
+        ];
+        for (path, expected) in table {
+            assert_eq!(InstanceName::from_path(Path::new(path)).as_str(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_in_haproxys_notation() {
+        let table = [
+            ("/run/haproxy/admin.sock", "/run/haproxy/admin.sock"),
+            ("unix@/run/a@b.sock", "/run/a@b.sock"),
+            ("/run/a@b.sock", "/run/a@b.sock"),
+            ("abns@puppet", "abns@puppet"),
+            ("abnsz@puppet", "abnsz@puppet"),
+            ("ipv4@127.0.0.1:9999", "ipv4@127.0.0.1:9999"),
+            ("127.0.0.1:9999", "ipv4@127.0.0.1:9999"),
+            ("*:9999", "ipv4@127.0.0.1:9999"),
+            (":9999", "ipv4@127.0.0.1:9999"),
+            ("localhost:9999", "ipv4@127.0.0.1:9999"),
+            ("ipv6@[::1]:9999", "ipv6@[::1]:9999"),
+            ("ipv6@::1:9999", "ipv6@[::1]:9999"),
+            (":::9999", "ipv6@[::1]:9999"),
+            ("stream+tcp@0.0.0.0:1", "ipv4@127.0.0.1:1"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(Address::parse(text).unwrap().to_string(), expected, "{text}");
+            assert!(Address::is_meant(text), "{text}");
+        }
+        for bad in [
+            "",
+            "unix@relative",
+            "udp@1.2.3.4:5",
+            "fd@3",
+            "ipv4@::1:99",
+            "ipv6@1.2.3.4:9",
+            "example.com:80",
+            "1.2.3.4:0",
+            "1.2.3.4:99999",
+            "1.2.3.4",
+            "abns@",
+            "/a\nb",
+        ] {
+            assert!(Address::parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(!Address::is_meant("puppet"));
+        assert!(Address::parse(&format!("/{}", "x".repeat(107))).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in any::<String>()) {
+            let _ = Selector::parse(&text);
+            let _ = Address::parse(&text);
+            let _ = InstanceName::parse(&text);
+            let _ = InstanceName::from_path(Path::new(&text));
+        }
+
+        #[test]
+        fn a_plain_name_matches_itself_alone(name in "[A-Za-z0-9_:.-]{1,40}", other in "[A-Za-z0-9_:.-]{1,40}") {
+            let pattern = Pattern::parse(&name).unwrap();
+            prop_assert!(pattern.matches(name.as_bytes()));
+            prop_assert_eq!(pattern.matches(other.as_bytes()), name == other);
+        }
+
+        #[test]
+        fn whatever_is_accepted_is_safe_to_send(text in "[ -~\\n\\r\\t]{0,20}") {
+            let pattern = Pattern::parse(&text);
+            let name = pattern.as_ref().ok().and_then(Pattern::literal);
+            prop_assert!(name.is_none_or(is_plain));
+        }
+
+        #[test]
+        fn an_address_reads_back_as_itself(text in "(/[a-z/.@]{1,30}|abns@[a-z]{1,9}|ipv4@127\\.0\\.0\\.[0-9]:[1-9][0-9]{1,3})") {
+            let address = Address::parse(&text).unwrap();
+            prop_assert_eq!(Address::parse(&address.to_string()), Ok(address));
+        }
+
+        #[test]
+        fn stars_never_take_exponential_time(name in "a{0,200}") {
+            let pattern = Pattern::parse(&"*a".repeat(60)).unwrap();
+            prop_assert_eq!(pattern.matches(name.as_bytes()), name.len() >= 60);
+        }
+    }
+}

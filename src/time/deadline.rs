@@ -1,0 +1,121 @@
+//! Time in waits: one deadline for all, and pauses between looks that cost HAProxy next to nothing.
+
+use std::time::{Duration, Instant};
+
+use crate::model::error::{ErrorKind, Result};
+
+/// Where a person sees how a long wait goes.
+pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
+
+/// The pause before the second look, and the longest one.
+const FIRST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// Where a look of the few servers that most waits are about takes more than a moment, the longest pause is so many times
+/// as long, up to two seconds: so looking takes less than 1 % of HAProxy's time.
+const TIMES_A_SHORT_LOOK: u32 = 120;
+const LONGEST_FOR_SHORT: Duration = Duration::from_secs(2);
+
+/// How many times as long as a look the pause after it is: so looking takes less than 5 % of HAProxy's time, however
+/// many servers are waited for and however many backends HAProxy searches for them.
+const TIMES_A_LOOK: u32 = 24;
+
+/// The longest pause after a look that took long.
+const LONGEST_OF_ALL: Duration = Duration::from_secs(30);
+
+/// The pause before HAProxy is asked again that could not be asked.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Reads what may be read again, until HAProxy can be asked and answers to the end: it may be restarting.
+///
+/// # Errors
+/// What went wrong last, when that was not so within the limit.
+pub fn patiently<T>(limit: Duration, mut read: impl FnMut() -> Result<T>) -> Result<T> {
+    let deadline = Deadline::after(limit);
+    loop {
+        match read() {
+            Err(error) if (error.kind == ErrorKind::Unreachable || error.is_cut_off) && !deadline.is_over() => {
+                std::thread::sleep(AGAIN);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// The end of a wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    end: Instant,
+}
+
+impl Deadline {
+    /// Starts a wait.
+    #[must_use]
+    pub fn after(total: Duration) -> Self {
+        Self { end: Instant::now() + total }
+    }
+
+    /// The time that is left.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        self.end.saturating_duration_since(Instant::now())
+    }
+
+    /// The time that is left, for a person: in seconds, as long as any is left not none.
+    #[must_use]
+    pub fn seconds_left(&self) -> u64 {
+        let left = self.left();
+        left.as_secs() + u64::from(left.subsec_nanos() > 0)
+    }
+
+    /// Tells whether the time is over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.left().is_zero()
+    }
+}
+
+/// The pauses between looks, which double up to a second, or up to two where a look takes more than a moment.
+#[derive(Debug, Default)]
+pub struct Backoff {
+    looks: u32,
+}
+
+impl Backoff {
+    /// The next pause, after a look that took so long.
+    pub fn next(&mut self, look: Duration) -> Duration {
+        let longest = LONGEST.max(look.saturating_mul(TIMES_A_SHORT_LOOK).min(LONGEST_FOR_SHORT));
+        let doubled = FIRST.saturating_mul(1 << self.looks.min(10)).min(longest);
+        self.looks += 1;
+        doubled.max(look.saturating_mul(TIMES_A_LOOK).min(LONGEST_OF_ALL))
+    }
+
+    /// Tells whether there was no pause yet.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.looks == 0
+    }
+
+    /// Starts again with short pauses, because something has moved.
+    pub fn reset(&mut self) {
+        self.looks = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_second_and_with_the_time_of_a_look() {
+        let mut backoff = Backoff::default();
+        let pauses: Vec<u128> = (0..7).map(|_| backoff.next(Duration::from_millis(1)).as_millis()).collect();
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1000, 1000]);
+        assert_eq!(backoff.next(Duration::from_millis(500)).as_secs(), 12);
+        assert_eq!(backoff.next(Duration::from_secs(60)).as_secs(), 30);
+        assert_eq!(backoff.next(Duration::from_millis(12)).as_millis(), 1440);
+        assert_eq!(backoff.next(Duration::from_millis(50)).as_millis(), 2000);
+        backoff.reset();
+        assert_eq!(backoff.next(Duration::from_millis(10)).as_millis(), 240);
+    }
+}
