@@ -7,6 +7,7 @@ use serde_json::ser::{Formatter, Serializer};
 
 use super::Servers;
 use crate::act::target::Sent;
+use crate::haproxy::old_processes::OldProcess;
 use crate::model::error::{Error, ErrorKind};
 use crate::model::server::ServerState;
 use crate::model::state::{AdminFlags, AdminState, OperationalState, Reason};
@@ -83,6 +84,9 @@ pub struct ServerReport<'a> {
     /// In a status, and after waiting for sessions: its queued requests when they were last seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<u32>,
+    /// After a drain or a wait: how many sessions have begun on it while it drained; missing if none has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_sessions: Option<u64>,
     /// In a status: the result of its last health check, in HAProxy's words (`L7OK`, `L4CON`; management.txt 9.1,
     /// `check_status`); missing without checks.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -174,12 +178,35 @@ pub struct InstanceReport<'a> {
     pub failed: bool,
     /// How many of its servers matched.
     pub matched: usize,
+    /// In a status, and when servers go to drain or maint: the processes from before a reload that still run, which know
+    /// nothing of what is set; missing if there are none. They are found through the master CLI if that is known, otherwise
+    /// in `/proc`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub old_processes: Vec<OldProcessReport>,
     /// Its server-state file, if one is kept in step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_file: Option<StateFileReport<'a>>,
     /// Why it could not be managed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
+}
+
+/// A process from before a reload.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(deny_unknown_fields))]
+pub struct OldProcessReport {
+    /// Its process id.
+    pub pid: u32,
+    /// The sessions and queued requests that it still has for the matched servers; `null` if they cannot be seen, because
+    /// no master CLI (`-S`) leads to it.
+    pub sessions: Option<u32>,
+}
+
+impl From<&OldProcess> for OldProcessReport {
+    fn from(old: &OldProcess) -> Self {
+        Self { pid: old.pid, sessions: old.sessions }
+    }
 }
 
 /// The server-state file of an instance.

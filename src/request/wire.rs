@@ -61,8 +61,10 @@ pub struct Wire {
     pub agent: Option<Switch>,
     /// With `state: maint`: drains the servers first, in all backends of all instances at once and under one deadline;
     /// each goes to maint as soon as it has no session and no queued request left (`scur` and `qcur` of `show stat`, which
-    /// do not count idle keep-alive connections). A server that is down goes there at once, one that is in maint stays
-    /// there. `true` means 300 s and `fail`. Off by default.
+    /// do not count idle keep-alive connections), no session has begun since the previous poll (`stot`), and all of that
+    /// has held for `stable` seconds. Sessions on processes from before a reload count if a master CLI shows them. A
+    /// server that is down goes there at once, one that is in maint stays there. `true` means 300 s, `fail` and 0 s. Off
+    /// by default.
     #[cfg_attr(test, schemars(example = true, example = serde_json::json!({"timeout": 60, "on_timeout": "maint"})))]
     pub drain: Option<Drain>,
     /// With `state: maint`: ends the sessions that are left after the change, again and again until none is left. Fails
@@ -117,6 +119,9 @@ pub struct Wire {
     /// 86400, 60 by default. Fails with `locked`. It starts again each time that the lock is retaken after a wait.
     #[cfg_attr(test, schemars(example = 5))]
     pub lock_timeout: Option<Pause>,
+    /// With `drain`, or with `wait` after `drain` and `maint`: what it means that processes from before a reload still
+    /// run. `count` by default.
+    pub old_processes: Option<OldProcesses>,
     /// What a listed server or backend that matches nothing means. `fail` by default.
     pub on_missing: Option<OnMissing>,
     /// What an instance that does not answer means. `fail` by default.
@@ -134,7 +139,7 @@ pub struct Wire {
 }
 
 /// The keys of [`Wire`], to find the one closest to an unknown key.
-pub(crate) const KNOWN: [&str; 24] = [
+pub(crate) const KNOWN: [&str; 25] = [
     "server",
     "state",
     "backend",
@@ -154,6 +159,7 @@ pub(crate) const KNOWN: [&str; 24] = [
     "expires",
     "ignore_owner",
     "lock_timeout",
+    "old_processes",
     "on_missing",
     "on_unreachable",
     "dry_run",
@@ -333,6 +339,7 @@ read_from_value!(
     OnTimeout,
     OnMissing,
     OnUnreachable,
+    OldProcesses,
     OnFailure
 );
 
@@ -571,14 +578,17 @@ pub struct DrainBounds {
     pub timeout: Duration,
     /// What happens to servers that still have sessions then.
     pub on_timeout: OnTimeout,
+    /// How long a server must have had no session, old or new, before it counts as drained.
+    pub stable: Duration,
 }
 
 impl Drain {
     fn from_value(value: &Value) -> Result<Self, String> {
-        let Some(fields) = object_or_flag(value, &["timeout", "on_timeout"])? else { return Ok(Self(None)) };
+        let Some(fields) = object_or_flag(value, &["timeout", "on_timeout", "stable"])? else { return Ok(Self(None)) };
         Ok(Self(Some(DrainBounds {
             timeout: field(&fields, "timeout", Pause::from_value)?.map_or(Duration::from_secs(300), |pause| pause.0),
             on_timeout: field(&fields, "on_timeout", OnTimeout::from_value)?.unwrap_or(OnTimeout::Fail),
+            stable: field(&fields, "stable", Pause::from_value)?.map_or(Duration::ZERO, |pause| pause.0),
         })))
     }
 }
@@ -834,6 +844,16 @@ words! {
 }
 
 words! {
+    /// What it means that processes from before a reload still run.
+    OldProcesses {
+        /// Their sessions count if they can be seen; if not, that is a warning. The default.
+        Count = "count",
+        /// No server counts as free until they have ended, within the time of `drain` or `wait`.
+        Wait = "wait",
+    }
+}
+
+words! {
     /// What an instance that does not answer means.
     OnUnreachable {
         /// An error, and nothing is changed anywhere. The default.
@@ -948,7 +968,7 @@ mod schema {
         fn json_schema(generator: &mut SchemaGenerator) -> Schema {
             let properties = serde_json::json!({
                 "timeout": {
-                    "description": "The longest wait for sessions to end, in seconds; from 0 (they are checked once) to 86400.",
+                    "description": "The longest wait for sessions to end, in seconds; from 0 (two polls) to 86400.",
                     "default": 300,
                     "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
                 },
@@ -956,6 +976,11 @@ mod schema {
                     "description": "What happens to servers that still have sessions then.",
                     "default": "fail",
                     "anyOf": [generator.subschema_for::<super::OnTimeout>(), { "type": "null" }]
+                },
+                "stable": {
+                    "description": "How long a server must have had no session, old or new, in seconds; from 0 to 86400.",
+                    "default": 0,
+                    "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
                 }
             });
             object_or_flag(generator, properties)
