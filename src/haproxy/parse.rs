@@ -576,8 +576,8 @@ impl StatHeader {
 /// Takes a name out of the values of a row, printable as all names are.
 fn name<'a>(values: &[Cow<'a, [u8]>], index: usize) -> Option<Cow<'a, str>> {
     let name = match values.get(index)? {
-        Cow::Borrowed(name) => str::from_utf8(name).ok().map(printable)?,
-        Cow::Owned(name) => Cow::Owned(printable(str::from_utf8(name).ok()?).into_owned()),
+        Cow::Borrowed(name) => std::str::from_utf8(name).ok().map(printable)?,
+        Cow::Owned(name) => Cow::Owned(printable(std::str::from_utf8(name).ok()?).into_owned()),
     };
     (!name.is_empty()).then_some(name)
 }
