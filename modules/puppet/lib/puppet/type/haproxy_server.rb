@@ -51,13 +51,13 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newproperty(:ensure) do
     desc <<~DOC
-      The wanted administrative state. `ready` takes traffic, `drain` takes
-      only the traffic of its persistence clients, `maint` takes none. Also
+      The requested administrative state. `ready` takes traffic, `drain` takes
+      only the traffic of persistence clients, `maint` takes none. Also
       accepted: `enabled` and `enable` for `ready`, `disabled` and `disable`
       for `maint`.
 
       * `ready`: In service.
-      * `drain`: Takes no new traffic but that of its persistence clients.
+      * `drain`: Takes no new traffic except from persistence clients.
       * `maint`: In maintenance: takes no traffic.
     DOC
 
@@ -78,10 +78,10 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newproperty(:weight) do
     desc <<~DOC
-      The wanted weight: a number from 0 to 256, or a share of the
-      configured weight as `"50%"`. It is compared first, like the state. A
-      server of weight 0 takes no new traffic but that of its persistence
-      clients.
+      The requested weight: a number from 0 to 256, or a percentage of the
+      configured weight, such as `"50%"`. Like the state, it is set only if it
+      differs. A server with weight 0 takes no new traffic except from
+      persistence clients. Unchanged by default.
     DOC
 
     validate { |value| resource.class.assert_type(name, 'Variant[Integer[0, 256], Pattern[/\A\d+%?\z/]]', value) }
@@ -97,9 +97,9 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newproperty(:health) do
     desc <<~DOC
-      Whether health checks of the servers run: `enabled` resumes them,
-      `disabled` pauses them. A server that has none is left as it is, with
-      a warning. Left as they are by default.
+      Whether the servers' health checks run: `enabled` resumes them,
+      `disabled` pauses them. A server without one is left as it is, with a
+      warning. Unchanged by default.
 
       * `enabled`: They run.
       * `disabled`: They are paused.
@@ -118,10 +118,10 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newproperty(:agent) do
     desc <<~DOC
-      Whether agent checks of the servers run: `enabled` resumes them,
-      `disabled` pauses them, so that an agent does not set the state back.
-      A server that has none is left as it is, with a warning. Left as they
-      are by default.
+      Whether the servers' agent checks run: `enabled` resumes them,
+      `disabled` pauses them, so that an agent cannot override the state. A
+      server without one is left as it is, with a warning. Unchanged by
+      default.
 
       * `enabled`: They run.
       * `disabled`: They are paused.
@@ -150,10 +150,10 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:server) do
     desc <<~DOC
-      The servers: names, `backend/server`, or patterns of `*`, `?` and
-      `[…]` on each side of at most one `/`; a string (several are separated
-      by commas) or a list. Names are case-sensitive. Required with any
-      change; a status request without it is about all servers.
+      The servers: names, `backend/server`, or patterns with `*`, `?` and
+      `[…]` on each side of at most one `/`; a string (commas separate
+      several) or a list. Names are case-sensitive. Required for any change; a
+      status without it covers all servers.
 
       The title by default.
     DOC
@@ -166,8 +166,8 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:backend) do
     desc <<~DOC
-      The backends in which servers are looked for: names or patterns, as a
-      string or a list. All of them by default.
+      The backends in which to find the servers: names or patterns, as a
+      string or a list. All backends by default.
     DOC
 
     validate do |value|
@@ -178,11 +178,11 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:instances) do
     desc <<~DOC
-      The HAProxy instances of this host: names of those that are
-      discovered, addresses of stats sockets in HAProxy's notation (`/path`,
-      `unix@/path`, `abns@name`, `ipv4@127.0.0.1:9999`, `ipv6@[::1]:9999`),
-      or objects with `name` and `socket`; a string (several are separated
-      by commas) or a list. All that are discovered by default.
+      The HAProxy instances of this host: names of discovered instances,
+      addresses of stats sockets in HAProxy's notation (`/path`, `unix@/path`,
+      `abns@name`, `ipv4@127.0.0.1:9999`, `ipv6@[::1]:9999`), or objects with
+      `name` and `socket`; a string (commas separate several) or a list. All
+      discovered instances by default.
     DOC
 
     validate do |value|
@@ -193,23 +193,26 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:drain) do
     desc <<~DOC
-      With `ensure => maint`: drains the servers first, in all backends of
-      all instances at once and under one deadline; each goes to maint as
-      soon as it has no session and no queue left (`scur` and `qcur` of
-      `show stat`, in which an idle keep-alive connection is no session). A
-      server that is down goes there at once, one that is in maint stays
-      there. `true` stands for 300 s and `fail`. Not asked for by default.
+      With `ensure => maint`: drains the servers first, in all backends of all
+      instances at once and under one deadline; each goes to maint as soon as
+      it has no session and no queued request left (`scur` and `qcur` of `show
+      stat`, which do not count idle keep-alive connections), no session has
+      begun since the previous poll (`stot`), and all of that has held for
+      `stable` seconds. Sessions on processes from before a reload count if a
+      master CLI shows them. A server that is down goes there at once, one
+      that is in maint stays there. `true` means 300 s, `fail` and 0 s. Off by
+      default.
 
-      * `on_timeout`: What happens to servers that have sessions then.
+      * `on_timeout`: What happens to servers that still have sessions then.
         `fail` by default.
         * `fail`: They stay in drain, and the run fails. The default.
-        * `rollback`: They are set back to what they were, and so is all
-          else that the run has changed; the run fails.
-        * `maint`: They go to maint, with a warning; their sessions go on.
+        * `rollback`: They are rolled back, and so is everything else that the
+          run has changed; the run fails.
+        * `maint`: They go to maint, with a warning; their sessions continue.
         * `shutdown`: They go to maint and their sessions are ended, with a
           warning.
-      * `timeout`: The longest that sessions are waited for, in seconds;
-        from 0 (they are looked at once) to 86400. `300` by default.
+      * `timeout`: The longest wait for sessions to end, in seconds; from 0
+        (two polls) to 86400. `300` by default.
     DOC
 
     validate do |value|
@@ -222,9 +225,9 @@ Puppet::Type.newtype(:haproxy_server) do
   newparam(:shutdown_sessions, boolean: true, parent: Puppet::Parameter::Boolean) do
     desc <<~DOC
       With `ensure => maint`: ends the sessions that are left after the
-      change, again until none is left or the time is over (that of `drain`,
-      else that of `wait`, else `timeout`), which fails as `not_drained`.
-      Clients see their connections cut. `false` by default.
+      change, again and again until none is left. Fails with `not_drained`
+      when the time is up: that of `drain`, otherwise of `wait`, otherwise
+      `timeout`. Clients see their connections cut. `false` by default.
     DOC
   end
 
@@ -233,13 +236,13 @@ Puppet::Type.newtype(:haproxy_server) do
       Waits after the change of `ensure`: after `ready` until each server
       takes traffic (its check has passed since the change, its weight is
       above 0 and slowstart is over), after `drain` and `maint` until no
-      session is left. A check with `fall 1` does not show that it has
-      passed; with it a server must stay up for 5 s. A server without a
-      check, or with a paused one, counts at once. `true` stands for 60 s.
-      Not asked for by default.
+      session is left. A check with `fall 1` does not show that it has passed,
+      so such a server must stay up for 5 s. A server without a check, or with
+      a paused one, counts at once. Fails with `not_up` or `not_drained`.
+      `true` means 60 s. Off by default.
 
-      * `stable`: After `ready`: how long a server must have taken traffic
-        on end, in seconds; from 0 to 86400. `0` by default.
+      * `stable`: After `ready`: how long a server must take traffic without
+        interruption, in seconds; from 0 to 86400. `0` by default.
       * `timeout`: The longest wait, in seconds; from 0 to 86400. `60` by
         default.
     DOC
@@ -254,15 +257,15 @@ Puppet::Type.newtype(:haproxy_server) do
   newparam(:guard) do
     desc <<~DOC
       Refuses, before anything is sent anywhere, a change that lowers the
-      number of usable servers of a backend below this. Usable are servers
-      that are ready, running or starting, and have a weight above 0; backup
-      servers count as HAProxy uses them: only where no other is usable, and
-      then as one. Servers that track a changed one count as they would be
-      then. It needs the lock that keeps other runs out. No guard by
+      number of usable servers of a backend below this. A server is usable if
+      it is ready, running or starting, and has a weight above 0. Backup
+      servers count as HAProxy uses them: only if no other server is usable,
+      and then as one. Servers that track a changed one count as they would be
+      after the change. Needs the lock that keeps other runs out. No guard by
       default.
 
-      * `min_available`: The fewest usable servers of a backend: a number
-        from 0 to 1000000, or a share from `"0%"` to `"100%"` of its servers
+      * `min_available`: The fewest usable servers of a backend: a number from
+        0 to 1000000, or a percentage from `"0%"` to `"100%"` of its servers
         that the configuration does not disable, rounded up.
     DOC
 
@@ -274,14 +277,15 @@ Puppet::Type.newtype(:haproxy_server) do
   newparam(:expect) do
     desc <<~DOC
       Refuses, before anything is sent anywhere, a change while a matched
-      server is in another administrative state than this. It is the state
-      before the change, also where nothing is to be changed: a second run
-      may fail with `expectation_failed`. Nothing is expected by default.
+      server is in another administrative state than this. It is compared with
+      the state before the change, even if there is nothing to change: a
+      second run may fail with `expectation_failed`. No expectation by
+      default.
 
       * `admin_state`: The effective administrative state of every matched
         server.
         * `ready`: In service.
-        * `drain`: Takes no new traffic but that of its persistence clients.
+        * `drain`: Takes no new traffic except from persistence clients.
         * `maint`: In maintenance: takes no traffic.
     DOC
 
@@ -293,13 +297,13 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:on_missing) do
     desc <<~DOC
-      What a listed server or backend means that matches nothing. `fail` by
+      What a listed server or backend that matches nothing means. `fail` by
       default.
 
-      * `fail`: An error where no selected instance has it. The default.
-      * `fail_each`: An error where one of the selected instances lacks it.
-      * `elsewhere_ok`: An error where no instance of this host has it,
-        selected or not.
+      * `fail`: An error if no selected instance has it. The default.
+      * `fail_each`: An error if any selected instance lacks it.
+      * `elsewhere_ok`: An error if no instance of this host has it, selected
+        or not.
       * `ignore`: Never an error.
     DOC
 
@@ -308,7 +312,7 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:on_unreachable) do
     desc <<~DOC
-      What an instance means that cannot be asked. `fail` by default.
+      What an instance that does not answer means. `fail` by default.
 
       * `fail`: An error, and nothing is changed anywhere. The default.
       * `skip`: A warning; the other instances are managed.
@@ -319,12 +323,12 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:on_failure) do
     desc <<~DOC
-      What happens to what this run has changed when a later part of it
-      fails, or when a signal ends it. What somebody else has changed
-      meanwhile is left alone. `keep` by default.
+      What happens to the changes of this run when a later part of it fails,
+      or when a signal ends it. Whatever somebody else has changed in the
+      meantime is left alone. `keep` by default.
 
-      * `keep`: It stays as it is. The default.
-      * `rollback`: It is set back to what it was before, in reverse.
+      * `keep`: They are kept. The default.
+      * `rollback`: They are rolled back, in reverse order.
     DOC
 
     newvalues(:keep, :rollback)
@@ -332,13 +336,13 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:state_file) do
     desc <<~DOC
-      Keeps HAProxy's server-state file in step with the state of the
-      servers, so that a reload keeps it: the absolute path of the file
-      (where one instance is asked), or an object of instance names and
-      paths. The rows of the matched servers are compared also where HAProxy
-      needs no command; a difference is written and is `changed`. The
-      configuration must load the file (`server-state-file` and
-      `load-server-state-from-file`). None by default.
+      Keeps HAProxy's server-state file in step with the state of the servers,
+      so that it survives a reload: the absolute path of the file (for a
+      single instance), or an object of instance names and paths. The rows of
+      the matched servers are compared even if HAProxy needs no command; a
+      difference is written and counts as `changed`. The configuration must
+      load the file (`server-state-file` and `load-server-state-from-file`).
+      None by default.
     DOC
 
     validate do |value|
@@ -350,8 +354,8 @@ Puppet::Type.newtype(:haproxy_server) do
   newparam(:owner) do
     desc <<~DOC
       Who takes the server out, or puts it back: recorded on this host with
-      `drain` and `maint`; `ready` is refused where another owner is
-      recorded, or any where this is missing. At most 200 characters. Nobody
+      `drain` and `maint`; `ready` is refused (`owned`) if another owner is
+      recorded, or any owner if this is missing. At most 200 characters. None
       by default.
     DOC
 
@@ -361,7 +365,7 @@ Puppet::Type.newtype(:haproxy_server) do
   newparam(:reason) do
     desc <<~DOC
       Why the server is taken out: recorded with `drain` and `maint`, and
-      shown in a status. At most 200 characters. No reason by default.
+      shown in a status. At most 200 characters. None by default.
     DOC
 
     validate { |value| resource.class.assert_type(name, 'Variant[String[1], Integer[0]]', value) }
@@ -369,12 +373,12 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:expires) do
     desc <<~DOC
-      Until when the server is to be out, with `drain` and `maint`: a time
-      in RFC 3339 with its offset, or `+` and a duration in units of s, m,
-      h, d and w; in the future, at most a hundred years ahead. After it
-      `ready` is no longer refused, and a status says `expired`; the server
-      is not put back by itself. Never by default, as long as the server
-      stays in that state.
+      With `drain` and `maint`: until when the server is meant to be out, as
+      an RFC 3339 time with its offset, or `+` and a duration in units of s,
+      m, h, d and w; in the future, at most a hundred years ahead. After that,
+      `ready` is no longer refused and a status says `expired`, but nothing
+      puts the server back automatically. No expiry by default: the record
+      counts as long as the server stays in that state.
 
       A time is better than a duration here: `+2h` counts anew in each run
       of Puppet.
@@ -393,8 +397,9 @@ Puppet::Type.newtype(:haproxy_server) do
   newparam(:lock_timeout) do
     desc <<~DOC
       The longest wait for another run that changes servers of the same
-      HAProxy, in seconds; from 0 (one try) to 86400, 60 by default. It
-      counts anew each time that the lock is taken again after a wait.
+      HAProxy, in seconds; from 0 (one attempt) to 86400, 60 by default. Fails
+      with `locked`. It starts again each time that the lock is retaken after
+      a wait.
     DOC
 
     validate { |value| resource.class.assert_type(name, 'Variant[Numeric, String[1]]', value) }
@@ -402,10 +407,10 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:timeout) do
     desc <<~DOC
-      The longest that one instance may take to answer, in seconds; more
-      than 0, at most 86400, 10 by default. A dump that has begun is read to
-      its end, or until 5 s of silence or 300 s in all, however short this
-      is.
+      The longest that one instance may take to answer, in seconds; from 0.001
+      to 86400, 10 by default. Fails with `timeout`. A dump that has begun is
+      read to its end, or until 5 s of silence or 300 s in total, however
+      short this is.
     DOC
 
     validate { |value| resource.class.assert_type(name, 'Variant[Numeric, String[1]]', value) }
