@@ -84,7 +84,7 @@ pub struct ServerReport<'a> {
     /// In a status, and after waiting for sessions: its queued requests when they were last seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<u32>,
-    /// After a drain or a wait: how many sessions have begun on it while it drained; missing if none has.
+    /// After a drain or a wait: how many sessions began on it while it was draining; missing if none did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new_sessions: Option<u64>,
     /// In a status: the result of its last health check, in HAProxy's words (`L7OK`, `L4CON`; management.txt 9.1,
@@ -178,9 +178,8 @@ pub struct InstanceReport<'a> {
     pub failed: bool,
     /// How many of its servers matched.
     pub matched: usize,
-    /// In a status, and when servers go to drain or maint: the processes from before a reload that still run, which know
-    /// nothing of what is set; missing if there are none. They are found through the master CLI if that is known, otherwise
-    /// in `/proc`.
+    /// In a status, and when servers go to drain or maint: the processes from before a reload that still run, which ignore
+    /// what is set now; missing if there are none. They are found by the master CLI if that is known, otherwise by `/proc`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub old_processes: Vec<OldProcessReport>,
     /// Its server-state file, if one is kept in step.

@@ -61,10 +61,9 @@ pub struct Wire {
     pub agent: Option<Switch>,
     /// With `state: maint`: drains the servers first, in all backends of all instances at once and under one deadline;
     /// each goes to maint as soon as it has no session and no queued request left (`scur` and `qcur` of `show stat`, which
-    /// do not count idle keep-alive connections), no session has begun since the previous poll (`stot`), and all of that
-    /// has held for `stable` seconds. Sessions on processes from before a reload count if a master CLI shows them. A
-    /// server that is down goes there at once, one that is in maint stays there. `true` means 300 s, `fail` and 0 s. Off
-    /// by default.
+    /// do not count idle keep-alive connections), no session has begun on it since the previous poll (`stot`), and both have
+    /// held for `stable` seconds. Sessions on processes from before a reload count if a master CLI shows them. A server that
+    /// is down goes there at once, one that is in maint stays there. `true` means 300 s, `fail` and 0 s. Off by default.
     #[cfg_attr(test, schemars(example = true, example = serde_json::json!({"timeout": 60, "on_timeout": "maint"})))]
     pub drain: Option<Drain>,
     /// With `state: maint`: ends the sessions that are left after the change, again and again until none is left. Fails
@@ -119,8 +118,8 @@ pub struct Wire {
     /// 86400, 60 by default. Fails with `locked`. It starts again each time that the lock is retaken after a wait.
     #[cfg_attr(test, schemars(example = 5))]
     pub lock_timeout: Option<Pause>,
-    /// With `drain`, or with `wait` after `drain` and `maint`: what it means that processes from before a reload still
-    /// run. `count` by default.
+    /// With `drain`, or with `wait` after `drain` and `maint`: how processes from before a reload that still run count.
+    /// `count` by default.
     pub old_processes: Option<OldProcesses>,
     /// What a listed server or backend that matches nothing means. `fail` by default.
     pub on_missing: Option<OnMissing>,
@@ -844,11 +843,11 @@ words! {
 }
 
 words! {
-    /// What it means that processes from before a reload still run.
+    /// How processes from before a reload that still run count.
     OldProcesses {
-        /// Their sessions count if they can be seen; if not, that is a warning. The default.
+        /// Their sessions count if they can be seen; otherwise they are a warning. The default.
         Count = "count",
-        /// No server counts as free until they have ended, within the time of `drain` or `wait`.
+        /// No server is free until they have ended, within the time of `drain` or `wait`.
         Wait = "wait",
     }
 }
@@ -968,7 +967,7 @@ mod schema {
         fn json_schema(generator: &mut SchemaGenerator) -> Schema {
             let properties = serde_json::json!({
                 "timeout": {
-                    "description": "The longest wait for sessions to end, in seconds; from 0 (two polls) to 86400.",
+                    "description": "The longest wait for sessions to end, in seconds; from 0 (they are polled twice) to 86400.",
                     "default": 300,
                     "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
                 },

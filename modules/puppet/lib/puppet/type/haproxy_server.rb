@@ -197,7 +197,7 @@ Puppet::Type.newtype(:haproxy_server) do
       instances at once and under one deadline; each goes to maint as soon as
       it has no session and no queued request left (`scur` and `qcur` of `show
       stat`, which do not count idle keep-alive connections), no session has
-      begun since the previous poll (`stot`), and all of that has held for
+      begun on it since the previous poll (`stot`), and both have held for
       `stable` seconds. Sessions on processes from before a reload count if a
       master CLI shows them. A server that is down goes there at once, one
       that is in maint stays there. `true` means 300 s, `fail` and 0 s. Off by
@@ -212,7 +212,7 @@ Puppet::Type.newtype(:haproxy_server) do
         * `shutdown`: They go to maint and their sessions are ended, with a
           warning.
       * `timeout`: The longest wait for sessions to end, in seconds; from 0
-        (two polls) to 86400. `300` by default.
+        (they are polled twice) to 86400. `300` by default.
     DOC
 
     validate do |value|
