@@ -197,8 +197,8 @@ pub struct InstanceReport<'a> {
 pub struct OldProcessReport {
     /// Its process id.
     pub pid: u32,
-    /// The sessions and queued requests that it still has for the matched servers; `null` where they cannot be seen, since
-    /// there is no master CLI (`-S`) that leads to it.
+    /// The sessions and queued requests that it still has for the matched servers; `null` if they cannot be seen, because
+    /// no master CLI (`-S`) leads to it.
     pub sessions: Option<u32>,
 }
 

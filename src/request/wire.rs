@@ -579,7 +579,7 @@ pub struct DrainBounds {
     pub timeout: Duration,
     /// What happens to servers that still have sessions then.
     pub on_timeout: OnTimeout,
-    /// How long a server must have had no session, and no new one, before it counts as drained.
+    /// How long a server must have had no session, old or new, before it counts as drained.
     pub stable: Duration,
 }
 
@@ -1007,7 +1007,7 @@ mod schema {
                     "anyOf": [generator.subschema_for::<super::OnTimeout>(), { "type": "null" }]
                 },
                 "stable": {
-                    "description": "How long a server must have had no session, and none must have begun, in seconds; from 0 to 86400.",
+                    "description": "How long a server must have had no session, old or new, in seconds; from 0 to 86400.",
                     "default": 0,
                     "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
                 }
