@@ -22,16 +22,18 @@ pub fn text(request: &Request, report: &Report<'_>) -> String {
             .servers
             .iter()
             .filter(|server| server.instance == instance.name && (all || server.ok == Some(false)));
-        let (mut lines, mut owners): (Vec<(String, Option<String>)>, Vec<Option<String>>) = servers
-            .map(|server| ((line(&server), request.diff.then(|| changes(&server)).flatten()), ownership(&server)))
-            .unzip();
+        let (mut lines, mut owners) = (Vec::new(), Vec::new());
+        for server in servers {
+            lines.push((line(&server), request.diff.then(|| changes(&server)).flatten()));
+            owners.extend(ownership(&server));
+        }
         lines.sort();
         owners.sort();
         if report.instances.len() > 1 && !lines.is_empty() {
             let _ = writeln!(text, "# instance {}", printable(instance.name));
         }
         text.extend(lines.into_iter().map(|(line, changes)| changes.unwrap_or(line)));
-        text.extend(owners.into_iter().flatten());
+        text.extend(owners);
     }
     text
 }
