@@ -11,32 +11,38 @@ pub const READY_UNTIL_RELOAD: &str =
 /// Why the state of a server may not last.
 const AGENT: &str = "an agent check is under way, which may set the state back at any time; give 'agent': 'disabled' too, or 'wait' to see it";
 
-/// What keeps a server from being used as its state says, in words that continue "`servers` …".
+/// Everything that keeps a server from being used as its state says, in words that continue "`servers` …".
 #[must_use]
-pub fn caution(change: &Goal, server: &Server, after: &ServerState) -> Option<&'static str> {
+pub fn cautions(change: &Goal, server: &Server, after: &ServerState) -> Vec<&'static str> {
     if server.is_in_disabled_backend() {
-        return Some("cannot be set: the backend is disabled and takes no traffic; enable it in haproxy.cfg");
+        return vec!["cannot be set: the backend is disabled and takes no traffic; enable it in haproxy.cfg"];
     }
+    let mut cautions = Vec::new();
+    let has_agent = after.agent == Some(Switch::Enabled);
     match change.state {
         Some(AdminState::Ready) if after.flags.effective() == AdminState::Ready => {
-            if let Some(caution) = not_serving(server, after) {
-                return Some(caution);
+            // A weight that was asked for is no surprise.
+            if after.weight == 0 && change.weight.is_none() {
+                cautions.push("no new traffic: the weight is 0; set 'weight' as well");
             }
+            cautions.extend(not_running(server, after));
             if after.flags.has(AdminFlags::CONFIG_MAINT) {
-                return Some(READY_UNTIL_RELOAD);
+                cautions.push(READY_UNTIL_RELOAD);
             }
             // Where it was ready before, the agent agrees.
-            (after.agent == Some(Switch::Enabled) && server.state.flags.forced() != Some(AdminState::Ready))
-                .then_some(AGENT)
+            if has_agent && server.state.flags.forced() != Some(AdminState::Ready) {
+                cautions.push(AGENT);
+            }
         }
-        Some(_) if after.agent == Some(Switch::Enabled) => Some(AGENT),
-        Some(_) | None => None,
+        Some(_) if has_agent => cautions.push(AGENT),
+        Some(_) | None => {}
     }
+    cautions.extend(check_caution(change, after));
+    cautions
 }
 
-/// What was asked of a server's checks although it has none, in the words of [`caution`].
-#[must_use]
-pub fn check_caution(change: &Goal, after: &ServerState) -> Option<&'static str> {
+/// What was asked of a server's checks although it has none, in the words of [`cautions`].
+fn check_caution(change: &Goal, after: &ServerState) -> Option<&'static str> {
     match (change.health, after.health, change.agent, after.agent) {
         (Some(_), None, _, _) => Some("no health check to set; leave 'health' out, or add 'check' in haproxy.cfg"),
         (_, _, Some(_), None) => Some("no agent check to set; leave 'agent' out, or add 'agent-check' in haproxy.cfg"),
@@ -44,10 +50,9 @@ pub fn check_caution(change: &Goal, after: &ServerState) -> Option<&'static str>
     }
 }
 
-/// Why a server that is ready takes no traffic, or less than its share.
-fn not_serving(server: &Server, after: &ServerState) -> Option<&'static str> {
+/// Why a server that is ready takes no traffic, or less than its share, by what its checks make of it.
+fn not_running(server: &Server, after: &ServerState) -> Option<&'static str> {
     match after.operational {
-        _ if after.weight == 0 => Some("no new traffic: the weight is 0; set 'weight' as well"),
         OperationalState::Running => None,
         OperationalState::Starting => Some("a growing share of traffic only: slowstart is under way"),
         OperationalState::Stopping => Some("no new traffic: the health check answers 404 (disable-on-404)"),

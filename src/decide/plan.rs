@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::shortfall::unreachable;
+use super::shortfall::{unreachable, vanishing};
 use crate::haproxy::command::Action;
 use crate::model::error::Error;
 use crate::model::goal::{Goal, Switch};
@@ -106,7 +106,8 @@ fn plan_one(goal: Goal, server: &Server, target: Option<ServerState>) -> Planned
     let inherited = target.map_or(before.flags, |target| before.flags.after_target(target.flags));
     let flags = goal.state.map_or(inherited, |state| inherited.after(state));
     let operational = |flags| operational_after((before.flags, before.operational), flags, tracked);
-    if let Some(error) = goal.state.and_then(|state| unreachable(state, server, flags)) {
+    let unreachable = goal.state.and_then(|state| unreachable(state, server, flags));
+    if let Some(error) = unreachable.or_else(|| goal.weight.and_then(|weight| vanishing(weight, server))) {
         let after = ServerState { flags: inherited, operational: operational(inherited), ..before };
         return Planned { goal, decision: Decision::Refuse(error), after };
     }
@@ -323,7 +324,9 @@ mod tests {
                     }
                     Decision::Refuse(error) => {
                         prop_assert_eq!(error.kind, ErrorKind::UnreachableState);
-                        prop_assert_ne!(Some(server.state.flags.effective()), change.state);
+                        let vanishes = vanishing(change.weight.unwrap_or(Weight::Absolute(1)), was).is_some();
+                        prop_assert!(vanishes || Some(server.state.flags.effective()) != change.state);
+                        prop_assert_eq!(server.state.weight, was.state.weight);
                         prop_assert_eq!(server.state.flags.commanded(), was.state.flags.commanded());
                     }
                     Decision::Disabled => prop_assert_eq!(server.state.flags, was.state.flags),

@@ -1,7 +1,7 @@
 //! Says why a server is not, or cannot be, in the state that was asked for.
 
 use crate::model::error::{Error, ErrorKind};
-use crate::model::goal::{Goal, Switch};
+use crate::model::goal::{Goal, Switch, Weight};
 use crate::model::server::Server;
 use crate::model::state::{AdminFlags, AdminState};
 
@@ -23,6 +23,21 @@ pub(super) fn unreachable(requested: AdminState, server: &Server, after: AdminFl
     Some(of(ErrorKind::UnreachableState, server, &msg))
 }
 
+/// Says why a share of its configured weight would take a server out of service unasked, if that is so.
+pub(super) fn vanishing(requested: Weight, server: &Server) -> Option<Error> {
+    let configured = server.configured_weight;
+    let percent = match requested {
+        Weight::Percent(percent) if percent > 0 && requested.of(configured) == 0 => percent,
+        Weight::Percent(_) | Weight::Absolute(_) => return None,
+    };
+    let name = server.full_name();
+    let msg = format!(
+        "{name}: {percent}% of a configured weight of {configured} is 0, which takes no new traffic; configure `weight 100` or \
+         give a number (0 or \"0%\" where that is meant)"
+    );
+    Some(of(ErrorKind::UnreachableState, server, &msg))
+}
+
 /// Says why a server that was set is not as requested when it is read back, if that is so.
 #[must_use]
 pub fn shortfall(goal: &Goal, server: &Server) -> Option<Error> {
@@ -41,6 +56,10 @@ pub fn shortfall(goal: &Goal, server: &Server) -> Option<Error> {
             let msg = format!("{name} was set to {requested}, but was read back in {is}: {}", who_overrides_it(server));
             return Some(of(ErrorKind::Overridden, server, &msg));
         }
+    }
+    let vanishing = goal.weight.and_then(|weight| vanishing(weight, server));
+    if vanishing.is_some() {
+        return vanishing;
     }
     let who = if server.has_agent() { "its agent check" } else { "somebody else" };
     let weight = goal.weight.map(|weight| weight.of(server.configured_weight)).filter(|weight| *weight != state.weight);

@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use self::outcome::{InstanceOutcome, RunOutcome};
 use crate::act::target::{DisabledBy, Target, Verdict};
-use crate::decide::cautions::{READY_UNTIL_RELOAD, caution, check_caution};
+use crate::decide::cautions::{READY_UNTIL_RELOAD, cautions as cautions_of};
 use crate::keep::persist::InStep;
 use crate::model::goal::{Goal, Switch};
 use crate::model::server::{Server, ServerState};
@@ -178,6 +178,7 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
         [first, second, rest @ ..] => format!("{first}, {second} and {} more", rest.len()),
     };
     let is_one = matches!(request.servers.as_slice(), [one] if one.server.literal().is_some());
+    let hosts = format!("on {having} of {asked} {}", if asked == 1 { "instance" } else { "instances" });
     let where_ = |count: usize| {
         let things = match (is_one, total) {
             (true, 1) => "backend",
@@ -185,8 +186,7 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
             (false, 1) => "server",
             (false, _) => "servers",
         };
-        let hosts = if asked == 1 { "instance" } else { "instances" };
-        format!("{count} of {total} {things} on {having} of {asked} {hosts}")
+        format!("{count} of {total} {things} {hosts}")
     };
     let preposition = if is_one { "in" } else { "for" };
     let Some(goal) = &request.goal else {
@@ -196,7 +196,17 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
     if total == 0 {
         return format!("{who}: nothing matches on {asked} instances");
     }
-    let settable = all().filter(|target| !matches!(target.verdict, Verdict::Disabled(_))).count();
+    let disabled = all().filter(|target| matches!(target.verdict, Verdict::Disabled(_))).count();
+    let left_out = match (is_one, disabled) {
+        (_, 0) => "",
+        (true, 1) => "; 1 backend is disabled",
+        (true, _) => &format!("; {disabled} backends are disabled"),
+        (false, 1) => "; 1 server is in a disabled backend",
+        (false, _) => &format!("; {disabled} servers are in disabled backends"),
+    };
+    if disabled == total {
+        return format!("{who}: nothing to set {hosts}{left_out}");
+    }
     let switched = |check: &str, switch: Option<Switch>| {
         switch.map(|switch| format!("{check} checks {}", if switch == Switch::Enabled { "on" } else { "off" }))
     };
@@ -217,7 +227,7 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
         (true, false) => "; state file written",
         (true, true) => "; state file would be written",
     };
-    format!("{who}: {how} {preposition} {}{file}", where_(settable))
+    format!("{who}: {how} {preposition} {}{left_out}{file}", where_(total - disabled))
 }
 
 /// The first failure, and how many there are besides.
@@ -243,9 +253,8 @@ fn cautions(request: &Request, run: &RunOutcome) -> Vec<String> {
         for target in instance.targets.iter().filter(|target| target.error().is_none()) {
             let Some(after) = target.after().map(|server| &server.state) else { continue };
             // What the state file brings back is not lost in a reload.
-            let caution = caution_of(goal, target, after)
-                .filter(|cause| *cause != READY_UNTIL_RELOAD || instance.state_file.is_none());
-            for cause in [caution, check_caution(goal, after)].into_iter().flatten() {
+            let lasts = |cause: &&str| *cause != READY_UNTIL_RELOAD || instance.state_file.is_none();
+            for cause in causes_of(goal, target, after).into_iter().filter(lasts) {
                 match causes.iter_mut().find(|(known, _)| *known == cause) {
                     Some((_, names)) => names.push(target.before.full_name()),
                     None => causes.push((cause, vec![target.before.full_name()])),
@@ -259,13 +268,13 @@ fn cautions(request: &Request, run: &RunOutcome) -> Vec<String> {
     warnings
 }
 
-fn caution_of(goal: &Goal, target: &Target, after: &ServerState) -> Option<&'static str> {
+fn causes_of(goal: &Goal, target: &Target, after: &ServerState) -> Vec<&'static str> {
     if target.verdict == Verdict::Disabled(DisabledBy::Reply) {
-        return Some(
+        return vec![
             "cannot be set: HAProxy says 'Proxy is disabled.', so that the backend takes no traffic; start it again",
-        );
+        ];
     }
-    caution(goal, &target.before, after)
+    cautions_of(goal, &target.before, after)
 }
 
 /// A line for each server, before and after.

@@ -47,7 +47,8 @@ pub struct Wire {
     #[cfg_attr(test, schemars(example = ["http", "puppet"], example = [serde_json::json!({"name": "ldap", "socket": "/run/haproxy/ldap.sock"})]))]
     pub instances: Option<Instances>,
     /// The wanted weight: a number from 0 to 256, or a share of the configured weight as `"50%"`. It is compared
-    /// first, like the state. A server of weight 0 takes no new traffic but that of its persistence clients.
+    /// first, like the state. A server of weight 0 takes no new traffic but that of its persistence clients. A share that
+    /// rounds down to 0 fails as `unreachable_state`, unless it is `"0%"`. The weight is left as it is by default.
     #[cfg_attr(test, schemars(example = 10, example = &"50%"))]
     pub weight: Option<Weight>,
     /// Whether health checks of the servers run: `enabled` resumes them, `disabled` pauses them. A server that has none

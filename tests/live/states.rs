@@ -19,8 +19,10 @@ pub(crate) fn tests() -> Vec<Test> {
         a_name_that_does_not_resolve_keeps_its_server_in_maintenance,
         an_agent_may_set_the_state_back,
         a_weight_is_compared_first,
+        a_share_that_is_nothing_is_refused,
         a_static_algorithm_refuses_a_weight,
         weight_zero_is_warned_of,
+        every_caution_about_a_server_is_given,
         slowstart_is_warned_of,
         a_failed_check_is_warned_of,
         an_unchecked_server_that_is_down_is_warned_of,
@@ -288,15 +290,12 @@ fn a_weight_is_compared_first(haproxy: &Haproxy) -> TestResult {
         (json!(10), true, vec![10, 10], 1),
         (json!("10"), false, vec![10, 10], 0),
         (json!("100%"), true, vec![10, 1], 1),
-        (json!("50%"), true, vec![5, 0], 2),
-        (json!("50%"), false, vec![5, 0], 0),
-        (json!("150%"), true, vec![15, 1], 2),
+        (json!("150%"), true, vec![15, 1], 1),
+        (json!("200%"), true, vec![20, 2], 2),
         (json!(256), true, vec![256, 256], 2),
         (json!("25600%"), false, vec![256, 256], 0),
         (json!(0), true, vec![0, 0], 2),
         (json!("0%"), false, vec![0, 0], 0),
-        (json!("7%"), false, vec![0, 0], 0),
-        (json!("19%"), true, vec![1, 0], 1),
     ];
     for (asked, changed, after, sent) in table {
         assert_eq!(weight(&all, asked.clone()), (json!(changed), json!(false), after, sent), "weight {asked}");
@@ -313,6 +312,44 @@ fn a_weight_is_compared_first(haproxy: &Haproxy) -> TestResult {
     assert_done(&Program::request(&request).report(), true);
     let row = instance.row("b", "s1");
     assert_eq!((row.admin, row.weight), (1, 10));
+    Ok(())
+}
+
+fn a_share_that_is_nothing_is_refused(haproxy: &Haproxy) -> TestResult {
+    let proxies = "backend b\n    server s1 127.0.0.1:9 weight 10\n    server s2 127.0.0.1:9\n    \
+                   server s0 127.0.0.1:9 weight 0\n";
+    let instance = Instance::start(haproxy, "share", proxies);
+    let recorder = Recorder::on(&instance);
+    let ask = |names: &Value, weight: &str, more: Value| {
+        recorder.clear();
+        let mut request = json!({ "server": names, "weight": weight, "instances": recorder.address() });
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Program::request(&request).report()
+    };
+    for (dry, sent) in [(true, vec![]), (false, vec!["set server b/s1 weight 50%"]), (false, vec![])] {
+        let report = ask(&json!("*"), "50%", json!({ "dry_run": dry }));
+        assert_eq!((kind(&report), &report["error"]["retryable"]), ("unreachable_state", &json!(false)), "{report}");
+        assert_eq!(server(&report, "b/s1")["after"]["weight"], 5, "the others are still set: {report}");
+        for (name, what) in
+            [("b/s2", "50% of a configured weight of 1 is 0"), ("b/s0", "50% of a configured weight of 0 is 0")]
+        {
+            let entry = server(&report, name);
+            assert_eq!((kind(entry), &entry["before"]), ("unreachable_state", &entry["after"]), "{entry}");
+            let msg = entry["error"]["msg"].as_str().unwrap();
+            assert!(msg.contains(what) && msg.contains("configure `weight 100` or give a number"), "{msg}");
+        }
+        assert_eq!(recorder.changing_commands(), sent);
+    }
+    // No part of such a request is carried out on that server, and what is 0 already is no excuse.
+    let report = ask(&json!("s2"), "99%", json!({ "state": "maint" }));
+    assert_eq!((kind(&report), &report["changed"]), ("unreachable_state", &json!(false)), "{report}");
+    instance.set("set server b/s2 weight 0");
+    assert_eq!(kind(&ask(&json!("s2"), "99%", json!({}))), "unreachable_state");
+    assert_eq!(kind(&ask(&json!("s0"), "100%", json!({}))), "unreachable_state");
+    // What is asked for is no surprise.
+    instance.set("set server b/s2 weight 1");
+    assert_done(&ask(&json!("*"), "0%", json!({})), true);
+    assert_done(&ask(&json!("s2"), "100%", json!({})), true);
     Ok(())
 }
 
@@ -353,6 +390,20 @@ fn weight_zero_is_warned_of(haproxy: &Haproxy) -> TestResult {
     assert!(warnings(&report).contains("weight is 0"), "also where nothing is to be done: {report}");
     let report = set(&instance, &json!("s1"), "maint");
     assert_eq!(warnings(&report), "", "not where it does not matter");
+    let request = json!({ "server": "s1", "state": "ready", "weight": 0, "instances": instance.address() });
+    assert_eq!(warnings(&Program::request(&request).report()), "", "not where it was asked for");
+    let status = Program::request(&json!({ "server": "s1", "instances": instance.address() })).report();
+    assert_eq!((&status["ok"], &server(&status, "b/s1")["ok"]), (&json!(false), &json!(false)), "{status}");
+    Ok(())
+}
+
+fn every_caution_about_a_server_is_given(haproxy: &Haproxy) -> TestResult {
+    let instance =
+        Instance::start(haproxy, "cautions", "backend b\n    server s1 127.0.0.1:9 weight 0 slowstart 60s disabled\n");
+    let said = warnings(&set(&instance, &json!("s1"), "ready"));
+    for cause in ["the weight is 0", "'disabled' in haproxy.cfg", "slowstart is under way"] {
+        assert!(said.contains(cause), "{cause}: {said}");
+    }
     Ok(())
 }
 
@@ -473,12 +524,18 @@ fn a_disabled_backend_is_left_alone(haproxy: &Haproxy) -> TestResult {
         assert_done(&report, true);
         assert_eq!(recorder.changing_commands(), [format!("set server on/s1 state {state}")]);
         assert!(warnings(&report).contains("off/s1") && warnings(&report).contains("disabled"), "{report}");
-        assert_eq!(report["msg"], format!("s1: {state} in 1 of 2 backends on 1 of 1 instance"));
+        assert_eq!(report["msg"], format!("s1: {state} in 1 of 2 backends on 1 of 1 instance; 1 backend is disabled"));
         assert_eq!(instance.row("on", "s1").admin, mask);
         assert_settled(&instance, &json!("s1"), state);
     }
+    for (name, what) in [("off/s1", "1 backend is disabled"), ("off/s*", "1 server is in a disabled backend")] {
+        let report = set(&instance, &json!(name), "maint");
+        assert_done(&report, false);
+        assert_eq!(report["msg"], format!("{name}: nothing to set on 1 of 1 instance; {what}"), "{report}");
+    }
     let status = Program::request(&json!({ "instances": instance.address() })).report();
     assert_eq!(servers(&status), ["off/s1", "on/s1"]);
+    assert_eq!((&status["ok"], &server(&status, "off/s1")["ok"]), (&json!(false), &json!(false)), "{status}");
     Ok(())
 }
 
