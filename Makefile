@@ -62,10 +62,11 @@ bench: ## measures the program beside the floor and beside community.general.hap
 	$(CARGO) bench --locked --bench micro
 
 .PHONY: schema
-schema: ## writes schema/*.json and the tables of options anew from the types
+schema: ## writes schema/*.json, the tables of options and the list of layers anew from the code
 	$(needs)
 	UPDATE_SCHEMA=1 $(CARGO) test --locked --lib schema
 	UPDATE_SCHEMA=1 $(CARGO) test --locked --test docs adapters_pages
+	UPDATE_SCHEMA=1 $(CARGO) test --locked --test layers architecture
 
 .PHONY: fixtures
 fixtures: ## captures tests/fixtures anew from each HAProxy

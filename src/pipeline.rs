@@ -54,7 +54,7 @@ fn decide_and_act(request: &Request, fleet: &mut Fleet<'_>, selected: &Selected,
     run.warnings.extend(ownership.warnings.iter().cloned());
     let Some(goal) = request.goal else {
         show_owners(&ownership, fleet);
-        return Ok(());
+        return fleet.note_old_processes();
     };
     run.warnings.extend(fleet.exclusion.check(request)?);
     permit(request, goal, &ownership, fleet);

@@ -2,6 +2,7 @@
 
 use super::drain::{End, drain, next_step};
 use super::fleet::Fleet;
+use super::instance::Instance;
 use super::records::{compare, save};
 use super::rollback::roll_back;
 use super::sessions::end_sessions;
@@ -25,6 +26,7 @@ pub fn carry_out(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record: R
         fleet.refresh().ok();
     }
     fleet.give_up(&goal, result.as_ref().err());
+    warn_of_traffic(request, fleet)?;
     save(request, fleet);
     let must_roll_back = request.on_failure == OnFailure::Rollback && (result.is_err() || fleet.has_failed());
     if must_roll_back || matches!(result, Ok(End::Rollback)) {
@@ -32,6 +34,19 @@ pub fn carry_out(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record: R
         save(request, fleet);
     }
     result.map(drop)
+}
+
+/// Warns of what may still reach servers that are out: new sessions while they drained, and old processes.
+fn warn_of_traffic(request: &Request, fleet: &mut Fleet<'_>) -> Result<()> {
+    if !matches!(request.state(), Some(AdminState::Drain | AdminState::Maint)) {
+        return Ok(());
+    }
+    // A poll has found them already.
+    if request.drain.is_none() && request.wait.is_none() && !request.shutdown_sessions {
+        fleet.note_old_processes()?;
+    }
+    fleet.instances.iter_mut().for_each(Instance::warn_of_traffic);
+    Ok(())
 }
 
 fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record: Record<'_>) -> Result<End> {
@@ -60,8 +75,8 @@ fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record:
 
 /// Predicts what a run would send and how the servers would be then.
 pub fn foresee(request: &Request, goal: Goal, fleet: &mut Fleet<'_>) {
-    if request.drain.is_some() {
-        fleet.foresee(&|target| next_step(goal, target));
+    if let Some(bounds) = request.drain {
+        fleet.foresee(&|target| next_step(goal, target, bounds.stable));
     }
     fleet.foresee(&|_| goal);
     compare(request, fleet);

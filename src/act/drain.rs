@@ -1,10 +1,11 @@
 //! Takes servers out without cutting anybody off: drain first, maint as soon as a server has nothing left to do.
 
+use std::time::Duration;
+
 use super::fleet::{Fleet, Processes, servers};
-use super::target::Target;
+use super::target::{Poll, Target};
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::Goal;
-use crate::model::server::Statistics;
 use crate::model::state::{AdminState, OperationalState};
 use crate::request::{DrainBounds, OnTimeout};
 use crate::time::deadline::{Backoff, Deadline};
@@ -26,40 +27,31 @@ pub enum End {
 /// on to maintenance once a poll shows nothing left to do: it may have been in drain since before a reload, and only
 /// polls count what old processes do.
 #[must_use]
-fn next_state(target: &Target) -> AdminState {
+fn next_state(target: &Target, stable: Duration) -> AdminState {
     let state = &target.last().state;
     let is_out = state.flags.effective() == AdminState::Maint || state.operational == OperationalState::Stopped;
-    let is_free =
-        state.flags.forced() == Some(AdminState::Drain) && target.last_poll.as_deref().is_some_and(is_drained);
+    let is_free = state.flags.forced() == Some(AdminState::Drain)
+        && target.last_poll.as_deref().is_some_and(|poll| poll.is_drained(stable));
     if is_out || is_free { AdminState::Maint } else { AdminState::Drain }
 }
 
 /// Returns what a server is to become next, on its way to what is requested.
 #[must_use]
-pub fn next_step(goal: Goal, target: &Target) -> Goal {
-    Goal { state: Some(next_state(target)), ..goal }
+pub fn next_step(goal: Goal, target: &Target, stable: Duration) -> Goal {
+    Goal { state: Some(next_state(target, stable)), ..goal }
 }
 
-/// Tells whether a server has nothing left to do.
+/// Says what a server is still doing, or what keeps it from counting as free.
 #[must_use]
-pub fn is_drained(statistics: &Statistics) -> bool {
-    statistics.sessions == 0 && statistics.queue == 0
-}
-
-/// Says what a server is still doing.
-#[must_use]
-pub fn what_is_left(statistics: Option<&Statistics>) -> String {
+pub fn what_is_left(poll: Option<&Poll>) -> String {
     let count = |count: u32, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
-    match statistics {
-        None => "an unknown number of sessions".to_owned(),
-        Some(Statistics { sessions, queue, .. }) if *queue > 0 => {
-            format!(
-                "{} and {} in its queue",
-                count(*sessions, "session", "sessions"),
-                count(*queue, "request", "requests")
-            )
-        }
-        Some(Statistics { sessions, .. }) => count(*sessions, "session", "sessions"),
+    let Some(Poll { statistics, held_by, .. }) = poll else { return "an unknown number of sessions".to_owned() };
+    let sessions = count(statistics.sessions, "session", "sessions");
+    match (statistics.queue, statistics.sessions, held_by) {
+        (0, 0, Some(pid)) => format!("the process {pid} from before a reload, which still runs"),
+        (0, 0, None) => "new sessions all the time".to_owned(),
+        (0, _, _) => sessions,
+        (queue, _, _) => format!("{sessions} and {} in its queue", count(queue, "request", "requests")),
     }
 }
 
@@ -74,7 +66,7 @@ pub fn drain(
     bounds: DrainBounds,
     once_draining: impl FnOnce(&mut Fleet<'_>),
 ) -> Result<End> {
-    fleet.step(&|target| next_step(goal, target))?;
+    fleet.step(&|target| next_step(goal, target, bounds.stable))?;
     once_draining(fleet);
     let deadline = Deadline::after(bounds.timeout);
     let mut backoff = Backoff::default();
@@ -82,8 +74,8 @@ pub fn drain(
         if !fleet.at_work().any(is_draining) {
             return Ok(End::Done);
         }
-        match until_something_moves(fleet, &deadline, &mut backoff)? {
-            Moved::Some => fleet.step(&|target| next_step(goal, target))?,
+        match until_something_moves(fleet, bounds, &deadline, &mut backoff)? {
+            Moved::Some => fleet.step(&|target| next_step(goal, target, bounds.stable))?,
             Moved::None => return time_is_over(fleet, goal, bounds),
         }
     }
@@ -101,7 +93,12 @@ enum Moved {
 }
 
 /// Polls the servers in drain, and nothing else, until there is something to do.
-fn until_something_moves(fleet: &mut Fleet<'_>, deadline: &Deadline, backoff: &mut Backoff) -> Result<Moved> {
+fn until_something_moves(
+    fleet: &mut Fleet<'_>,
+    bounds: DrainBounds,
+    deadline: &Deadline,
+    backoff: &mut Backoff,
+) -> Result<Moved> {
     let count = fleet.at_work().filter(|target| is_draining(target)).count();
     loop {
         if fleet.poll(&is_draining)? == Processes::Replaced {
@@ -110,12 +107,16 @@ fn until_something_moves(fleet: &mut Fleet<'_>, deadline: &Deadline, backoff: &m
         let draining: Vec<&Target> = fleet.at_work().filter(|target| is_draining(target)).collect();
         let polls = || draining.iter().filter_map(|target| target.last_poll.as_deref());
         // What has failed is not polled again.
-        if draining.len() < count || polls().any(is_drained) {
+        if draining.len() < count || polls().any(|poll| poll.is_drained(bounds.stable)) {
             backoff.reset();
             return Ok(Moved::Some);
         }
         if deadline.is_over() {
-            return Ok(Moved::None);
+            if !backoff.is_first() {
+                return Ok(Moved::None);
+            }
+            fleet.pause_once(backoff)?;
+            continue;
         }
         let is_any_other = polls().any(is_out_of_drain);
         let (all, left) = (fleet.count(), deadline.seconds_left());
@@ -131,7 +132,9 @@ fn until_something_moves(fleet: &mut Fleet<'_>, deadline: &Deadline, backoff: &m
 
 /// Says for a person how many sessions are left, and where the most of them are.
 fn progress(draining: &[&Target]) -> String {
-    let left = |target: &&&Target| target.last_poll.as_ref().map_or(0, |poll| poll.sessions.saturating_add(poll.queue));
+    let left = |target: &&&Target| {
+        target.last_poll.as_ref().map_or(0, |poll| poll.statistics.sessions.saturating_add(poll.statistics.queue))
+    };
     let total = draining.iter().map(|target| left(&target)).fold(0, u32::saturating_add);
     let most = draining.iter().max_by_key(left).map(|target| target.before.full_name()).unwrap_or_default();
     let where_ = if draining.len() == 1 { format!("on {most}") } else { format!("most on {most}") };
@@ -139,8 +142,8 @@ fn progress(draining: &[&Target]) -> String {
 }
 
 /// Tells whether a server that was set to drain is something else now.
-fn is_out_of_drain(statistics: &Statistics) -> bool {
-    ["UP", "no check", "DOWN", "MAINT"].iter().any(|status| statistics.status.starts_with(status))
+fn is_out_of_drain(poll: &Poll) -> bool {
+    ["UP", "no check", "DOWN", "MAINT"].iter().any(|status| poll.statistics.status.starts_with(status))
 }
 
 /// Does what the request says about servers that have sessions when the time is over.

@@ -134,6 +134,20 @@ impl<'a> Fleet<'a> {
         summary(answers)
     }
 
+    /// Finds the processes from before a reload that still run on each instance.
+    ///
+    /// # Errors
+    /// When a thread fails. What cannot be found out on an instance is a warning there.
+    pub fn note_old_processes(&mut self) -> Result<()> {
+        let working = self.instances.iter_mut().filter(|instance| instance.error.is_none());
+        let note = |instance: &mut Instance<'_>| {
+            if let Err(error) = instance.note_old_processes() {
+                instance.warnings.push(format!("processes from before a reload could not be looked for: {error}"));
+            }
+        };
+        side_by_side(working, note).into_iter().collect()
+    }
+
     /// Releases the lock and waits until the next poll.
     ///
     /// # Errors
@@ -154,6 +168,15 @@ impl<'a> Fleet<'a> {
                 instance.give_up(goal, &why);
             }
         }
+    }
+
+    /// Waits for the second poll, whatever the deadline: one alone does not show whether sessions begin.
+    ///
+    /// # Errors
+    /// As [`Fleet::pause`].
+    pub fn pause_once(&self, backoff: &mut Backoff) -> Result<()> {
+        self.exclusion.release();
+        self.signals.pause(backoff.next(self.last_poll))
     }
 
     /// Returns the servers that have not failed, on instances that have not failed.

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::fleet::Fleet;
 use super::instance::Instance;
 use crate::decide::missing::{self, Found};
+use crate::discover::predecessors::predecessors;
 use crate::discover::select::{self, Presence, Selected, Site, nothing_runs};
 use crate::discover::twins::is_same_haproxy;
 use crate::haproxy::client::Runtime;
@@ -127,7 +128,8 @@ impl<'a> Tried<'a> {
 fn try_one<'a>(request: &'a Request, site: &'a Site, detail: Detail, exclusion: &Exclusion<'_>) -> Tried<'a> {
     let places = (site.addresses.as_slice(), site.masters.as_slice());
     let observed = || {
-        let mut runtime = Runtime::open(site.name.as_str(), places, request.selection(), request.timeout)?;
+        let mut runtime =
+            Runtime::open(site.name.as_str(), places, request.selection(), request.timeout, predecessors)?;
         if !exclusion.try_take(runtime.contact()) {
             return Ok(Tried::Locked(runtime.contact().clone()));
         }
@@ -164,7 +166,8 @@ fn found_on<'i>(instance: &'i Instance<'_>) -> Found<'i> {
 fn elsewhere(request: &Request, selected: &Selected) -> Vec<Observation> {
     let observe = |site: &Site| {
         let places = (site.addresses.as_slice(), site.masters.as_slice());
-        let mut runtime = Runtime::open(site.name.as_str(), places, request.selection(), request.timeout)?;
+        let mut runtime =
+            Runtime::open(site.name.as_str(), places, request.selection(), request.timeout, predecessors)?;
         runtime.observe_first(Detail::Links)
     };
     let answers = side_by_side(&selected.others, observe);

@@ -2,22 +2,24 @@
 //! when HAProxy is reloaded.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::target::{Delivery, DisabledBy, Reading, Sent, Target, Undo, Verdict, Watch};
 use crate::decide::guard;
 use crate::decide::plan::{Decision, order, plan};
 use crate::decide::shortfall::shortfall;
 use crate::discover::select::Site;
-use crate::haproxy::client::{Answered, Client, Reply};
+use crate::haproxy::client::{Answered, Client, Polled, Reply};
 use crate::haproxy::command::{Action, Target as Named};
 use crate::haproxy::observe::{Detail, Observation, Rest};
+use crate::haproxy::old_processes::OldProcess;
 use crate::haproxy::open::Contact;
 use crate::keep::persist::KeptFile;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::Goal;
 use crate::model::server::{Process, Server};
-use crate::request::{MinAvailable, OnMissing, Request};
+use crate::model::text::a_few_of;
+use crate::request::{MinAvailable, OldProcesses, OnMissing, Request};
 use crate::time::interrupt::Interrupt;
 
 /// How long a process that did not answer, and then does, has for what it was sent before.
@@ -83,7 +85,10 @@ pub struct Instance<'a> {
     pub warnings: Vec<String>,
     /// Its server-state file, where that is kept in step.
     pub state_file: Option<KeptFile>,
+    /// The processes from before a reload that still ran when that was asked last.
+    pub old_processes: Vec<OldProcess>,
     client: Box<dyn Client + 'a>,
+    old_policy: OldProcesses,
     detail: Detail,
     judgement: Judgement,
     on_missing: OnMissing,
@@ -103,7 +108,9 @@ impl<'a> Instance<'a> {
             undo_error: None,
             warnings: Vec::new(),
             state_file: None,
+            old_processes: Vec::new(),
             client,
+            old_policy: request.old_processes,
             detail: if request.guard.is_some() { Detail::Everything } else { Detail::Links },
             judgement: Judgement::Passed,
             on_missing: request.on_missing,
@@ -312,6 +319,10 @@ impl<'a> Instance<'a> {
         })?;
         // The states of the servers are as they were.
         self.targets.iter_mut().for_each(Target::settle);
+        let servers: Vec<&Server> = self.targets.iter().filter(|target| of(target)).map(Target::last).collect();
+        if self.old_processes.iter().any(|old| old.sessions.is_some_and(|sessions| sessions > 0)) {
+            self.client.end_old_sessions(&servers)?;
+        }
         match sent {
             Answered::Same(Some(error)) => Err(error),
             Answered::Same(None) => Ok(Answered::Same(())),
@@ -373,13 +384,19 @@ impl<'a> Instance<'a> {
             return Ok(Answered::Same(()));
         }
         let servers: Vec<&Server> = polled.iter().map(|target| target.last()).collect();
-        let found = match self.client.poll(&servers)? {
-            Answered::Same(found) => found,
+        let Polled { statistics, old } = match self.client.poll(&servers)? {
+            Answered::Same(polled) => polled,
             Answered::Replaced(process) => return Ok(Answered::Replaced(process)),
         };
-        for (target, found) in polled.iter_mut().zip(found) {
+        let now = Instant::now();
+        let held_by = match self.old_policy {
+            OldProcesses::Count => None,
+            OldProcesses::Wait => old.first().map(|old| old.pid),
+        };
+        self.old_processes = old;
+        for (target, found) in polled.iter_mut().zip(statistics) {
             match found {
-                Some(statistics) => target.last_poll = Some(Box::new(statistics)),
+                Some(statistics) => target.note_poll(statistics, held_by, now),
                 None => {
                     target.take(None);
                     target.fail_gone();
@@ -387,6 +404,60 @@ impl<'a> Instance<'a> {
             }
         }
         Ok(Answered::Same(()))
+    }
+
+    /// Finds the processes from before a reload that still run, and adds what they still do for servers that were not
+    /// polled.
+    ///
+    /// # Errors
+    /// When the master CLI does not answer, or not as HAProxy does.
+    pub fn note_old_processes(&mut self) -> Result<()> {
+        let servers: Vec<&Server> = self.targets.iter().map(|target| &target.before).collect();
+        let old = self.client.old_load(&servers)?;
+        for target in &mut self.targets {
+            let sessions = old.of(&target.before);
+            if let Some(statistics) = &mut target.before.statistics {
+                statistics.sessions = statistics.sessions.saturating_add(sessions);
+            }
+        }
+        self.old_processes = old.processes;
+        Ok(())
+    }
+
+    /// Warns of what may still reach servers that are out: new sessions while they drained, and processes from before a
+    /// reload, which know nothing of what was set.
+    pub fn warn_of_traffic(&mut self) {
+        let draining = self.targets.iter().filter(|target| target.new_sessions > 0);
+        let (names, counts): (Vec<String>, Vec<u64>) =
+            draining.map(|target| (target.before.full_name(), target.new_sessions)).unzip();
+        if !names.is_empty() {
+            let count: u64 = counts.iter().sum();
+            let sessions = if count == 1 { "1 new session".to_owned() } else { format!("{count} new sessions") };
+            self.warnings.push(format!(
+                "{}: {sessions} began while draining: a persistence cookie, 'stick on', 'use-server', 'option persist' or \
+                 'force-persist' still leads clients there; 'drain.stable' waits until they stay away, and maint ends all of \
+                 these but the last two",
+                a_few_of(&names)
+            ));
+        }
+        let pids = |is_seen: bool| {
+            let of = self.old_processes.iter().filter(|old| old.sessions.is_some() == is_seen);
+            of.map(|old| old.pid.to_string()).collect::<Vec<String>>()
+        };
+        let (seen, unseen) = (pids(true), pids(false));
+        let how = "; 'old_processes': 'wait' waits for their end";
+        if !seen.is_empty() {
+            self.warnings.push(format!(
+                "processes from before a reload still run ({}), and their idle keep-alive clients may still send requests                  to these servers{how}",
+                seen.join(", ")
+            ));
+        }
+        if !unseen.is_empty() {
+            self.warnings.push(format!(
+                "processes from before a reload still run ({}), and may still send requests to these servers; what they                  serve cannot be counted without a master CLI (-S){how}",
+                unseen.join(", ")
+            ));
+        }
     }
 
     /// Goes on with a process that has taken over: the only place where that happens.

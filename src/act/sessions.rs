@@ -1,6 +1,6 @@
 //! Ends the sessions that are left on servers in maint.
 
-use super::drain::{is_drained, what_is_left};
+use super::drain::what_is_left;
 use super::fleet::{Fleet, Processes, servers};
 use super::target::Target;
 use crate::haproxy::client::Answered;
@@ -53,14 +53,14 @@ fn is_out(target: &Target) -> bool {
 
 /// Tells whether a server in maint has something left to do.
 fn is_busy(target: &Target) -> bool {
-    is_out(target) && target.last_poll.as_deref().is_some_and(|poll| !is_drained(poll))
+    is_out(target)
+        && target.last_poll.as_ref().is_some_and(|poll| poll.statistics.sessions > 0 || poll.statistics.queue > 0)
 }
 
 fn fail(target: &mut Target, timeout: Duration) {
     let (name, left) = (target.before.full_name(), what_is_left(target.last_poll.as_deref()));
     let msg = format!(
-        "{name} is not free of sessions after {} s: it has {left}; give more time, or look at processes from before a \
-         reload, whose sessions cannot be ended from here",
+        "{name} is not free of sessions after {} s: it has {left}; give more time, or find out what keeps them",
         timeout.as_secs_f64()
     );
     target.fail(Error::new(ErrorKind::NotDrained, msg));

@@ -1,12 +1,13 @@
 //! One server that a run is about: how it was, how it was read last, what was sent to it, and what became of it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::decide::plan::Planned;
 use crate::haproxy::client::Reply;
 use crate::keep::owner::Record;
 use crate::model::error::{Error, ErrorKind};
 use crate::model::server::{Server, ServerState, Statistics};
+use crate::model::state::AdminState;
 
 /// One server that a run is about.
 #[derive(Debug)]
@@ -19,8 +20,10 @@ pub struct Target {
     pub plan: Option<Planned>,
     /// What was sent to it, in order.
     pub sent: Vec<Sent>,
-    /// What its statistics said when it was last waited for, with what old processes still do for it.
-    pub last_poll: Option<Box<Statistics>>,
+    /// What it was seen to do when it was polled last.
+    pub last_poll: Option<Box<Poll>>,
+    /// How many sessions have begun on it while it drained.
+    pub new_sessions: u64,
     /// How near it is to what is waited for.
     pub watch: Watch,
     /// Whether it is as requested.
@@ -50,6 +53,28 @@ pub enum Reading {
         /// How it was read before that.
         last: Server,
     },
+}
+
+/// What a server was seen to do in a poll.
+#[derive(Debug)]
+pub struct Poll {
+    /// Its statistics, with the sessions that old processes still have on it.
+    pub statistics: Statistics,
+    /// An old process that has to end before the server counts as free.
+    pub held_by: Option<u32>,
+    /// When a session was last seen on it, or else when it was first polled.
+    last_busy: Instant,
+    /// For how long it has been quiet: no session, nothing queued, and no session has begun since the poll before.
+    /// Nothing where it was not, or where it was not asked before.
+    quiet_for: Option<Duration>,
+}
+
+impl Poll {
+    /// Tells whether the server has nothing left to do, and has had nothing for this long.
+    #[must_use]
+    pub fn is_drained(&self, stable: Duration) -> bool {
+        self.held_by.is_none() && self.quiet_for.is_some_and(|quiet| quiet >= stable)
+    }
 }
 
 /// A command that was sent to a server, or would be.
@@ -133,6 +158,7 @@ impl Target {
             plan: None,
             sent: Vec::new(),
             last_poll: None,
+            new_sessions: 0,
             watch: Watch::Due,
             undo: None,
             record: None,
@@ -245,6 +271,21 @@ impl Target {
         self.reading = Reading::Unknown { last, why: why.clone() };
     }
 
+    /// Takes over what a poll has found; a session that has begun and ended since the poll before counts as well.
+    pub fn note_poll(&mut self, statistics: Statistics, held_by: Option<u32>, now: Instant) {
+        let before = self.last_poll.as_deref();
+        // What was observed at the start may tell as well, but what has begun since then may have begun before the drain.
+        let observed = before.map(|poll| &poll.statistics).or(self.last().statistics.as_deref());
+        let begun = observed.map(|known| statistics.total_sessions.saturating_sub(known.total_sessions));
+        let is_quiet = statistics.sessions == 0 && statistics.queue == 0 && begun == Some(0);
+        let last_busy = before.map(|poll| poll.last_busy).filter(|_| is_quiet).unwrap_or(now);
+        let quiet_for = is_quiet.then(|| now.saturating_duration_since(last_busy));
+        if before.is_some() && self.last().state.flags.forced() == Some(AdminState::Drain) {
+            self.new_sessions = self.new_sessions.saturating_add(begun.unwrap_or_default());
+        }
+        self.last_poll = Some(Box::new(Poll { statistics, held_by, last_busy, quiet_for }));
+    }
+
     /// Notes after commands that what they have set was read back.
     pub fn settle(&mut self) {
         let Some(state) = self.after().map(|server| server.state) else { return };
@@ -289,6 +330,7 @@ impl Target {
             last_poll: None,
             watch: Watch::Due,
             before: self.before,
+            new_sessions: self.new_sessions,
             undo: self.undo,
             record: self.record,
         }

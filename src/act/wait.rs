@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::drain::{is_drained, what_is_left};
+use super::drain::what_is_left;
 use super::fleet::{Fleet, Processes, servers};
 use super::instance::Instance;
-use super::target::{Target, Watch};
+use super::target::{Poll, Target, Watch};
 use crate::decide::shortfall::who_overrides_it;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::{Goal, Switch};
@@ -65,15 +65,15 @@ pub fn serving(server: &Server, statistics: &Statistics) -> Nearness {
 
 /// Tells whether nothing is left to do on a server that was taken out.
 #[must_use]
-pub fn quiet(statistics: &Statistics) -> Nearness {
-    let status = statistics.status.as_str();
+pub fn quiet(poll: &Poll) -> Nearness {
+    let status = poll.statistics.status.as_str();
     if status.starts_with("UP") || status.starts_with("no check") {
         return Nearness::Overridden;
     }
-    if is_drained(statistics) {
+    if poll.is_drained(Duration::ZERO) {
         Nearness::There(Duration::ZERO)
     } else {
-        Nearness::NotYet(format!("it has {}", what_is_left(Some(statistics))))
+        Nearness::NotYet(format!("it has {}", what_is_left(Some(poll))))
     }
 }
 
@@ -94,6 +94,10 @@ pub fn wait(fleet: &mut Fleet<'_>, goal: Goal, requested: AdminState, bounds: Wa
             if count > 0 && !deadline.is_over() {
                 (fleet.progress)(&progress(fleet, requested, count, &deadline));
                 fleet.pause(&mut backoff, &deadline)?;
+                continue;
+            }
+            if count > 0 && backoff.is_first() {
+                fleet.pause_once(&mut backoff)?;
                 continue;
             }
             fleet.at_work_mut().for_each(|target| target.time_is_over(requested, bounds.timeout));
@@ -151,10 +155,10 @@ fn say_unchecked(instance: &mut Instance<'_>) {
 impl Target {
     /// Takes over what the last poll says of how near it is.
     fn notice(&mut self, requested: AdminState, stable: Duration, now: Instant) {
-        let Some(statistics) = self.last_poll.as_deref().filter(|_| is_waited_for(self)) else { return };
+        let Some(poll) = self.last_poll.as_deref().filter(|_| is_waited_for(self)) else { return };
         let nearness = match requested {
-            AdminState::Ready => serving(self.last(), statistics),
-            AdminState::Drain | AdminState::Maint => quiet(statistics),
+            AdminState::Ready => serving(self.last(), &poll.statistics),
+            AdminState::Drain | AdminState::Maint => quiet(poll),
         };
         self.watch = match (nearness, &self.watch) {
             (Nearness::There(long), watch) => {
@@ -167,7 +171,7 @@ impl Target {
             }
             (Nearness::NotYet(why), _) => Watch::NotYet(why),
             (Nearness::Overridden, _) => {
-                let status = statistics.status.clone();
+                let status = poll.statistics.status.clone();
                 return self.fail_overridden(requested, &status);
             }
         };

@@ -184,6 +184,7 @@ mod tests {
                 Box::new(Statistics {
                     queue: 0,
                     sessions: 0,
+                    total_sessions: 0,
                     status: "UP".to_owned(),
                     check: None,
                     tracks: Some(format!("b/s{target}")),

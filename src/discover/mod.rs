@@ -37,6 +37,7 @@ mod config;
 pub(crate) mod lexer;
 mod mounts;
 mod places;
+pub mod predecessors;
 mod process;
 pub mod select;
 mod trust;

@@ -54,7 +54,7 @@ pub(super) struct Arguments {
 
 impl Arguments {
     /// Reads the words of a command line; none if this is no HAProxy that serves, such as `haproxy -c`.
-    fn parse(cmdline: &[u8]) -> Option<Self> {
+    pub(super) fn parse(cmdline: &[u8]) -> Option<Self> {
         let mut read = Self::default();
         let mut words = cmdline.strip_suffix(&[0]).unwrap_or(cmdline).split(|byte| *byte == 0).skip(1).peekable();
         while let Some(word) = words.next() {
@@ -122,11 +122,11 @@ pub(super) enum Standing {
 
 /// What the kernel says of a process that is called haproxy; nothing in it is the process's own word.
 #[derive(Debug, Clone, Copy)]
-struct Seen {
-    pid: u32,
-    parent: u32,
-    uid: u32,
-    start: u64,
+pub(super) struct Seen {
+    pub(super) pid: u32,
+    pub(super) parent: u32,
+    pub(super) uid: u32,
+    pub(super) start: u64,
 }
 
 /// Finds the HAProxy processes that are neither workers of another nor on their way out.
@@ -196,7 +196,7 @@ pub(super) fn read_to(path: &Path, max: usize) -> io::Result<Vec<u8>> {
 }
 
 /// Reads the name of the command, in one call: this is done for every process of the host.
-fn is_called_haproxy(folder: &Path) -> io::Result<bool> {
+pub(super) fn is_called_haproxy(folder: &Path) -> io::Result<bool> {
     let mut name = [0; COMMAND.len() + 1];
     let length = File::open(folder.join("comm"))?.read(&mut name)?;
     Ok(name.get(..length).and_then(|name| name.strip_suffix(b"\n")) == Some(COMMAND))
@@ -209,7 +209,7 @@ fn pids(proc: &Path) -> impl Iterator<Item = u32> {
 }
 
 /// Reads what the kernel says of a process; none if it ends meanwhile.
-fn see(folder: &Path, pid: u32) -> Option<Seen> {
+pub(super) fn see(folder: &Path, pid: u32) -> Option<Seen> {
     let status = read(&folder.join("status")).ok()?;
     // The name in parentheses may hold anything, parentheses too; what follows the last one is numbers (proc(5)).
     let stat = read(&folder.join("stat")).ok()?;

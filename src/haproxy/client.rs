@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::observe::{Detail, Observation, observe, read_back};
-use super::old_processes::load_on_old_workers;
+use super::old_processes::{self, OldLoad, OldProcess};
 use super::open::{Contact, open, open_best};
 use super::parse::without_severity;
 use super::socket::{Connection, Door};
@@ -53,6 +53,18 @@ pub struct Exchange {
     pub failure: Option<Error>,
 }
 
+/// What a poll has found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Polled {
+    /// The statistics of each server, with what old processes still do for it; one that is gone has none.
+    pub statistics: Vec<Option<Statistics>>,
+    /// The processes from before a reload that still run.
+    pub old: Vec<OldProcess>,
+}
+
+/// Finds the processes that the one which answers has replaced, and that still run, where no master CLI lists them.
+pub type Predecessors = fn(&Contact) -> Vec<u32>;
+
 /// Allows the observation of a process that has taken over, once it is locked.
 pub type Admit<'a> = &'a mut dyn FnMut(&Contact) -> Result<()>;
 
@@ -74,7 +86,19 @@ pub trait Client: Send {
     ///
     /// # Errors
     /// When HAProxy does not answer in time, or is not understood.
-    fn poll(&mut self, servers: &[&Server]) -> Result<Answered<Vec<Option<Statistics>>>>;
+    fn poll(&mut self, servers: &[&Server]) -> Result<Answered<Polled>>;
+
+    /// Finds the processes from before a reload that still run, and what they still do for servers.
+    ///
+    /// # Errors
+    /// As [`Client::poll`].
+    fn old_load(&mut self, servers: &[&Server]) -> Result<OldLoad>;
+
+    /// Ends the sessions of servers on old processes, as far as these can be reached.
+    ///
+    /// # Errors
+    /// As [`Client::poll`].
+    fn end_old_sessions(&mut self, servers: &[&Server]) -> Result<()>;
 
     /// Observes the process that answers now, once it is admitted, and talks to that one from then on.
     ///
@@ -97,6 +121,7 @@ pub struct Runtime<'a> {
     masters: &'a [Address],
     selection: Selection<'a>,
     timeout: Duration,
+    predecessors: Predecessors,
     contact: Contact,
     /// How many backends it has.
     backends: usize,
@@ -114,10 +139,11 @@ impl<'a> Runtime<'a> {
         (addresses, masters): (&'a [Address], &'a [Address]),
         selection: Selection<'a>,
         timeout: Duration,
+        predecessors: Predecessors,
     ) -> Result<Self> {
         let (connection, contact) = open_best(name, addresses, timeout)?;
         let connection = Some(connection);
-        Ok(Self { name, addresses, masters, selection, timeout, contact, backends: 0, connection })
+        Ok(Self { name, addresses, masters, selection, timeout, predecessors, contact, backends: 0, connection })
     }
 
     /// Returns where and by whom it answers.
@@ -181,22 +207,31 @@ impl Client for Runtime<'_> {
         Ok(self.unless_replaced(process, found))
     }
 
-    fn poll(&mut self, servers: &[&Server]) -> Result<Answered<Vec<Option<Statistics>>>> {
+    fn poll(&mut self, servers: &[&Server]) -> Result<Answered<Polled>> {
         self.connection = None;
         let address = &self.contact.address;
-        let (process, mut found) = patiently(self.timeout, || poll(address, servers, self.timeout))?;
+        let (process, mut statistics) = patiently(self.timeout, || poll(address, servers, self.timeout))?;
         if !process.is(&self.contact.process) {
             return Ok(Answered::Replaced(process));
         }
-        let Some(master) = self.master() else { return Ok(Answered::Same(found)) };
-        let old = load_on_old_workers(master, servers, self.timeout)?;
-        for (server, found) in servers.iter().zip(&mut found) {
-            let old = old.get(&(server.backend.to_string(), server.server.to_string()));
-            if let (Some(found), Some(old)) = (found, old) {
-                found.sessions = found.sessions.saturating_add(*old);
+        let old = self.old_load(servers)?;
+        for (server, found) in servers.iter().zip(&mut statistics) {
+            if let Some(found) = found {
+                found.sessions = found.sessions.saturating_add(old.of(server));
             }
         }
-        Ok(Answered::Same(found))
+        Ok(Answered::Same(Polled { statistics, old: old.processes }))
+    }
+
+    fn old_load(&mut self, servers: &[&Server]) -> Result<OldLoad> {
+        match self.master() {
+            Some(master) => old_processes::count(master, servers, self.timeout),
+            None => Ok(OldLoad::unseen((self.predecessors)(&self.contact))),
+        }
+    }
+
+    fn end_old_sessions(&mut self, servers: &[&Server]) -> Result<()> {
+        self.master().map_or(Ok(()), |master| old_processes::end_sessions(master, servers, self.timeout))
     }
 
     fn observe(&mut self, detail: Detail, admit: Admit<'_>) -> Result<Observation> {

@@ -362,6 +362,13 @@ impl<'a> Row<'_, 'a> {
             .ok_or_else(|| self.wrong(index, column))
     }
 
+    fn count(&self, index: usize, column: &'static str) -> Result<u64, ParseError> {
+        let digits = self.bytes(index);
+        let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+        let text = std::str::from_utf8(digits).ok().filter(|_| is_number);
+        text.and_then(|text| text.parse().ok()).ok_or_else(|| self.wrong(index, column))
+    }
+
     fn number(&self, index: usize, column: &'static str) -> Result<u32, ParseError> {
         decimal(self.bytes(index)).ok_or_else(|| self.wrong(index, column))
     }
@@ -476,6 +483,7 @@ pub struct StatHeader {
     sid: usize,
     qcur: usize,
     scur: usize,
+    stot: usize,
     status: usize,
     check_status: usize,
     tracked: usize,
@@ -520,6 +528,7 @@ impl StatHeader {
             sid: find("sid")?,
             qcur: find("qcur")?,
             scur: find("scur")?,
+            stot: find("stot")?,
             status: find("status")?,
             check_status: find("check_status")?,
             tracked: find("tracked")?,
@@ -546,6 +555,7 @@ impl StatHeader {
         let statistics = Statistics {
             queue: row.number(self.qcur, "qcur")?,
             sessions: row.number(self.scur, "scur")?,
+            total_sessions: row.count(self.stot, "stot")?,
             status: some(self.status).ok_or_else(|| row.wrong(self.status, "status"))?,
             check: some(self.check_status).map(|check| check.trim_start_matches("* ").to_owned()),
             tracks: some(self.tracked),
@@ -716,7 +726,7 @@ mod tests {
             let _ = StateHeader::parse(&bytes);
             let _ = COLUMNS.row(&bytes, &mut LastBackend::default(), |_, _, _| true);
             let _ = StatHeader::parse(&bytes);
-            let _ = StatHeader::parse(b"# pxname,svname,iid,sid,qcur,scur,status,check_status,tracked,bck,throttle,check_rise,check_health,check_fall").unwrap().row(&bytes);
+            let _ = StatHeader::parse(b"# pxname,svname,iid,sid,qcur,scur,stot,status,check_status,tracked,bck,throttle,check_rise,check_health,check_fall").unwrap().row(&bytes);
             let _ = Info::parse(&bytes);
             let _ = Level::parse(&text);
             let _ = without_severity(&text);

@@ -137,6 +137,8 @@ pub struct Statistics {
     pub queue: u32,
     /// Sessions on this server.
     pub sessions: u32,
+    /// Sessions since the process started, those that are over included.
+    pub total_sessions: u64,
     /// Its status in one phrase, as `UP`, `DOWN 1/3`, `MAINT (via app/web1)`.
     pub status: String,
     /// What its last health check found, as `L7OK`; nothing without checks.

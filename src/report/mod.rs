@@ -23,8 +23,8 @@ use crate::time::expiry;
 
 pub use text::text;
 pub use wire::{
-    Commands, Diff, ErrorReport, InstanceReport, Report, ServerReport, StateFileReport, StateReport, TaskError,
-    to_ascii_json,
+    Commands, Diff, ErrorReport, InstanceReport, OldProcessReport, Report, ServerReport, StateFileReport, StateReport,
+    TaskError, to_ascii_json,
 };
 
 /// Every matched server of a run; each is made when it is asked for, so that many of them take no memory.
@@ -123,6 +123,7 @@ fn instance_report(instance: &InstanceOutcome) -> InstanceReport<'_> {
         changed: instance.is_changed(),
         failed,
         matched: instance.targets.len(),
+        old_processes: instance.old_processes.iter().map(OldProcessReport::from).collect(),
         state_file: instance
             .state_file
             .as_ref()
@@ -135,7 +136,7 @@ fn server_report<'a>(request: &Request, instance: &'a InstanceOutcome, target: &
     let before = &target.before;
     let statistics = before.statistics.as_deref().filter(|_| request.goal.is_none());
     let claim = target.record.as_ref().map(|record| &record.claim);
-    let load = statistics.or(target.last_poll.as_deref());
+    let load = statistics.or(target.last_poll.as_deref().map(|poll| &poll.statistics));
     ServerReport {
         instance: &instance.name,
         backend: &before.backend,
@@ -147,6 +148,7 @@ fn server_report<'a>(request: &Request, instance: &'a InstanceOutcome, target: &
         before: StateReport::from(&before.state),
         after: target.after().map(|server| StateReport::from(&server.state)),
         sessions: load.map(|statistics| statistics.sessions),
+        new_sessions: Some(target.new_sessions).filter(|count| *count > 0),
         queue: load.map(|statistics| statistics.queue),
         check: statistics.and_then(|statistics| statistics.check.as_deref()),
         tracks: statistics.and_then(|statistics| statistics.tracks.as_deref()),

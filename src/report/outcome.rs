@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::act::gather::Asked;
 use crate::act::instance::Instance;
 use crate::act::target::Target;
+use crate::haproxy::old_processes::OldProcess;
 use crate::keep::persist::InStep;
 use crate::model::error::Error;
 use crate::model::name::Address;
@@ -26,6 +27,8 @@ pub struct InstanceOutcome {
     pub error: Option<Error>,
     /// Whether the request says to go on without it.
     pub is_skipped: bool,
+    /// The processes from before a reload that still run.
+    pub old_processes: Vec<OldProcess>,
     /// Its server-state file and what became of it, where it was compared.
     pub state_file: Option<(String, InStep)>,
 }
@@ -77,6 +80,7 @@ impl RunOutcome {
             let warnings = instance.warnings.into_iter().chain(bare);
             self.warnings.extend(warnings.map(|warning| format!("{name}: {warning}")));
             outcome.process = Some((instance.contact.process.version, instance.contact.process.pid));
+            outcome.old_processes = instance.old_processes;
             outcome.targets = instance.targets;
             outcome.error = instance.error.or(instance.undo_error);
             outcome.state_file = instance.state_file.and_then(|file| Some((file.path, file.outcome?)));
@@ -95,6 +99,7 @@ fn outcome_of(request: &Request, asked: &Asked<'_>) -> InstanceOutcome {
         targets: Vec::new(),
         error: asked.answer.as_ref().err().cloned(),
         is_skipped: asked.answer.is_err() && request.on_unreachable == OnUnreachable::Skip,
+        old_processes: Vec::new(),
         state_file: None,
     }
 }

@@ -7,6 +7,7 @@ use serde_json::ser::{Formatter, Serializer};
 
 use super::Servers;
 use crate::act::target::Sent;
+use crate::haproxy::old_processes::OldProcess;
 use crate::model::error::{Error, ErrorKind};
 use crate::model::server::ServerState;
 use crate::model::state::{AdminFlags, AdminState, OperationalState, Reason};
@@ -82,6 +83,9 @@ pub struct ServerReport<'a> {
     /// In a status report, and where sessions were waited for: the requests in its queue when they were last seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<u32>,
+    /// Where it was drained or waited for: how many sessions have begun on it while it drained; missing where none has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_sessions: Option<u64>,
     /// In a status report: what its last health check found, in HAProxy's words (`L7OK`, `L4CON`; management.txt 9.1,
     /// `check_status`); missing without checks.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -173,12 +177,35 @@ pub struct InstanceReport<'a> {
     pub failed: bool,
     /// How many of its servers matched.
     pub matched: usize,
+    /// In a status report, and where servers go to drain or maint: the processes from before a reload that still run, which
+    /// know nothing of what is set; missing where there is none. They are found by the master CLI where that is known,
+    /// otherwise by `/proc`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub old_processes: Vec<OldProcessReport>,
     /// Its server-state file, where that is kept in step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_file: Option<StateFileReport<'a>>,
     /// Why it could not be managed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
+}
+
+/// A process from before a reload.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(deny_unknown_fields))]
+pub struct OldProcessReport {
+    /// Its process id.
+    pub pid: u32,
+    /// The sessions and queued requests that it still has for the matched servers; `null` where they cannot be seen, since
+    /// there is no master CLI (`-S`) that leads to it.
+    pub sessions: Option<u32>,
+}
+
+impl From<&OldProcess> for OldProcessReport {
+    fn from(old: &OldProcess) -> Self {
+        Self { pid: old.pid, sessions: old.sessions }
+    }
 }
 
 /// The server-state file of an instance.

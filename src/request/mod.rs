@@ -12,7 +12,8 @@ use std::time::Duration;
 #[cfg(test)]
 pub(crate) use wire::KNOWN;
 pub use wire::{
-    DrainBounds, MinAvailable, OnFailure, OnMissing, OnTimeout, OnUnreachable, StateFiles, WaitBounds, Wire,
+    DrainBounds, MinAvailable, OldProcesses, OnFailure, OnMissing, OnTimeout, OnUnreachable, StateFiles, WaitBounds,
+    Wire,
 };
 
 use crate::model::error::{Error, ErrorKind, Result};
@@ -58,6 +59,8 @@ pub struct Request {
     pub ignore_owner: bool,
     /// The longest wait for another run on the same HAProxy.
     pub lock_timeout: Duration,
+    /// What it means that processes from before a reload still run.
+    pub old_processes: OldProcesses,
     /// What a name that matches nothing means.
     pub on_missing: OnMissing,
     /// What an instance that cannot be asked means.
@@ -253,6 +256,7 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
         claim: claim(wire)?,
         ignore_owner: wire.ignore_owner.unwrap_or_default().0,
         lock_timeout: wire.lock_timeout.map_or(Duration::from_secs(60), |timeout| timeout.0),
+        old_processes: wire.old_processes.unwrap_or(OldProcesses::Count),
         on_missing: wire.on_missing.unwrap_or(OnMissing::Fail),
         on_unreachable: wire.on_unreachable.unwrap_or(OnUnreachable::Fail),
         dry_run,
@@ -280,6 +284,7 @@ struct Given {
     with_change: [(&'static str, bool); 4],
     with_state: [(&'static str, bool); 1],
     with_outage: [(&'static str, bool); 2],
+    old_processes: OldProcesses,
     ignore_owner: bool,
 }
 
@@ -297,6 +302,7 @@ impl Given {
             ],
             with_state: [("owner", wire.owner.is_some())],
             with_outage: [("reason", wire.reason.is_some()), ("expires", wire.expires.is_some())],
+            old_processes: wire.old_processes.unwrap_or(OldProcesses::Count),
             ignore_owner: wire.ignore_owner.unwrap_or_default().0,
         }
     }
@@ -324,6 +330,10 @@ impl Given {
                 Some(AdminState::Drain | AdminState::Maint) => {}
                 Some(AdminState::Ready) | None => return refuse(field, "'state': 'drain' or 'maint'"),
             }
+        }
+        let waits_for_sessions = self.drain.is_some() || (self.wait.is_some() && state != Some(AdminState::Ready));
+        if self.old_processes == OldProcesses::Wait && !waits_for_sessions {
+            return refuse("old_processes", "'drain', or with 'wait' after 'drain' and 'maint'");
         }
         if self.ignore_owner && state != Some(AdminState::Ready) {
             return refuse("ignore_owner", "'state': 'ready'");

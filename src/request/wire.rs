@@ -60,9 +60,11 @@ pub struct Wire {
     #[cfg_attr(test, schemars(example = &"disabled"))]
     pub agent: Option<Switch>,
     /// With `state: maint`: drains the servers first, in all backends of all instances at once and under one deadline;
-    /// each goes to maint as soon as it has no session and no queue left (`scur` and `qcur` of `show stat`, in which an idle
-    /// keep-alive connection is no session). A server that is down goes there at once, one that is in maint stays there.
-    /// `true` stands for 300 s and `fail`. Not asked for by default.
+    /// each goes to maint as soon as it has no session and no queue left (`scur` and `qcur` of `show stat`, which do not count
+    /// an idle keep-alive connection), no session has begun on it since the poll before (`stot`), and all of that has been
+    /// so for `stable` seconds. Sessions on processes from before a reload count where a master CLI shows them. A server
+    /// that is down goes there at once, one that is in maint stays there. `true` stands for 300 s, `fail` and 0 s. Not asked
+    /// for by default.
     #[cfg_attr(test, schemars(example = true, example = serde_json::json!({"timeout": 60, "on_timeout": "maint"})))]
     pub drain: Option<Drain>,
     /// With `state: maint`: ends the sessions that are left after the change, again until none is left or the time is
@@ -117,6 +119,9 @@ pub struct Wire {
     /// 60 by default. It counts anew each time that the lock is taken again after a wait.
     #[cfg_attr(test, schemars(example = 5))]
     pub lock_timeout: Option<Pause>,
+    /// With `drain`, or with `wait` after `drain` and `maint`: what it means that processes from before a reload still run.
+    /// `count` by default.
+    pub old_processes: Option<OldProcesses>,
     /// What a listed server or backend means that matches nothing. `fail` by default.
     pub on_missing: Option<OnMissing>,
     /// What an instance means that cannot be asked. `fail` by default.
@@ -133,7 +138,7 @@ pub struct Wire {
 }
 
 /// The keys of [`Wire`], for the nearest one to a key that is unknown.
-pub(crate) const KNOWN: [&str; 24] = [
+pub(crate) const KNOWN: [&str; 25] = [
     "server",
     "state",
     "backend",
@@ -153,6 +158,7 @@ pub(crate) const KNOWN: [&str; 24] = [
     "expires",
     "ignore_owner",
     "lock_timeout",
+    "old_processes",
     "on_missing",
     "on_unreachable",
     "dry_run",
@@ -330,6 +336,7 @@ read_from_value!(
     OnTimeout,
     OnMissing,
     OnUnreachable,
+    OldProcesses,
     OnFailure
 );
 
@@ -566,14 +573,17 @@ pub struct DrainBounds {
     pub timeout: Duration,
     /// What happens to servers that have sessions then.
     pub on_timeout: OnTimeout,
+    /// How long a server must have had no session, and no new one, before it counts as drained.
+    pub stable: Duration,
 }
 
 impl Drain {
     fn from_value(value: &Value) -> Result<Self, String> {
-        let Some(fields) = object_or_flag(value, &["timeout", "on_timeout"])? else { return Ok(Self(None)) };
+        let Some(fields) = object_or_flag(value, &["timeout", "on_timeout", "stable"])? else { return Ok(Self(None)) };
         Ok(Self(Some(DrainBounds {
             timeout: field(&fields, "timeout", Pause::from_value)?.map_or(Duration::from_secs(300), |pause| pause.0),
             on_timeout: field(&fields, "on_timeout", OnTimeout::from_value)?.unwrap_or(OnTimeout::Fail),
+            stable: field(&fields, "stable", Pause::from_value)?.map_or(Duration::ZERO, |pause| pause.0),
         })))
     }
 }
@@ -826,6 +836,16 @@ words! {
 }
 
 words! {
+    /// What it means that processes from before a reload still run.
+    OldProcesses {
+        /// Their sessions count where they can be seen; where they cannot, that is a warning. The default.
+        Count = "count",
+        /// No server is free before they have ended, under the deadline of `drain` or `wait`.
+        Wait = "wait",
+    }
+}
+
+words! {
     /// What an instance means that cannot be asked.
     OnUnreachable {
         /// An error, and nothing is changed anywhere. The default.
@@ -940,7 +960,7 @@ mod schema {
         fn json_schema(generator: &mut SchemaGenerator) -> Schema {
             let properties = serde_json::json!({
                 "timeout": {
-                    "description": "The longest that sessions are waited for, in seconds; from 0 (they are looked at once) to 86400.",
+                    "description": "The longest that sessions are waited for, in seconds; from 0 (they are polled twice) to 86400.",
                     "default": 300,
                     "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
                 },
@@ -948,6 +968,11 @@ mod schema {
                     "description": "What happens to servers that have sessions then.",
                     "default": "fail",
                     "anyOf": [generator.subschema_for::<super::OnTimeout>(), { "type": "null" }]
+                },
+                "stable": {
+                    "description": "How long a server must have had no session, and none must have begun, in seconds; from 0 to 86400.",
+                    "default": 0,
+                    "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
                 }
             });
             object_or_flag(generator, properties)

@@ -90,6 +90,12 @@ impl Backoff {
         doubled.max(look.saturating_mul(TIMES_A_LOOK).min(LONGEST_OF_ALL))
     }
 
+    /// Tells whether there was no pause yet.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.looks == 0
+    }
+
     /// Starts again with short pauses, because something has moved.
     pub fn reset(&mut self) {
         self.looks = 0;

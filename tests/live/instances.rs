@@ -370,9 +370,7 @@ impl Contained {
         command.args(["--pid", "--net", "--mount", "--fork", "--mount-proc", "--kill-child"]);
         command.arg(&haproxy.binary).args(["-db", "-f"]).arg(config);
         let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        eventually(PATIENCE, "the socket of the container", || {
-            crate::support::haproxy::ask(&socket, "show info").ok()
-        });
+        eventually(PATIENCE, "the socket of the container", || crate::support::haproxy::ask(&socket, "show info").ok());
         Self { process, socket }
     }
 

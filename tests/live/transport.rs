@@ -382,8 +382,8 @@ fn a_stopping_process_is_left_for_its_successor(_: &Haproxy) -> TestResult {
     let mut successor = opening();
     successor.extend([Step::send(reply), Step::ExpectPrefix("show stat 2 4 1")]);
     successor.push(Step::send(
-        "# pxname,svname,qcur,scur,status,check_status,tracked,bck,iid,sid,throttle,check_rise,check_fall,check_health\n\
-         b,s1,0,0,MAINT,,,0,2,1,,,,\n\n> ",
+        "# pxname,svname,qcur,scur,stot,status,check_status,tracked,bck,iid,sid,throttle,check_rise,check_fall,check_health\n\
+         b,s1,0,0,0,MAINT,,,0,2,1,,,,\n\n> ",
     ));
     successor.push(Step::ReadToEnd);
     let (run, _) = scripted(vec![stopping.clone(), stopping, successor]);
@@ -540,8 +540,8 @@ fn no_text_of_haproxy_is_a_command_to_a_terminal(_: &Haproxy) -> TestResult {
     const NAME: &str = "s1\u{1b}]0;pwned\u{7}\u{9b}31m\u{202e}\u{61c}\u{7f}";
     let dump = format!("{HEADER}{}\n> ", row(1).replace("s1", NAME).replace("127.0.0.1", "127.0.0.1\u{1b}c"));
     let stat = format!(
-        "# pxname,svname,qcur,scur,status,bck,iid,sid,throttle,tracked,check_status,check_rise,check_fall,check_health,\n\
-         b,{NAME},0,0,UP\u{1b}[2J,0,2,1,,b/x\u{1b}[m,L7OK\u{1b}[H,2,3,4,\n\n> "
+        "# pxname,svname,qcur,scur,stot,status,bck,iid,sid,throttle,tracked,check_status,check_rise,check_fall,check_health,\n\
+         b,{NAME},0,0,0,UP\u{1b}[2J,0,2,1,,b/x\u{1b}[m,L7OK\u{1b}[H,2,3,4,\n\n> "
     );
     let version = |text: String| text.replace("2.6.12", "2.6.12\u{1b}[31m");
     let mut script = opening();

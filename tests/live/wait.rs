@@ -392,9 +392,7 @@ fn a_server_that_is_deleted_ends_its_wait(haproxy: &Haproxy) -> TestResult {
         "server": "app/first", "state": "ready", "wait": { "timeout": 30 }, "instances": instance.address(),
     });
     let running = Program::request(&asked).spawn();
-    eventually(PATIENCE, "the checks to fail", || {
-        (instance.stat("app", "first", "status") == "DOWN").then_some(())
-    });
+    eventually(PATIENCE, "the checks to fail", || (instance.stat("app", "first", "status") == "DOWN").then_some(()));
     // Another one gets its number, and is up.
     let number = instance.stat("app", "first", "sid");
     instance.set_state("app/first", "maint");
