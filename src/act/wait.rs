@@ -6,12 +6,14 @@ use super::drain::what_is_left;
 use super::fleet::{Fleet, Processes, servers};
 use super::instance::Instance;
 use super::target::{Poll, Target, Watch};
+use crate::decide::cautions::why_down;
 use crate::decide::shortfall::who_overrides_it;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::{Goal, Switch};
 use crate::model::server::{CheckCounter, Server, Statistics};
 use crate::model::state::AdminState;
 use crate::model::text::a_few_of;
+use crate::model::traffic::Obstacle;
 use crate::request::WaitBounds;
 use crate::time::deadline::{Backoff, Deadline};
 
@@ -36,23 +38,23 @@ pub enum Nearness {
 /// `rise` (`srv_set_running()` in `src/server.c`), which a passed check then exceeds, unless `fall` is 1.
 #[must_use]
 pub fn serving(server: &Server, statistics: &Statistics) -> Nearness {
-    let status = statistics.status.as_str();
     let not_yet = |why: &str| Nearness::NotYet(why.to_owned());
-    if status.starts_with("MAINT") || status.starts_with("DRAIN") {
-        return Nearness::Overridden;
-    }
-    if status.starts_with("DOWN") {
-        let check = statistics.check.as_ref().map(|check| format!(" ({check})")).unwrap_or_default();
-        return Nearness::NotYet(format!("it is down{check}"));
-    }
-    if status.starts_with("NOLB") {
-        return not_yet("its check answers 404, so that it takes no new traffic");
-    }
-    if server.state.weight == 0 {
-        return not_yet("its weight is 0, so that it takes no new traffic");
-    }
     if statistics.is_throttled {
         return not_yet("its slowstart is under way");
+    }
+    match statistics.obstacle() {
+        Some(Obstacle::Maint | Obstacle::Drain) => return Nearness::Overridden,
+        Some(Obstacle::Down) if statistics.is_down_by_agent() => return not_yet("its agent keeps it down"),
+        Some(Obstacle::Down) => {
+            return Nearness::NotYet(format!("it is down ({})", why_down(server, Some(statistics))));
+        }
+        Some(Obstacle::Stopping) => return not_yet("its check answers 404, so that it takes no new traffic"),
+        Some(Obstacle::NoWeight) => return not_yet("its weight is 0, so that it takes no new traffic"),
+        Some(Obstacle::BackendUnpublished) => {
+            return not_yet("its backend is unpublished, so that it takes no traffic");
+        }
+        Some(Obstacle::BackendDisabled) => return not_yet("its backend is disabled, so that it takes no traffic"),
+        None => {}
     }
     match (server.state.health, &statistics.counter) {
         (Some(Switch::Enabled), Some(CheckCounter { fall: 1, .. })) => Nearness::There(UP_WITH_FALL_1),

@@ -1,8 +1,9 @@
 //! What keeps a server from being used as its state says: warnings, not failures.
 
 use crate::model::goal::{Goal, Switch};
-use crate::model::server::{Server, ServerState};
+use crate::model::server::{Server, ServerState, Statistics};
 use crate::model::state::{AdminFlags, AdminState, OperationalState};
+use crate::model::traffic::Obstacle;
 
 /// What it means that a server is ready although its configuration disables it.
 pub const READY_UNTIL_RELOAD: &str =
@@ -21,6 +22,9 @@ pub fn cautions(change: &Goal, server: &Server, after: &ServerState) -> Vec<&'st
     let has_agent = after.agent == Some(Switch::Enabled);
     match change.state {
         Some(AdminState::Ready) if after.flags.effective() == AdminState::Ready => {
+            if server.is_in_unpublished_backend() {
+                cautions.push("no new traffic: the backend is unpublished; send HAProxy 'publish backend' for it");
+            }
             // A weight that was asked for is no surprise.
             if after.weight == 0 && change.weight.is_none() {
                 cautions.push("no new traffic: the weight is 0; set 'weight' as well");
@@ -41,6 +45,55 @@ pub fn cautions(change: &Goal, server: &Server, after: &ServerState) -> Vec<&'st
     cautions
 }
 
+/// Says in a few words why a server takes no traffic; nothing where it does.
+#[must_use]
+pub fn not_ok(server: &Server, owner: Option<&str>) -> Option<String> {
+    let flags = server.state.flags;
+    let by = |what: &str| match (owner, server.tracks()) {
+        (Some(owner), _) if flags.commanded() != 0 => format!("{what} by {owner}"),
+        (_, Some(tracked)) if flags.commanded() == 0 => format!("{what} of {tracked}, which it tracks"),
+        (Some(_) | None, Some(_) | None) => what.to_owned(),
+    };
+    Some(match server.obstacle_in(&server.state)? {
+        Obstacle::BackendDisabled => "backend disabled".to_owned(),
+        Obstacle::BackendUnpublished => "backend unpublished".to_owned(),
+        Obstacle::Maint if flags.0 & !AdminFlags::FQDN_CHANGED == AdminFlags::DNS_MAINT => {
+            "name not resolved".to_owned()
+        }
+        Obstacle::Maint if flags.has(AdminFlags::CONFIG_MAINT) && owner.is_none() => {
+            "disabled in haproxy.cfg".to_owned()
+        }
+        Obstacle::Maint => by("maintenance"),
+        Obstacle::Drain => by("drain"),
+        Obstacle::Down => why_down(server, server.statistics.as_deref()),
+        Obstacle::Stopping => "check answers 404".to_owned(),
+        Obstacle::NoWeight => "weight 0".to_owned(),
+    })
+}
+
+/// Says in a few words why a server is down.
+#[must_use]
+pub fn why_down(server: &Server, statistics: Option<&Statistics>) -> String {
+    let Some(statistics) = statistics else { return "down".to_owned() };
+    if statistics.is_down_by_agent() {
+        return "agent keeps it down".to_owned();
+    }
+    if let Some(tracked) = &statistics.tracks {
+        return format!("{tracked} is down, which it tracks");
+    }
+    match &statistics.check {
+        Some(check) if server.has_check() && check.contains("OK") => {
+            format!("check has not passed often enough: {check}")
+        }
+        Some(check) if server.has_check() && check == "INI" => "no check has passed yet".to_owned(),
+        Some(check) if server.has_check() => {
+            let code = statistics.check_code.map(|code| format!(" {code}")).unwrap_or_default();
+            format!("check failed: {check}{code}")
+        }
+        Some(_) | None => "down".to_owned(),
+    }
+}
+
 /// What was asked of a server's checks although it has none, in the words of [`cautions`].
 fn check_caution(change: &Goal, after: &ServerState) -> Option<&'static str> {
     match (change.health, after.health, change.agent, after.agent) {
@@ -52,10 +105,17 @@ fn check_caution(change: &Goal, after: &ServerState) -> Option<&'static str> {
 
 /// Why a server that is ready takes no traffic, or less than its share, by what its checks make of it.
 fn not_running(server: &Server, after: &ServerState) -> Option<&'static str> {
+    let was_in_maint = server.state.flags.effective() == AdminState::Maint;
     match after.operational {
         OperationalState::Running => None,
         OperationalState::Starting => Some("a growing share of traffic only: slowstart is under way"),
         OperationalState::Stopping => Some("no new traffic: the health check answers 404 (disable-on-404)"),
+        OperationalState::Stopped if server.statistics.as_deref().is_some_and(Statistics::is_down_by_agent) => Some(
+            "no traffic although ready: the agent keeps it down; correct what the agent answers, or give 'agent': 'disabled' too",
+        ),
+        OperationalState::Stopped if server.has_check() && was_in_maint => {
+            Some("no traffic before its health check has passed; 'wait' waits for that")
+        }
         OperationalState::Stopped if server.has_check() => {
             Some("no traffic although ready: the health check fails; look at the server itself")
         }

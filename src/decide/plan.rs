@@ -182,15 +182,9 @@ mod tests {
             configured_weight: made.initial,
             statistics: tracks.map(|target| {
                 Box::new(Statistics {
-                    queue: 0,
-                    sessions: 0,
-                    total_sessions: 0,
                     status: "UP".to_owned(),
-                    check: None,
                     tracks: Some(format!("b/s{target}")),
-                    backup: false,
-                    is_throttled: false,
-                    counter: None,
+                    ..Statistics::default()
                 })
             }),
         }

@@ -46,6 +46,13 @@ impl Process {
         Self { version: version.to_owned(), pid, started, tolerance, seen: now.1 }
     }
 
+    /// Tells whether it shows whether a backend is published: HAProxy 3.4 and later.
+    #[must_use]
+    pub fn shows_publication(&self) -> bool {
+        let mut numbers = self.version.split(['.', '-']).map(|number| number.parse::<u32>().ok());
+        numbers.next().flatten().zip(numbers.next().flatten()).is_some_and(|version| version >= (3, 4))
+    }
+
     /// Tells whether both are the same process.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
@@ -130,8 +137,18 @@ pub struct ServerState {
     pub agent: Option<Switch>,
 }
 
+/// Whether a backend is published: HAProxy 3.4 and later sends no traffic to one that is not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Publication {
+    /// It takes traffic as far as its servers do.
+    #[default]
+    Published,
+    /// It takes none.
+    Unpublished,
+}
+
 /// What `show stat` tells about a server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Requests that wait for this server.
     pub queue: u32,
@@ -141,8 +158,14 @@ pub struct Statistics {
     pub total_sessions: u64,
     /// Its status in one phrase, as `UP`, `DOWN 1/3`, `MAINT (via app/web1)`.
     pub status: String,
+    /// The weight that is in force, by which 0 is also what slowstart and checks may make of it.
+    pub weight: u32,
+    /// Whether its backend is published.
+    pub publication: Publication,
     /// What its last health check found, as `L7OK`; nothing without checks.
     pub check: Option<String>,
+    /// The code that went with it, as `503`; nothing where there was none.
+    pub check_code: Option<u32>,
     /// The server that it tracks, as `backend/server`.
     pub tracks: Option<String>,
     /// Whether it is a backup server.
@@ -174,6 +197,12 @@ impl Server {
         self.server_id == 0
     }
 
+    /// Tells whether the backend was seen to be unpublished.
+    #[must_use]
+    pub fn is_in_unpublished_backend(&self) -> bool {
+        self.statistics.as_ref().is_some_and(|statistics| statistics.publication == Publication::Unpublished)
+    }
+
     /// Tells whether a health check is under way.
     #[must_use]
     pub fn has_check(&self) -> bool {
@@ -184,6 +213,12 @@ impl Server {
     #[must_use]
     pub fn has_agent(&self) -> bool {
         self.state.agent == Some(Switch::Enabled)
+    }
+
+    /// Tells whether it is a backup server, where that was asked.
+    #[must_use]
+    pub fn is_backup(&self) -> bool {
+        self.statistics.as_ref().is_some_and(|statistics| statistics.backup)
     }
 
     /// Returns the server that this one tracks, as `backend/server`, where that was asked.
@@ -203,6 +238,30 @@ impl Server {
     pub fn identity(&self) -> Identity {
         let number = (self.backend_name == Uniqueness::Shared).then_some(self.backend_id);
         (Arc::clone(&self.backend), Arc::clone(&self.server), number)
+    }
+}
+
+#[cfg(test)]
+impl Server {
+    /// Makes a server that takes traffic, for tests that say only what matters to them.
+    pub(crate) fn example() -> Self {
+        Self {
+            backend: "b".into(),
+            backend_name: Uniqueness::Unique,
+            server: "s".into(),
+            backend_id: 2,
+            server_id: 1,
+            address: "127.0.0.1:9".into(),
+            state: ServerState {
+                flags: AdminFlags(0),
+                operational: OperationalState::Running,
+                weight: 1,
+                health: None,
+                agent: None,
+            },
+            configured_weight: 1,
+            statistics: None,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use self::outcome::{InstanceOutcome, RunOutcome};
 use crate::act::target::{DisabledBy, Target, Verdict};
-use crate::decide::cautions::{READY_UNTIL_RELOAD, cautions as cautions_of};
+use crate::decide::cautions::{READY_UNTIL_RELOAD, cautions as cautions_of, not_ok};
 use crate::keep::persist::InStep;
 use crate::model::goal::{Goal, Switch};
 use crate::model::server::{Server, ServerState};
@@ -145,6 +145,11 @@ fn server_report<'a>(request: &Request, instance: &'a InstanceOutcome, target: &
         changed: target.is_changed(),
         failed: target.error().is_some(),
         ok: request.goal.is_none().then(|| is_ok(target)),
+        not_ok: if request.goal.is_none() {
+            target.after().and_then(|server| not_ok(server, claim.and_then(|claim| claim.owner.as_deref())))
+        } else {
+            None
+        },
         before: StateReport::from(&before.state),
         after: target.after().map(|server| StateReport::from(&server.state)),
         sessions: load.map(|statistics| statistics.sessions),

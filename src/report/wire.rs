@@ -24,7 +24,7 @@ pub struct Report<'a> {
     pub failed: bool,
     /// Whether this was a dry run, in which nothing is changed.
     pub dry_run: bool,
-    /// In a status report: whether every matched server is ready and takes traffic (running or starting).
+    /// In a status report: whether every matched server takes traffic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ok: Option<bool>,
     /// What was done or what failed, in one sentence.
@@ -70,9 +70,14 @@ pub struct ServerReport<'a> {
     pub changed: bool,
     /// Whether it is not as wanted, other than because it was set back when something else had failed.
     pub failed: bool,
-    /// In a status report: whether it is ready and takes traffic (running or starting).
+    /// In a status report: whether it takes traffic: it is ready, running or starting, its weight is above 0, and its backend
+    /// is neither `disabled` nor unpublished.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ok: Option<bool>,
+    /// In a status report: why it takes no traffic, in a few words (`weight 0`, `backend disabled`, `agent keeps it down`,
+    /// `check failed: L7STS 503`, `maintenance by alice`); missing where it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_ok: Option<String>,
     /// How it was before the run.
     pub before: StateReport,
     /// How it was read back; in a dry run, how it would be. `null` where it could not be read back.
@@ -134,7 +139,8 @@ impl Serialize for Commands<'_> {
 pub struct StateReport {
     /// The effective administrative state, whatever its cause.
     pub admin_state: AdminState,
-    /// What the checks make of it.
+    /// What the checks make of it. In a dry run this is a prediction: a server that leaves maintenance is shown as running,
+    /// although `slowstart`, `init-state` (HAProxy 3.1 and later) or its checks may make something else of it.
     pub operational_state: OperationalState,
     /// The weight that is in force, from 0 to 256.
     pub weight: u32,

@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 use crate::support::backend::stats_page;
 use crate::support::report::{commands, kind, server, servers, warnings};
 use crate::support::{
-    Agent, Answer, Dns, Haproxy, Health, HttpBackend, Instance, PATIENCE, Port, Program, Recorder, Setup, Test,
-    TestResult, eventually, tests,
+    Agent, Answer, Dns, Folder, Haproxy, Health, HttpBackend, Instance, PATIENCE, Port, Program, Recorder, Scripted,
+    Setup, Step, Test, TestResult, eventually, tests,
 };
+use crate::transport::{HEADER, info, opening, row};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
@@ -30,6 +31,10 @@ pub(crate) fn tests() -> Vec<Test> {
         both_forced_flags_are_set_anew,
         a_server_in_maint_is_not_drained_on_its_way,
         a_disabled_backend_is_left_alone,
+        a_status_says_why_a_server_takes_no_traffic,
+        an_agent_that_keeps_a_server_down_is_named,
+        what_is_down_after_maint_waits_for_its_check,
+        an_unpublished_backend_takes_no_traffic,
         a_listen_that_was_shut_down_cannot_be_set,
         two_backends_of_one_name_are_both_set,
         names_at_the_limit_of_a_line_are_set,
@@ -536,6 +541,146 @@ fn a_disabled_backend_is_left_alone(haproxy: &Haproxy) -> TestResult {
     let status = Program::request(&json!({ "instances": instance.address() })).report();
     assert_eq!(servers(&status), ["off/s1", "on/s1"]);
     assert_eq!((&status["ok"], &server(&status, "off/s1")["ok"]), (&json!(false), &json!(false)), "{status}");
+    Ok(())
+}
+
+fn a_status_says_why_a_server_takes_no_traffic(haproxy: &Haproxy) -> TestResult {
+    let (bad, gone, agent) = (HttpBackend::start("bad"), HttpBackend::start("gone"), Agent::start("down"));
+    let proxies = format!(
+        "backend off\n    disabled\n    server s1 127.0.0.1:9\nbackend b\n    option httpchk GET /health\n    \
+         server fine 127.0.0.1:9\n    server light 127.0.0.1:9 weight 0\n    \
+         server config 127.0.0.1:9 disabled\n    server maint 127.0.0.1:9\n    server alice 127.0.0.1:9\n    \
+         server drain 127.0.0.1:9\n    server bad {} check inter 50ms rise 1 fall 1\n    \
+         server dead 127.0.0.1:9\n    \
+         server agent 127.0.0.1:9 {}\n    server tracker 127.0.0.1:9 track b/bad\n    \
+         server both 127.0.0.1:9 track b/out\n    server out {0} check inter 50ms\nbackend c\n    \
+         option httpchk GET /health\n    http-check disable-on-404\n    server gone {} check inter 50ms rise 1 fall 1\n",
+        bad.address(),
+        agent.options("50ms"),
+        gone.address()
+    );
+    let instance = Instance::start(haproxy, "why", &proxies);
+    bad.set_health(Health::Bad);
+    gone.set_health(Health::NotFound);
+    for (name, state) in [("maint", "maint"), ("drain", "drain"), ("out", "maint")] {
+        instance.set_state(&format!("b/{name}"), state);
+    }
+    instance.set("set server b/dead health down");
+    let request = json!({ "server": "alice", "state": "maint", "owner": "alice", "instances": instance.address() });
+    assert_done(&Program::request(&request).report(), true);
+    instance.await_state("b", "bad", (0, 0));
+    instance.await_state("c", "gone", (0, 3));
+    instance.await_state("b", "agent", (0, 0));
+    let status = Program::request(&json!({ "instances": instance.address() })).report();
+    assert_eq!(status["ok"], false);
+    for (name, why) in [
+        ("off/s1", "backend disabled"),
+        ("b/light", "weight 0"),
+        ("b/config", "disabled in haproxy.cfg"),
+        ("b/maint", "maintenance"),
+        ("b/alice", "maintenance by alice"),
+        ("b/drain", "drain"),
+        ("b/bad", "check failed: L7STS 500"),
+        ("c/gone", "check answers 404"),
+        ("b/dead", "down"),
+        ("b/agent", "agent keeps it down"),
+        ("b/tracker", "b/bad is down, which it tracks"),
+        ("b/both", "maintenance of b/out, which it tracks"),
+    ] {
+        let entry = server(&status, name);
+        assert_eq!((&entry["ok"], &entry["not_ok"]), (&json!(false), &json!(why)), "{entry}");
+    }
+    let fine = server(&status, "b/fine");
+    assert_eq!((&fine["ok"], &fine["not_ok"]), (&json!(true), &Value::Null), "{fine}");
+    // Only a status has it.
+    let report = set(&instance, &json!("b/fine"), "maint");
+    assert_eq!(server(&report, "b/fine")["not_ok"], Value::Null, "{report}");
+    Ok(())
+}
+
+fn an_agent_that_keeps_a_server_down_is_named(haproxy: &Haproxy) -> TestResult {
+    let (behind, agent) = (HttpBackend::start("s1"), Agent::start("down"));
+    let proxies = format!("backend b\n    server s1 {} check inter 50ms {}\n", behind.address(), agent.options("50ms"));
+    let instance = Instance::start(haproxy, "agent", &proxies);
+    instance.await_state("b", "s1", (0, 0));
+    eventually(PATIENCE, "a check that passes", || {
+        instance.stat("b", "s1", "check_status").contains("L4OK").then_some(())
+    });
+    let mut request = json!({ "server": "s1", "state": "ready", "instances": instance.address() });
+    let said = warnings(&Program::request(&request).report());
+    assert!(said.contains("the agent keeps it down") && !said.contains("check fails"), "{said}");
+    request["wait"] = json!({ "timeout": 0.3 });
+    let report = Program::request(&request).report();
+    let msg = report["error"]["msg"].as_str().unwrap();
+    assert!(kind(&report) == "not_up" && msg.contains("its agent keeps it down") && !msg.contains("L4OK"), "{report}");
+    Ok(())
+}
+
+fn what_is_down_after_maint_waits_for_its_check(haproxy: &Haproxy) -> TestResult {
+    if !haproxy.at_least(3, 1) {
+        return Ok(()); // Has no 'init-state'.
+    }
+    let proxies = "backend b\n    server up 127.0.0.1:9 check inter 1h init-state fully-up\n    \
+                   server down 127.0.0.1:9 check inter 1h init-state down\n    \
+                   server fully-down 127.0.0.1:9 check inter 1h init-state fully-down\n";
+    let instance = Instance::start(haproxy, "init", proxies);
+    for name in ["up", "down", "fully-down"] {
+        instance.set_state(&format!("b/{name}"), "maint");
+    }
+    let report = set(&instance, &json!("*"), "ready");
+    assert_done(&report, true);
+    let said = warnings(&report);
+    assert!(said.contains("b/down, b/fully-down: no traffic before its health check has passed"), "{said}");
+    assert!(!said.contains("fails") && !said.contains("b/up"), "{said}");
+    assert_eq!(server(&report, "b/down")["after"]["operational_state"], "stopped");
+    Ok(())
+}
+
+/// A row of `show stat` for `b/s1`, and one for its backend with this status.
+fn statistics(backend: &str) -> String {
+    format!(
+        "# pxname,svname,qcur,scur,stot,status,weight,check_status,check_code,tracked,bck,iid,sid,throttle,check_rise,check_fall,check_health\n\
+         b,s1,0,0,0,no check,1,,,,0,2,1,,,,\nb,BACKEND,0,0,0,{backend},1,,,,0,2,0,,,,\n\n> "
+    )
+}
+
+fn an_unpublished_backend_takes_no_traffic(_: &Haproxy) -> TestResult {
+    // HAProxy 3.4 and later; the words are those of its `stats_fill_be_line()`.
+    let folder = Folder::new();
+    let dump = format!("{HEADER}{}\n> ", row(1));
+    for (version, status, ok) in
+        [("3.4.0", "UP (UNPUB)", false), ("3.4.0", "UP", true), ("3.5-dev5-1", "UP (UNPUB)", false)]
+    {
+        let mut script = opening();
+        script[4] = Step::send(info(7, 0).replace("2.6.12", version));
+        script.extend([
+            Step::send(&dump),
+            Step::Expect("show stat 2 6 1"),
+            Step::send(statistics(status)),
+            Step::ReadToEnd,
+        ]);
+        let socket = Scripted::start(&folder.join("status.sock"), vec![script]);
+        let report = Program::request(&json!({ "instances": socket.address() })).report();
+        assert_eq!(socket.faults(), [""; 0], "{report}");
+        let why = if ok { Value::Null } else { json!("backend unpublished") };
+        let entry = server(&report, "b/s1");
+        assert_eq!((&report["ok"], &entry["ok"], &entry["not_ok"]), (&json!(ok), &json!(ok), &why), "{report}");
+    }
+    // What is ready there is warned of, and never up.
+    let mut first = opening();
+    first[4] = Step::send(info(7, 0).replace("2.6.12", "3.4.0"));
+    first.extend([
+        Step::send(&dump),
+        Step::Expect("show stat 2 6 1"),
+        Step::send(statistics("UP (UNPUB)")),
+        Step::ReadToEnd,
+    ]);
+    let socket = Scripted::start(&folder.join("ready.sock"), vec![first]);
+    let request = json!({ "server": "s1", "state": "ready", "instances": socket.address() });
+    let report = Program::request(&request).report();
+    assert_eq!(socket.faults(), [""; 0], "{report}");
+    assert_done(&report, false);
+    assert!(warnings(&report).contains("the backend is unpublished"), "{report}");
     Ok(())
 }
 
