@@ -77,6 +77,7 @@ fn server(index: u32) -> Server {
         backend_id: index + 3,
         server_id: 7,
         address: "192.168.100.107:8080".into(),
+        has_address: true,
         state: ServerState {
             flags: AdminFlags(0),
             operational: OperationalState::Running,

@@ -110,6 +110,8 @@ pub enum Verdict {
     Fine,
     /// Its backend is disabled, and no command reaches it.
     Disabled(DisabledBy),
+    /// It is a spare slot that no pattern is about: it was left alone.
+    Spare,
     /// It is not.
     Failed(Error),
 }
@@ -223,10 +225,11 @@ impl Target {
     #[must_use]
     pub fn error(&self) -> Option<&Error> {
         match (&self.verdict, &self.undo) {
-            (Verdict::Failed(error), _) | (Verdict::Fine | Verdict::Disabled(_), Some(Undo::Failed(error))) => {
-                Some(error)
+            (Verdict::Failed(error), _)
+            | (Verdict::Fine | Verdict::Disabled(_) | Verdict::Spare, Some(Undo::Failed(error))) => Some(error),
+            (Verdict::Fine | Verdict::Disabled(_) | Verdict::Spare, Some(Undo::Done | Undo::LeftAlone(_)) | None) => {
+                None
             }
-            (Verdict::Fine | Verdict::Disabled(_), Some(Undo::Done | Undo::LeftAlone(_)) | None) => None,
         }
     }
 
@@ -313,7 +316,7 @@ impl Target {
     pub fn on_successor(self, server: Server) -> Self {
         let verdict = match self.verdict {
             Verdict::Failed(error) => Verdict::Failed(error),
-            Verdict::Fine | Verdict::Disabled(_) => verdict_on(&server),
+            Verdict::Fine | Verdict::Disabled(_) | Verdict::Spare => verdict_on(&server),
         };
         let outlived = |mut sent: Sent| {
             if sent.settled.is_none() {

@@ -57,6 +57,7 @@ pub fn not_ok(server: &Server, owner: Option<&str>) -> Option<String> {
     Some(match server.obstacle_in(&server.state)? {
         Obstacle::BackendDisabled => "backend disabled".to_owned(),
         Obstacle::BackendUnpublished => "backend unpublished".to_owned(),
+        Obstacle::Maint if server.is_spare() => "spare slot".to_owned(),
         Obstacle::Maint if flags.0 & !AdminFlags::FQDN_CHANGED == AdminFlags::DNS_MAINT => {
             "name not resolved".to_owned()
         }

@@ -1,13 +1,15 @@
 //! Says why a server is not, or cannot be, in the state that was asked for.
 
 use crate::model::error::{Error, ErrorKind};
-use crate::model::goal::{Goal, Switch, Weight};
+use crate::model::goal::{Goal, SpareSlots, Switch, Weight};
 use crate::model::server::Server;
-use crate::model::state::{AdminFlags, AdminState};
+use crate::model::state::AdminFlags;
 
 /// Says why no command leads to the requested state, if that is so.
-pub(super) fn unreachable(requested: AdminState, server: &Server, after: AdminFlags) -> Option<Error> {
-    if after.effective() == requested {
+pub(super) fn unreachable(goal: &Goal, server: &Server, after: AdminFlags) -> Option<Error> {
+    let requested = goal.state.filter(|requested| after.effective() != *requested)?;
+    // Nothing but the address is missing then.
+    if goal.spare_slots == SpareSlots::Skip && server.would_be_spare(after) {
         return None;
     }
     let name = server.full_name();
@@ -47,7 +49,7 @@ pub fn shortfall(goal: &Goal, server: &Server) -> Option<Error> {
     let state = &server.state;
     if let Some(requested) = goal.state {
         if state.flags.forced() == Some(requested) {
-            let unreachable = unreachable(requested, server, state.flags);
+            let unreachable = unreachable(goal, server, state.flags);
             if unreachable.is_some() {
                 return unreachable;
             }

@@ -15,6 +15,18 @@ pub struct Goal {
     pub health: Option<Switch>,
     /// Whether agent checks run.
     pub agent: Option<Switch>,
+    /// What it means that the server is a spare slot, which no command makes ready.
+    pub spare_slots: SpareSlots,
+}
+
+/// What it means that a server to be put in service is a spare slot of a `server-template`, without an address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SpareSlots {
+    /// A failure: somebody has named it.
+    #[default]
+    Refuse,
+    /// Nothing: a pattern happens to match it, and it is left alone.
+    Skip,
 }
 
 /// Whether checks run.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::goal::{Goal, Switch, Weight};
+use super::goal::{Goal, SpareSlots, Switch, Weight};
 use super::state::{AdminFlags, AdminState, OperationalState};
 
 /// How far two readings of a start may differ where it is computed from an uptime in whole seconds.
@@ -114,6 +114,8 @@ pub struct Server {
     pub server_id: u32,
     /// Its address and port.
     pub address: Arc<str>,
+    /// Whether HAProxy has an address for it, be it from the configuration or from DNS.
+    pub has_address: bool,
     /// The state that it is in.
     pub state: ServerState,
     /// The weight of the configuration.
@@ -197,6 +199,27 @@ impl Server {
         self.server_id == 0
     }
 
+    /// Tells whether it is a spare slot of a `server-template`: without an address, and out for no other reason.
+    #[must_use]
+    pub fn is_spare(&self) -> bool {
+        self.would_be_spare(self.state.flags)
+    }
+
+    /// Tells whether it would be a spare slot with other flags.
+    #[must_use]
+    pub fn would_be_spare(&self, flags: AdminFlags) -> bool {
+        !self.has_address && flags == AdminFlags(AdminFlags::DNS_MAINT)
+    }
+
+    /// Tells whether it is left alone on the way to a goal, because it is a spare slot that nobody has named.
+    #[must_use]
+    pub fn is_skipped_by(&self, goal: &Goal) -> bool {
+        match (goal.spare_slots, goal.state) {
+            (SpareSlots::Skip, Some(AdminState::Ready | AdminState::Drain)) => self.is_spare(),
+            (SpareSlots::Skip, Some(AdminState::Maint) | None) | (SpareSlots::Refuse, _) => false,
+        }
+    }
+
     /// Tells whether the backend was seen to be unpublished.
     #[must_use]
     pub fn is_in_unpublished_backend(&self) -> bool {
@@ -252,6 +275,7 @@ impl Server {
             backend_id: 2,
             server_id: 1,
             address: "127.0.0.1:9".into(),
+            has_address: true,
             state: ServerState {
                 flags: AdminFlags(0),
                 operational: OperationalState::Running,
@@ -284,6 +308,7 @@ impl ServerState {
             weight: Some(Weight::Absolute(self.weight)),
             health: self.health,
             agent: self.agent,
+            spare_slots: SpareSlots::Skip,
         }
     }
 }

@@ -76,7 +76,7 @@ pub fn report<'a>(request: &'a Request, run: &'a RunOutcome) -> Report<'a> {
         changed,
         failed,
         dry_run: request.dry_run,
-        ok: is_status.then(|| !failed && targets().all(is_ok)),
+        ok: is_status.then(|| !failed && targets().all(|target| is_spare(target) || is_ok(target))),
         comment: msg.clone(),
         state: request.state(),
         instances: run.instances.iter().map(instance_report).collect(),
@@ -150,6 +150,8 @@ fn server_report<'a>(request: &Request, instance: &'a InstanceOutcome, target: &
         } else {
             None
         },
+        spare: is_spare(target).then_some(true),
+        is_listed: is_listed(request, target),
         before: StateReport::from(&before.state),
         after: target.after().map(|server| StateReport::from(&server.state)),
         sessions: load.map(|statistics| statistics.sessions),
@@ -167,6 +169,22 @@ fn server_report<'a>(request: &Request, instance: &'a InstanceOutcome, target: &
     }
 }
 
+/// Tells whether it is a spare slot, which nobody misses.
+fn is_spare(target: &Target) -> bool {
+    target.after().is_some_and(Server::is_spare)
+}
+
+/// Tells whether the text form has a line for the server: not for spare slots that nobody has named, and in a status of all
+/// servers only for those that are not ok.
+fn is_listed(request: &Request, target: &Target) -> bool {
+    let is_named = request.selection().names(&target.before.backend, &target.before.server);
+    match request.goal {
+        Some(_) => target.verdict != Verdict::Spare,
+        None if is_spare(target) && !is_named => false,
+        None => !request.servers.is_empty() || !is_ok(target),
+    }
+}
+
 /// Tells whether new traffic comes to the server.
 fn is_ok(target: &Target) -> bool {
     target.after().is_some_and(Server::takes_traffic)
@@ -176,8 +194,17 @@ fn is_ok(target: &Target) -> bool {
 fn sentence(request: &Request, run: &RunOutcome) -> String {
     let asked = run.instances.len();
     let having = run.instances.iter().filter(|instance| !instance.targets.is_empty()).count();
-    let all = || run.instances.iter().flat_map(|instance| &instance.targets);
+    let all = || {
+        let targets = run.instances.iter().flat_map(|instance| &instance.targets);
+        targets.filter(|target| target.verdict != Verdict::Spare && (request.goal.is_some() || !is_spare(target)))
+    };
     let total = all().count();
+    let spare = run.instances.iter().map(|instance| instance.targets.len()).sum::<usize>() - total;
+    let slots = match spare {
+        0 => String::new(),
+        1 => "; 1 spare slot".to_owned(),
+        _ => format!("; {spare} spare slots"),
+    };
     let who = match request.servers.as_slice() {
         [] => "all servers".to_owned(),
         [one] => one.to_string(),
@@ -198,8 +225,11 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
     let preposition = if is_one { "in" } else { "for" };
     let Some(goal) = &request.goal else {
         let ok = all().filter(|target| is_ok(target)).count();
-        return format!("{who}: ok {preposition} {}", where_(ok));
+        return format!("{who}: ok {preposition} {}{slots}", where_(ok));
     };
+    if total == 0 && spare > 0 {
+        return format!("{who}: nothing to set {hosts}{slots}");
+    }
     if total == 0 {
         return format!("{who}: nothing matches on {asked} instances");
     }
@@ -276,12 +306,15 @@ fn cautions(request: &Request, run: &RunOutcome) -> Vec<String> {
 }
 
 fn causes_of(goal: &Goal, target: &Target, after: &ServerState) -> Vec<&'static str> {
-    if target.verdict == Verdict::Disabled(DisabledBy::Reply) {
-        return vec![
+    match target.verdict {
+        Verdict::Spare => Vec::new(),
+        Verdict::Disabled(DisabledBy::Reply) => vec![
             "cannot be set: HAProxy says 'Proxy is disabled.', so that the backend takes no traffic; start it again",
-        ];
+        ],
+        Verdict::Fine | Verdict::Disabled(DisabledBy::Configuration) | Verdict::Failed(_) => {
+            cautions_of(goal, &target.before, after)
+        }
     }
-    cautions_of(goal, &target.before, after)
 }
 
 /// A line for each server, before and after.

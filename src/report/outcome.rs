@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::act::gather::Asked;
 use crate::act::instance::Instance;
-use crate::act::target::Target;
+use crate::act::target::{Target, Verdict};
 use crate::haproxy::old_processes::OldProcess;
 use crate::keep::persist::InStep;
 use crate::model::error::Error;
@@ -77,7 +77,7 @@ impl RunOutcome {
             let name = instance.name();
             let Some(outcome) = self.instances.iter_mut().find(|outcome| outcome.name == name) else { continue };
             let bare = bare_backends(&instance.targets, &instance.rest.served_by_others);
-            let warnings = instance.warnings.into_iter().chain(bare);
+            let warnings = instance.warnings.into_iter().chain(bare).chain(skipped_slots(&instance.targets));
             self.warnings.extend(warnings.map(|warning| format!("{name}: {warning}")));
             outcome.process = Some((instance.contact.process.version, instance.contact.process.pid));
             outcome.old_processes = instance.old_processes;
@@ -102,6 +102,16 @@ fn outcome_of(request: &Request, asked: &Asked<'_>) -> InstanceOutcome {
         old_processes: Vec::new(),
         state_file: None,
     }
+}
+
+/// Says how many spare slots were left alone.
+fn skipped_slots(targets: &[Target]) -> Option<String> {
+    let slots = match targets.iter().filter(|target| target.verdict == Verdict::Spare).count() {
+        0 => return None,
+        1 => "1 spare slot".to_owned(),
+        count => format!("{count} spare slots"),
+    };
+    Some(format!("{slots} of a 'server-template' left alone: without an address from DNS they take no traffic"))
 }
 
 /// Says which backends are left without a usable server by the change.

@@ -16,12 +16,8 @@ pub fn text(request: &Request, report: &Report<'_>) -> String {
     if report.dry_run && !report.failed && request.goal.is_some() {
         let _ = writeln!(text, "# dry run: {}", printable(&report.msg));
     }
-    let all = request.goal.is_some() || !request.servers.is_empty();
     for instance in &report.instances {
-        let servers = report
-            .servers
-            .iter()
-            .filter(|server| server.instance == instance.name && (all || server.ok == Some(false)));
+        let servers = report.servers.iter().filter(|server| server.instance == instance.name && server.is_listed);
         let mut lines: Vec<(String, Option<String>)> =
             servers.map(|server| (line(&server), request.diff.then(|| changes(&server)).flatten())).collect();
         lines.sort();

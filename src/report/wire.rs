@@ -24,7 +24,7 @@ pub struct Report<'a> {
     pub failed: bool,
     /// Whether this was a dry run, in which nothing is changed.
     pub dry_run: bool,
-    /// In a status report: whether every matched server takes traffic.
+    /// In a status report: whether every matched server takes traffic, spare slots left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ok: Option<bool>,
     /// What was done or what failed, in one sentence.
@@ -78,6 +78,14 @@ pub struct ServerReport<'a> {
     /// `check failed: L7STS 503`, `maintenance by alice`); missing where it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_ok: Option<String>,
+    /// `true` where it is a spare slot of a `server-template`: it has no address, and is out for no other reason. It has no
+    /// part in the report's `ok`, has no line in the text form unless it was named, and a pattern with `ready` or `drain`
+    /// leaves it alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spare: Option<bool>,
+    /// Whether the text form has a line for it.
+    #[serde(skip)]
+    pub is_listed: bool,
     /// How it was before the run.
     pub before: StateReport,
     /// How it was read back; in a dry run, how it would be. `null` where it could not be read back.

@@ -229,7 +229,7 @@ pub fn is_field(name: &str) -> bool {
 /// Checks that the fields go together.
 fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Request> {
     let state = wire.state.map(AdminState::from);
-    let goal = Goal { state, weight: wire.weight, health: wire.health, agent: wire.agent };
+    let goal = Goal { state, weight: wire.weight, health: wire.health, agent: wire.agent, ..Goal::default() };
     let is_change = state.is_some() || wire.weight.is_some() || wire.health.is_some() || wire.agent.is_some();
     let servers = selectors(wire)?;
     if is_change && servers.is_empty() {

@@ -35,7 +35,8 @@ pub struct Wire {
     pub server: Option<Names>,
     /// The wanted administrative state. `ready` takes traffic, `drain` takes only the traffic of its persistence
     /// clients, `maint` takes none. Also accepted: `enabled` and `enable` for `ready`, `disabled` and `disable` for
-    /// `maint`.
+    /// `maint`. Spare slots of a `server-template` (without an address) that only a pattern matches are left alone by `ready`
+    /// and `drain`, with a warning; named ones fail as `unreachable_state`. The state is left as it is by default.
     #[cfg_attr(test, schemars(example = &"maint"))]
     pub state: Option<StateWord>,
     /// The backends in which servers are looked for: names or patterns, as a string or a list. All of them by default.

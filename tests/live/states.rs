@@ -18,6 +18,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_chain_of_tracking_servers_is_planned_from_its_end,
         many_tracking_servers_come_back_with_their_targets,
         a_name_that_does_not_resolve_keeps_its_server_in_maintenance,
+        spare_slots_are_nobody_s_failure,
         an_agent_may_set_the_state_back,
         a_weight_is_compared_first,
         a_share_that_is_nothing_is_refused,
@@ -220,7 +221,7 @@ fn a_name_that_does_not_resolve_keeps_its_server_in_maintenance(haproxy: &Haprox
     let instance = Instance::start(haproxy, "dns", &proxies);
     instance.await_state("b", "dns", (32, 0));
     instance.set_state("b/s2", "maint");
-    let report = set(&instance, &json!("*"), "ready");
+    let report = set(&instance, &json!(["dns", "s2"]), "ready");
     assert_eq!((kind(&report), &report["changed"]), ("unreachable_state", &json!(true)), "{report}");
     let entry = server(&report, "b/dns");
     assert!(entry["error"]["msg"].as_str().unwrap().contains("does not resolve"), "{entry}");
@@ -234,6 +235,74 @@ fn a_name_that_does_not_resolve_keeps_its_server_in_maintenance(haproxy: &Haprox
     let report = set(&instance, &json!("dns"), "ready");
     assert_done(&report, true);
     assert_eq!(server(&report, "b/dns")["address"], "127.0.0.1:80");
+    Ok(())
+}
+
+fn spare_slots_are_nobody_s_failure(haproxy: &Haproxy) -> TestResult {
+    let dns = Dns::start();
+    dns.answer("web.test", Answer::Addresses([1, 2].map(|last| std::net::Ipv4Addr::new(127, 0, 0, last)).to_vec()));
+    let proxies = format!(
+        "{}\nbackend b\n    server-template w 1-5 web.test:9 check inter 1h resolvers r init-addr none resolve-prefer ipv4\n",
+        dns.resolvers("r")
+    );
+    let instance = Instance::start(haproxy, "slots", &proxies);
+    let count = |admin: u32| instance.rows().values().filter(|row| row.admin == admin).count();
+    eventually(PATIENCE, "two slots to be taken", || (count(0) == 2).then_some(()));
+    assert_eq!(count(32), 3);
+    let recorder = Recorder::on(&instance);
+    let ask = |more: Value| {
+        recorder.clear();
+        let mut request = json!({ "instances": recorder.address() });
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Program::request(&request)
+    };
+    let of = |report: &Value, what: &str| -> Vec<Value> {
+        report["servers"].as_array().unwrap().iter().map(|one| one[what].clone()).collect()
+    };
+    let spare = (1..=5).find(|number| instance.row("b", &format!("w{number}")).admin == 32).unwrap();
+    let spare = format!("w{spare}");
+
+    let status = ask(json!({})).report();
+    assert_eq!(
+        (&status["ok"], &status["msg"]),
+        (&json!(true), &json!("all servers: ok for 2 of 2 servers on 1 of 1 instance; 3 spare slots"))
+    );
+    assert_eq!(of(&status, "spare").iter().filter(|one| **one == json!(true)).count(), 3, "{status}");
+    assert_eq!(server(&status, &format!("b/{spare}"))["not_ok"], "spare slot");
+    let lines =
+        |more: Value| ask(more).arg("--format=text").run().stdout.lines().filter(|line| !line.starts_with('#')).count();
+    assert_eq!([lines(json!({})), lines(json!({ "server": "w*" })), lines(json!({ "server": spare }))], [0, 2, 1]);
+
+    // A pattern leaves them alone, with one warning; a name does not.
+    for state in ["ready", "drain", "ready"] {
+        for dry in [true, false] {
+            let report = ask(json!({ "server": "w*", "state": state, "dry_run": dry })).report();
+            assert_eq!(report["failed"], false, "{report}");
+            let said = warnings(&report);
+            assert_eq!(said.matches("3 spare slots").count(), 1, "{said}");
+            assert!(commands(&report).len() <= 2 && recorder.changing_commands().len() <= 2, "{report}");
+        }
+        assert_eq!((count(if state == "ready" { 0 } else { 8 }), count(32)), (2, 3));
+    }
+    let report = ask(json!({ "server": "w*", "state": "ready", "wait": { "timeout": 5 } })).report();
+    assert_eq!(warnings(&report).matches("3 spare slots").count(), 1, "{report}");
+    for entry in report["servers"].as_array().unwrap() {
+        assert!(entry["spare"] != true || (kind(entry), &entry["changed"]) == ("", &json!(false)), "{entry}");
+    }
+    let report = ask(json!({ "server": [spare, "w*"], "state": "ready" })).report();
+    assert_eq!(kind(&report), "unreachable_state", "{report}");
+    assert_eq!(report["error"]["server"], spare);
+
+    // Maintenance stays with a slot whatever DNS makes of it, and is taken from it again.
+    assert_done(&ask(json!({ "server": "w*", "state": "maint" })).report(), true);
+    assert_eq!((count(1), count(33)), (2, 3));
+    let report = ask(json!({ "server": "w*", "state": "ready" })).report();
+    assert_done(&report, true);
+    assert_eq!((count(0), count(32)), (2, 3), "{report}");
+    assert_eq!(warnings(&report).matches("3 spare slots").count(), 1, "{report}");
+    assert_done(&ask(json!({ "server": "w*", "state": "ready" })).report(), false);
+    let report = ask(json!({ "server": "w*", "state": "drain", "weight": 7, "dry_run": true })).report();
+    assert_eq!(commands(&report).len(), 4, "{report}");
     Ok(())
 }
 
