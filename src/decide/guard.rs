@@ -1,6 +1,7 @@
 //! Refuses a change that would leave a backend with too few usable servers: pure counting, with the numbers shown.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::plan::Planned;
 use crate::model::error::{Error, ErrorKind};
@@ -24,8 +25,37 @@ pub struct Count {
     pub before: u32,
     /// Usable after it.
     pub after: u32,
-    /// Not disabled in the configuration.
+    /// What a share is of: those that the configuration neither disables nor marks `backup`, without spare slots.
     pub configured: u32,
+}
+
+/// A backend that has fewer servers in traffic than a guard asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Short {
+    /// Its number.
+    pub backend_id: u32,
+    /// Its name.
+    pub backend: Arc<str>,
+    /// How many of its servers take traffic.
+    pub usable: u32,
+    /// How many the guard asks for.
+    pub needed: u32,
+}
+
+/// Finds the backends that have fewer servers in traffic than the guard asks for, among those of all given servers.
+#[must_use]
+pub fn short<'a>(guard: MinAvailable, servers: impl IntoIterator<Item = &'a Server>) -> Vec<Short> {
+    let mut backends: BTreeMap<u32, Vec<Member<'_>>> = BTreeMap::new();
+    for server in servers {
+        backends.entry(server.backend_id).or_default().push(Member { server, after: &server.state });
+    }
+    let judge = |(backend_id, members): (u32, Vec<Member<'_>>)| {
+        let Count { before: usable, configured, .. } = count(&members);
+        let needed = guard.of(configured);
+        let backend = Arc::clone(&members.first()?.server.backend);
+        (usable < needed).then_some(Short { backend_id, backend, usable, needed })
+    };
+    backends.into_iter().filter_map(judge).collect()
 }
 
 /// Finds the backends that a plan leaves with fewer servers than the guard allows, each with its number.
@@ -59,7 +89,10 @@ pub fn count(members: &[Member<'_>]) -> Count {
         let (active, backup) = (of(false), of(true));
         u32::try_from(if active > 0 { active } else { backup.min(1) }).unwrap_or(u32::MAX)
     };
-    let configured = members.iter().filter(|member| !member.server.state.flags.has(AdminFlags::CONFIG_MAINT)).count();
+    let is_regular = |server: &Server| {
+        !server.state.flags.has(AdminFlags::CONFIG_MAINT) && !server.is_backup() && !server.is_spare()
+    };
+    let configured = members.iter().filter(|member| is_regular(member.server)).count();
     Count {
         before: usable(&|member| member.server.takes_traffic()),
         after: usable(&|member| member.server.would_take_traffic(member.after)),
@@ -149,6 +182,17 @@ mod tests {
         assert_eq!(error.kind, ErrorKind::GuardRefused);
         assert!(error.msg.contains("3 usable servers and would have 2"), "{error}");
         assert!(error.msg.contains("'guard.min_available' 3 (67% of 3)"), "{error}");
+    }
+
+    #[test]
+    fn a_share_is_of_the_regular_servers() {
+        let (up, out) = (state(0, 1, 2), state(1, 1, 0));
+        let counted = count(&[(up, up, false), (up, out, false), (up, up, true), (up, up, true)]);
+        assert_eq!(counted, Count { before: 2, after: 1, configured: 2 });
+        let spare = Server { has_address: false, state: state(32, 1, 0), ..Server::example() };
+        let unresolved = Server { has_address: false, state: state(33, 1, 0), ..Server::example() };
+        let members = [&spare, &unresolved].map(|server| Member { server, after: &server.state });
+        assert_eq!(super::count(&members), Count { before: 0, after: 0, configured: 1 });
     }
 
     prop_compose! {

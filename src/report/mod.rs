@@ -59,7 +59,6 @@ impl Serialize for Servers<'_> {
 /// Makes the report of a run.
 #[must_use]
 pub fn report<'a>(request: &'a Request, run: &'a RunOutcome) -> Report<'a> {
-    let targets = || run.instances.iter().flat_map(|instance| &instance.targets);
     let error = run.error.as_ref().map(ErrorReport::new).or_else(|| run.instances.iter().find_map(first_error));
     let failed = error.is_some();
     let is_status = request.goal.is_none();
@@ -76,7 +75,7 @@ pub fn report<'a>(request: &'a Request, run: &'a RunOutcome) -> Report<'a> {
         changed,
         failed,
         dry_run: request.dry_run,
-        ok: is_status.then(|| !failed && targets().all(|target| is_spare(target) || is_ok(target))),
+        ok: is_status.then(|| !failed && is_all_ok(request, run)),
         comment: msg.clone(),
         state: request.state(),
         instances: run.instances.iter().map(instance_report).collect(),
@@ -151,7 +150,7 @@ fn server_report<'a>(request: &Request, instance: &'a InstanceOutcome, target: &
             None
         },
         spare: is_spare(target).then_some(true),
-        is_listed: is_listed(request, target),
+        is_listed: is_listed(request, instance, target),
         before: StateReport::from(&before.state),
         after: target.after().map(|server| StateReport::from(&server.state)),
         sessions: load.map(|statistics| statistics.sessions),
@@ -174,14 +173,23 @@ fn is_spare(target: &Target) -> bool {
     target.after().is_some_and(Server::is_spare)
 }
 
-/// Tells whether the text form has a line for the server: not for spare slots that nobody has named, and in a status of all
-/// servers only for those that are not ok.
-fn is_listed(request: &Request, target: &Target) -> bool {
+/// Tells whether all is in service that should be: every server, or with a guard enough of them in every backend.
+fn is_all_ok(request: &Request, run: &RunOutcome) -> bool {
+    run.instances.iter().all(|instance| match request.guard {
+        Some(_) => instance.short.is_empty(),
+        None => instance.targets.iter().all(|target| is_spare(target) || is_ok(target)),
+    })
+}
+
+/// Tells whether the text form has a line for the server: not for spare slots that nobody has named, in a status with a
+/// guard only in backends that fall short, and in another one of all servers only for those that are not ok.
+fn is_listed(request: &Request, instance: &InstanceOutcome, target: &Target) -> bool {
     let is_named = request.selection().names(&target.before.backend, &target.before.server);
-    match request.goal {
-        Some(_) => target.verdict != Verdict::Spare,
-        None if is_spare(target) && !is_named => false,
-        None => !request.servers.is_empty() || !is_ok(target),
+    match (request.goal, request.guard) {
+        (Some(_), _) => target.verdict != Verdict::Spare,
+        (None, _) if is_spare(target) && !is_named => false,
+        (None, Some(_)) => instance.short.iter().any(|short| short.backend_id == target.before.backend_id),
+        (None, None) => !request.servers.is_empty() || !is_ok(target),
     }
 }
 
@@ -223,6 +231,9 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
         format!("{count} of {total} {things} {hosts}")
     };
     let preposition = if is_one { "in" } else { "for" };
+    if request.goal.is_none() && request.guard.is_some() {
+        return format!("{who}: {} {hosts}", guarded(run));
+    }
     let Some(goal) = &request.goal else {
         let ok = all().filter(|target| is_ok(target)).count();
         return format!("{who}: ok {preposition} {}{slots}", where_(ok));
@@ -265,6 +276,22 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
         (true, true) => "; state file would be written",
     };
     format!("{who}: {how} {preposition} {}{left_out}{file}", where_(total - disabled))
+}
+
+/// Says which backends have too few servers in traffic.
+fn guarded(run: &RunOutcome) -> String {
+    let backends = |instance: &InstanceOutcome| {
+        instance.targets.chunk_by(|one, next| one.before.backend_id == next.before.backend_id).count()
+    };
+    let total: usize = run.instances.iter().map(backends).sum();
+    let short = run.instances.iter().flat_map(|instance| &instance.short);
+    let names: Vec<String> =
+        short.map(|short| format!("{} ({} of {})", short.backend, short.usable, short.needed)).collect();
+    let plural = if total == 1 { "" } else { "s" };
+    match names.len() {
+        0 => format!("enough servers in traffic in {total} of {total} backend{plural}"),
+        count => format!("too few servers in traffic in {count} of {total} backend{plural}, {},", a_few_of(&names)),
+    }
 }
 
 /// The first failure, and how many there are besides.

@@ -24,7 +24,8 @@ pub struct Report<'a> {
     pub failed: bool,
     /// Whether this was a dry run, in which nothing is changed.
     pub dry_run: bool,
-    /// In a status report: whether every matched server takes traffic, spare slots left out.
+    /// In a status report: whether every matched server takes traffic, spare slots left out; with `guard`, whether every
+    /// matched backend keeps at least that many servers in traffic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ok: Option<bool>,
     /// What was done or what failed, in one sentence.

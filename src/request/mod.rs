@@ -45,7 +45,7 @@ pub struct Request {
     pub shutdown_sessions: bool,
     /// Whether and how long the effect of the change is waited for.
     pub wait: Option<WaitBounds>,
-    /// The fewest usable servers that the change may leave in a backend.
+    /// The fewest usable servers that the change may leave in a backend; in a status, that it should have.
     pub guard: Option<MinAvailable>,
     /// The state that every matched server is expected in.
     pub expect: Option<AdminState>,
@@ -281,7 +281,7 @@ struct Given {
     drain: Option<DrainBounds>,
     shutdown_sessions: bool,
     wait: Option<WaitBounds>,
-    with_change: [(&'static str, bool); 4],
+    with_change: [(&'static str, bool); 3],
     with_state: [(&'static str, bool); 1],
     with_outage: [(&'static str, bool); 2],
     old_processes: OldProcesses,
@@ -295,7 +295,6 @@ impl Given {
             shutdown_sessions: wire.shutdown_sessions.unwrap_or_default().0,
             wait: wire.wait.and_then(|wait| wait.0),
             with_change: [
-                ("guard", wire.guard.is_some()),
                 ("expect", wire.expect.is_some()),
                 ("on_failure", wire.on_failure == Some(OnFailure::Rollback)),
                 ("state_file", wire.state_file.is_some()),

@@ -227,7 +227,6 @@ fn what_is_no_request_is_said_so() {
         (r#"{"_ansible_check_mode": "maybe"}"#.to_owned(), "'_ansible_check_mode'"),
         (r#"{"drain": true}"#.to_owned(), "'drain' goes only with 'state': 'maint'"),
         (r#"{"server": "a", "state": "ready", "drain": true}"#.to_owned(), "'drain' goes only with 'state': 'maint'"),
-        (r#"{"guard": {"min_available": 1}}"#.to_owned(), "'guard' goes only with a change"),
         (r#"{"server": "a", "state": "ready", "reason": "x"}"#.to_owned(), "'reason' goes only with"),
         (r#"{"server": "a", "state": "maint", "ignore_owner": true}"#.to_owned(), "'ignore_owner' goes only with"),
         (r#"{"server": "a", "weight": 1, "wait": true}"#.to_owned(), "'wait' goes only with a 'state'"),

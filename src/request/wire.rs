@@ -80,9 +80,11 @@ pub struct Wire {
     #[cfg_attr(test, schemars(example = true, example = serde_json::json!({"timeout": 120, "stable": 5})))]
     pub wait: Option<Wait>,
     /// Refuses, before anything is sent anywhere, a change that lowers the number of usable servers of a backend below
-    /// this. Usable are servers that are ready, running or starting, and have a weight above 0; backup servers count as
-    /// HAProxy uses them: only where no other is usable, and then as one. Servers that track a changed one count as they
-    /// would be then. It needs the lock that keeps other runs out. No guard by default.
+    /// this. Usable are servers that take traffic: ready, running or starting, with a weight above 0, in a backend that is
+    /// neither `disabled` nor unpublished; backup servers count as HAProxy uses them: only where no other is usable, and
+    /// then as one. Servers that track a changed one count as they would be then. It needs the lock that keeps other runs
+    /// out. In a status request the report's `ok` then means that every matched backend keeps at least that many servers
+    /// in traffic, and the text form lists only the servers of backends that do not. No guard by default.
     #[cfg_attr(test, schemars(example = serde_json::json!({"min_available": 1}), example = serde_json::json!({"min_available": "50%"})))]
     pub guard: Option<Guard>,
     /// Refuses, before anything is sent anywhere, a change while a matched server is in another administrative state
@@ -499,7 +501,7 @@ impl Weight {
 pub enum MinAvailable {
     /// So many.
     Count(u32),
-    /// A share of the backend's servers that the configuration does not disable, rounded up.
+    /// A share of the backend's servers that the configuration neither disables nor marks `backup`, rounded up.
     Percent(u32),
 }
 
@@ -618,7 +620,7 @@ impl Wait {
 #[cfg_attr(test, schemars(deny_unknown_fields))]
 pub struct Guard {
     /// The fewest usable servers of a backend: a number from 0 to 1000000, or a share from `"0%"` to `"100%"` of its servers
-    /// that the configuration does not disable, rounded up.
+    /// that the configuration neither disables nor marks `backup`, spare slots left out, rounded up.
     pub min_available: MinAvailable,
 }
 
