@@ -64,8 +64,10 @@ fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record:
     } else if request.wait.is_some() || request.shutdown_sessions {
         keep(fleet);
     }
-    if let (End::Done, Some(state), Some(bounds), false) = (end, goal.state, request.wait, request.shutdown_sessions) {
-        wait(fleet, goal, state, bounds)?;
+    if let (End::Done, Some(effect), Some(bounds), false) =
+        (end, goal.effect(), request.wait, request.shutdown_sessions)
+    {
+        wait(fleet, goal, effect, bounds)?;
     }
     if request.shutdown_sessions || end == End::Shutdown {
         end_sessions(fleet, goal, request.time_for_sessions(end == End::Shutdown))?;

@@ -9,9 +9,8 @@ use super::target::{Poll, Target, Watch};
 use crate::decide::cautions::why_down;
 use crate::decide::shortfall::who_overrides_it;
 use crate::model::error::{Error, ErrorKind, Result};
-use crate::model::goal::{Goal, Switch};
+use crate::model::goal::{Effect, Goal, Switch};
 use crate::model::server::{CheckCounter, Server, Statistics};
-use crate::model::state::AdminState;
 use crate::model::text::a_few_of;
 use crate::model::traffic::Obstacle;
 use crate::request::WaitBounds;
@@ -67,9 +66,15 @@ pub fn serving(server: &Server, statistics: &Statistics) -> Nearness {
 
 /// Tells whether nothing is left to do on a server that was taken out.
 #[must_use]
-pub fn quiet(poll: &Poll) -> Nearness {
+pub fn quiet(poll: &Poll, effect: Effect) -> Nearness {
     let status = poll.statistics.status.as_str();
-    if status.starts_with("UP") || status.starts_with("no check") {
+    let is_overridden = match effect {
+        Effect::FreeAtNoWeight => poll.statistics.obstacle().is_none(),
+        Effect::InTraffic | Effect::FreeInDrain | Effect::FreeInMaint => {
+            status.starts_with("UP") || status.starts_with("no check")
+        }
+    };
+    if is_overridden {
         return Nearness::Overridden;
     }
     if poll.is_drained(Duration::ZERO) {
@@ -83,7 +88,7 @@ pub fn quiet(poll: &Poll) -> Nearness {
 ///
 /// # Errors
 /// When a signal ends the run or the lock cannot be had again. What fails on an instance or a server is kept there.
-pub fn wait(fleet: &mut Fleet<'_>, goal: Goal, requested: AdminState, bounds: WaitBounds) -> Result<()> {
+pub fn wait(fleet: &mut Fleet<'_>, goal: Goal, effect: Effect, bounds: WaitBounds) -> Result<()> {
     let deadline = Deadline::after(bounds.timeout);
     let mut backoff = Backoff::default();
     fleet.instances.iter_mut().for_each(Instance::watch_anew);
@@ -91,10 +96,10 @@ pub fn wait(fleet: &mut Fleet<'_>, goal: Goal, requested: AdminState, bounds: Wa
         let polled = fleet.poll(&is_waited_for)?;
         if polled == Processes::Same {
             let now = Instant::now();
-            fleet.at_work_mut().for_each(|target| target.notice(requested, bounds.stable, now));
+            fleet.at_work_mut().for_each(|target| target.notice(effect, bounds.stable, now));
             let count = fleet.at_work().filter(|target| is_waited_for(target)).count();
             if count > 0 && !deadline.is_over() {
-                (fleet.progress)(&progress(fleet, requested, count, &deadline));
+                (fleet.progress)(&progress(fleet, effect, count, &deadline));
                 fleet.pause(&mut backoff, &deadline)?;
                 continue;
             }
@@ -102,11 +107,11 @@ pub fn wait(fleet: &mut Fleet<'_>, goal: Goal, requested: AdminState, bounds: Wa
                 fleet.pause_once(&mut backoff)?;
                 continue;
             }
-            fleet.at_work_mut().for_each(|target| target.time_is_over(requested, bounds.timeout));
+            fleet.at_work_mut().for_each(|target| target.time_is_over(effect, bounds.timeout));
         }
         // What is reported is how the servers are in the end, be it that nothing was sent to them.
         if polled == Processes::Same && fleet.refresh()? == Processes::Same {
-            if requested == AdminState::Ready {
+            if effect == Effect::InTraffic {
                 fleet.instances.iter_mut().for_each(say_unchecked);
             }
             return Ok(());
@@ -125,10 +130,10 @@ fn is_waited_for(target: &Target) -> bool {
     }
 }
 
-fn progress(fleet: &Fleet<'_>, requested: AdminState, count: usize, deadline: &Deadline) -> String {
-    let what = match requested {
-        AdminState::Ready => "up",
-        AdminState::Drain | AdminState::Maint => "free of sessions",
+fn progress(fleet: &Fleet<'_>, effect: Effect, count: usize, deadline: &Deadline) -> String {
+    let what = match effect {
+        Effect::InTraffic => "up",
+        Effect::FreeInDrain | Effect::FreeInMaint | Effect::FreeAtNoWeight => "free of sessions",
     };
     let (all, left) = (fleet.count(), deadline.seconds_left());
     let done = all.saturating_sub(count);
@@ -156,11 +161,11 @@ fn say_unchecked(instance: &mut Instance<'_>) {
 
 impl Target {
     /// Takes over what the last poll says of how near it is.
-    fn notice(&mut self, requested: AdminState, stable: Duration, now: Instant) {
+    fn notice(&mut self, effect: Effect, stable: Duration, now: Instant) {
         let Some(poll) = self.last_poll.as_deref().filter(|_| is_waited_for(self)) else { return };
-        let nearness = match requested {
-            AdminState::Ready => serving(self.last(), &poll.statistics),
-            AdminState::Drain | AdminState::Maint => quiet(poll),
+        let nearness = match effect {
+            Effect::InTraffic => serving(self.last(), &poll.statistics),
+            Effect::FreeInDrain | Effect::FreeInMaint | Effect::FreeAtNoWeight => quiet(poll, effect),
         };
         self.watch = match (nearness, &self.watch) {
             (Nearness::There(long), watch) => {
@@ -173,8 +178,11 @@ impl Target {
             }
             (Nearness::NotYet(why), _) => Watch::NotYet(why),
             (Nearness::Overridden, _) => {
-                let status = poll.statistics.status.clone();
-                return self.fail_overridden(requested, &status);
+                let seen = match effect {
+                    Effect::FreeAtNoWeight => format!("weight {}", poll.statistics.weight),
+                    Effect::InTraffic | Effect::FreeInDrain | Effect::FreeInMaint => poll.statistics.status.clone(),
+                };
+                return self.fail_overridden(effect, &seen);
             }
         };
     }
@@ -188,30 +196,30 @@ impl Target {
         }
     }
 
-    fn fail_overridden(&mut self, requested: AdminState, status: &str) {
+    fn fail_overridden(&mut self, effect: Effect, seen: &str) {
         let (name, why) = (self.before.full_name(), who_overrides_it(self.last()));
-        let msg = format!("{name} was set to {requested}, but HAProxy shows it as '{status}' now: {why}");
+        let msg = format!("{name} was set to {effect}, but HAProxy shows it as '{seen}' now: {why}");
         self.fail(Error::new(ErrorKind::Overridden, msg));
     }
 
     /// Fails, if it is still waited for, with what was last seen of it.
-    fn time_is_over(&mut self, requested: AdminState, timeout: Duration) {
+    fn time_is_over(&mut self, effect: Effect, timeout: Duration) {
         if !is_waited_for(self) {
             return;
         }
         let (name, seconds, why) = (self.before.full_name(), timeout.as_secs_f64(), self.why_not());
-        let error = match requested {
-            AdminState::Ready => Error::new(
+        let error = match effect {
+            Effect::InTraffic => Error::new(
                 ErrorKind::NotUp,
                 format!(
                     "{name} does not take traffic after {seconds} s: {why}; look at the server itself, or wait longer"
                 ),
             ),
-            AdminState::Drain | AdminState::Maint => Error::new(
+            Effect::FreeInDrain | Effect::FreeInMaint | Effect::FreeAtNoWeight => Error::new(
                 ErrorKind::NotDrained,
                 format!(
-                    "{name} is not free of sessions after {seconds} s: {why}; wait longer, or end them with \
-                     'shutdown_sessions', which does not reach a process from before a reload"
+                    "{name} is not free of sessions after {seconds} s: {why}; wait longer, or end them with 'state': 'maint' \
+                     and 'shutdown_sessions'"
                 ),
             ),
         };

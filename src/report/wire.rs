@@ -9,7 +9,7 @@ use super::Servers;
 use crate::act::target::Sent;
 use crate::haproxy::old_processes::OldProcess;
 use crate::model::error::{Error, ErrorKind};
-use crate::model::server::ServerState;
+use crate::model::server::Server;
 use crate::model::state::{AdminFlags, AdminState, OperationalState, Reason};
 
 /// What `haproxy_server` answers: what was changed, what failed, and every server as it was read back.
@@ -153,18 +153,22 @@ pub struct StateReport {
     pub operational_state: OperationalState,
     /// The weight that is in force, from 0 to 256.
     pub weight: u32,
+    /// The weight of the configuration, from 0 to 256, of which a share is.
+    pub configured_weight: u32,
     /// Which flags make the administrative state what it is; none where it is ready.
     pub reasons: Vec<Reason>,
     /// HAProxy's own mask of administrative flags (`srv_admin_state`), in which several causes can hold at once.
     pub admin_flags: AdminFlags,
 }
 
-impl From<&ServerState> for StateReport {
-    fn from(state: &ServerState) -> Self {
+impl From<&Server> for StateReport {
+    fn from(server: &Server) -> Self {
+        let state = &server.state;
         Self {
             admin_state: state.flags.effective(),
             operational_state: state.operational,
             weight: state.weight,
+            configured_weight: server.configured_weight,
             reasons: state.flags.reasons(),
             admin_flags: state.flags,
         }

@@ -17,7 +17,7 @@ pub use wire::{
 };
 
 use crate::model::error::{Error, ErrorKind, Result};
-use crate::model::goal::Goal;
+use crate::model::goal::{Effect, Goal};
 use crate::model::name::{Address, InstanceName, Pattern, Selection, Selector};
 use crate::model::state::AdminState;
 use crate::time::{clock, expiry};
@@ -237,7 +237,7 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
             "'server' is missing: a change needs the names of the servers, as \"server\": \"web1\" (or \"*\" for all)",
         ));
     }
-    let given = Given::of(wire);
+    let given = Given::of(wire, goal.effect());
     given.check(state, is_change)?;
     let backends = patterns("backend", wire.backend.as_ref())?;
     let instances = wire.instances.as_ref().map(instances).transpose()?;
@@ -278,6 +278,8 @@ fn claim(wire: &Wire) -> Result<Option<Claim>> {
 
 /// The fields that go with some changes only, and whether they are given: `false` is the same as not given.
 struct Given {
+    /// What a wait would wait for.
+    effect: Option<Effect>,
     drain: Option<DrainBounds>,
     shutdown_sessions: bool,
     wait: Option<WaitBounds>,
@@ -289,8 +291,9 @@ struct Given {
 }
 
 impl Given {
-    fn of(wire: &Wire) -> Self {
+    fn of(wire: &Wire, effect: Option<Effect>) -> Self {
         Self {
+            effect,
             drain: wire.drain.and_then(|drain| drain.0),
             shutdown_sessions: wire.shutdown_sessions.unwrap_or_default().0,
             wait: wire.wait.and_then(|wait| wait.0),
@@ -317,8 +320,8 @@ impl Given {
         if let Some(field) = alone(&self.with_state).filter(|_| state.is_none()) {
             return refuse(field, "a 'state'");
         }
-        if self.wait.is_some() && state.is_none() {
-            return refuse("wait", "a 'state'");
+        if self.wait.is_some() && self.effect.is_none() {
+            return refuse("wait", "a 'state', or with 'weight': 0");
         }
         let maint = [("drain", self.drain.is_some()), ("shutdown_sessions", self.shutdown_sessions)];
         if let Some(field) = alone(&maint).filter(|_| state != Some(AdminState::Maint)) {
@@ -330,9 +333,10 @@ impl Given {
                 Some(AdminState::Ready) | None => return refuse(field, "'state': 'drain' or 'maint'"),
             }
         }
-        let waits_for_sessions = self.drain.is_some() || (self.wait.is_some() && state != Some(AdminState::Ready));
+        let waits_for_sessions =
+            self.drain.is_some() || (self.wait.is_some() && self.effect != Some(Effect::InTraffic));
         if self.old_processes == OldProcesses::Wait && !waits_for_sessions {
-            return refuse("old_processes", "'drain', or with 'wait' after 'drain' and 'maint'");
+            return refuse("old_processes", "'drain', or with 'wait' after 'drain', 'maint' and 'weight': 0");
         }
         if self.ignore_owner && state != Some(AdminState::Ready) {
             return refuse("ignore_owner", "'state': 'ready'");

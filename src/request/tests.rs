@@ -229,7 +229,11 @@ fn what_is_no_request_is_said_so() {
         (r#"{"server": "a", "state": "ready", "drain": true}"#.to_owned(), "'drain' goes only with 'state': 'maint'"),
         (r#"{"server": "a", "state": "ready", "reason": "x"}"#.to_owned(), "'reason' goes only with"),
         (r#"{"server": "a", "state": "maint", "ignore_owner": true}"#.to_owned(), "'ignore_owner' goes only with"),
-        (r#"{"server": "a", "weight": 1, "wait": true}"#.to_owned(), "'wait' goes only with a 'state'"),
+        (
+            r#"{"server": "a", "weight": 1, "wait": true}"#.to_owned(),
+            "'wait' goes only with a 'state', or with 'weight': 0",
+        ),
+        (r#"{"server": "a", "weight": "1%", "wait": true}"#.to_owned(), "'wait' goes only with a 'state'"),
         (
             r#"{"server": "a", "state": "maint", "drain": {"timout": 1}}"#.to_owned(),
             "'drain': 'timout' is none of its fields",

@@ -73,8 +73,8 @@ pub struct Wire {
     /// connections cut. `false` by default.
     #[cfg_attr(test, schemars(example = true))]
     pub shutdown_sessions: Option<Flag>,
-    /// Waits after the change of `state`: after `ready` until each server takes traffic (its check has passed since the
-    /// change, its weight is above 0 and slowstart is over), after `drain` and `maint` until no session is left. A check
+    /// Waits after the change of `state`, or after `weight: 0`: after `ready` until each server takes traffic (its check has passed since the
+    /// change, its weight is above 0 and slowstart is over), after `drain`, `maint` and `weight: 0` until no session is left. A check
     /// with `fall 1` does not show that it has passed; with it a server must stay up for 5 s. A server without a check, or
     /// with a paused one, counts at once. `true` stands for 60 s. Not asked for by default.
     #[cfg_attr(test, schemars(example = true, example = serde_json::json!({"timeout": 120, "stable": 5})))]

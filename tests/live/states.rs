@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use crate::support::backend::stats_page;
 use crate::support::report::{commands, kind, server, servers, warnings};
 use crate::support::{
-    Agent, Answer, Dns, Folder, Haproxy, Health, HttpBackend, Instance, PATIENCE, Port, Program, Recorder, Scripted,
-    Setup, Step, Test, TestResult, eventually, tests,
+    Agent, Answer, Bound, Dns, Folder, Haproxy, Health, HttpBackend, Instance, PATIENCE, Port, Program, Recorder,
+    Scripted, Setup, Stage, Step, Test, TestResult, eventually, tests,
 };
 use crate::transport::{HEADER, info, opening, row};
 
@@ -24,6 +24,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_share_that_is_nothing_is_refused,
         a_static_algorithm_refuses_a_weight,
         weight_zero_is_warned_of,
+        weight_zero_may_wait_until_no_session_is_left,
         every_caution_about_a_server_is_given,
         slowstart_is_warned_of,
         a_failed_check_is_warned_of,
@@ -371,6 +372,11 @@ fn a_weight_is_compared_first(haproxy: &Haproxy) -> TestResult {
         (json!(0), true, vec![0, 0], 2),
         (json!("0%"), false, vec![0, 0], 0),
     ];
+    let status = Program::request(&json!({ "instances": instance.address() })).report();
+    for (name, configured) in [("b/s1", 10), ("b/s2", 1)] {
+        assert_eq!(server(&status, name)["before"]["configured_weight"], configured, "{status}");
+        assert_eq!(server(&status, name)["after"]["configured_weight"], configured, "{status}");
+    }
     for (asked, changed, after, sent) in table {
         assert_eq!(weight(&all, asked.clone()), (json!(changed), json!(false), after, sent), "weight {asked}");
     }
@@ -468,6 +474,46 @@ fn weight_zero_is_warned_of(haproxy: &Haproxy) -> TestResult {
     assert_eq!(warnings(&Program::request(&request).report()), "", "not where it was asked for");
     let status = Program::request(&json!({ "server": "s1", "instances": instance.address() })).report();
     assert_eq!((&status["ok"], &server(&status, "b/s1")["ok"]), (&json!(false), &json!(false)), "{status}");
+    Ok(())
+}
+
+fn weight_zero_may_wait_until_no_session_is_left(haproxy: &Haproxy) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let request = |wait: f64, more: Value| {
+        let mut asked = json!({ "server": "web/web1", "weight": 0, "wait": { "timeout": wait }, "instances": stage.http.address() });
+        asked.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Program::request(&asked)
+    };
+    for more in [json!({}), json!({ "state": "ready" })] {
+        let held = Bound::hold(stage.frontend("web"), stage.server("web1"));
+        let report = request(0.3, more.clone()).report();
+        assert_eq!((kind(&report), &report["changed"]), ("not_drained", &json!(true)), "{report}");
+        assert!(report["msg"].as_str().unwrap().contains("it has 1 session"), "{report}");
+        let mut running = request(20.0, more.clone()).spawn();
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        assert!(!running.ended(), "it waits");
+        stage.server("web1").release();
+        assert_eq!(held.served_by(), "web1");
+        let report = running.wait().report();
+        assert_done(&report, false);
+        let entry = server(&report, "web/web1");
+        assert_eq!((&entry["sessions"], &entry["after"]["admin_state"]), (&json!(0), &json!("ready")), "{entry}");
+        stage.server("web1").hold();
+        stage.http.set("set server web/web1 weight 100%");
+    }
+    // Whoever gives it a weight again ends the wait.
+    let held = Bound::hold(stage.frontend("web"), stage.server("web1"));
+    let running = request(20.0, json!({ "weight": "0%" })).spawn();
+    eventually(PATIENCE, "the weight to be set", || (stage.http.row("web", "web1").weight == 0).then_some(()));
+    stage.http.set("set server web/web1 weight 100%");
+    let report = running.wait().report();
+    assert_eq!(kind(&report), "overridden", "{report}");
+    assert!(
+        report["msg"].as_str().unwrap().contains("was set to weight 0, but HAProxy shows it as 'weight 1'"),
+        "{report}"
+    );
+    stage.server("web1").release();
+    assert_eq!(held.served_by(), "web1");
     Ok(())
 }
 
