@@ -76,7 +76,7 @@ pub fn drain(
 ) -> Result<End> {
     fleet.step(&|target| next_step(goal, target))?;
     once_draining(fleet);
-    let deadline = Deadline::after(bounds.timeout);
+    let deadline = fleet.deadline(bounds.timeout);
     let mut backoff = Backoff::default();
     loop {
         if !fleet.at_work().any(is_draining) {
@@ -101,7 +101,7 @@ enum Moved {
 }
 
 /// Polls the servers in drain, and nothing else, until there is something to do.
-fn until_something_moves(fleet: &mut Fleet<'_>, deadline: &Deadline, backoff: &mut Backoff) -> Result<Moved> {
+fn until_something_moves(fleet: &mut Fleet<'_>, deadline: &Deadline<'_>, backoff: &mut Backoff) -> Result<Moved> {
     let count = fleet.at_work().filter(|target| is_draining(target)).count();
     loop {
         if fleet.poll(&is_draining)? == Processes::Replaced {

@@ -7,7 +7,7 @@ use crate::haproxy::client::Answered;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::Goal;
 use crate::model::state::AdminState;
-use crate::time::deadline::{Backoff, Deadline};
+use crate::time::deadline::Backoff;
 use std::time::Duration;
 
 /// Ends the sessions that are left on servers in maint, again until none is left.
@@ -15,7 +15,7 @@ use std::time::Duration;
 /// # Errors
 /// When a signal ends the run or the lock cannot be had again. What fails on an instance or a server is kept there.
 pub fn end_sessions(fleet: &mut Fleet<'_>, goal: Goal, timeout: Duration) -> Result<()> {
-    let deadline = Deadline::after(timeout);
+    let deadline = fleet.deadline(timeout);
     let mut backoff = Backoff::default();
     loop {
         if fleet.poll(&is_out)? == Processes::Replaced {

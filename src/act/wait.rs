@@ -82,13 +82,13 @@ pub fn quiet(statistics: &Statistics) -> Nearness {
 /// # Errors
 /// When a signal ends the run or the lock cannot be had again. What fails on an instance or a server is kept there.
 pub fn wait(fleet: &mut Fleet<'_>, goal: Goal, requested: AdminState, bounds: WaitBounds) -> Result<()> {
-    let deadline = Deadline::after(bounds.timeout);
+    let deadline = fleet.deadline(bounds.timeout);
     let mut backoff = Backoff::default();
     fleet.instances.iter_mut().for_each(Instance::watch_anew);
     loop {
         let polled = fleet.poll(&is_waited_for)?;
         if polled == Processes::Same {
-            let now = Instant::now();
+            let now = fleet.clock.now();
             fleet.at_work_mut().for_each(|target| target.notice(requested, bounds.stable, now));
             let count = fleet.at_work().filter(|target| is_waited_for(target)).count();
             if count > 0 && !deadline.is_over() {
@@ -119,7 +119,7 @@ fn is_waited_for(target: &Target) -> bool {
     }
 }
 
-fn progress(fleet: &Fleet<'_>, requested: AdminState, count: usize, deadline: &Deadline) -> String {
+fn progress(fleet: &Fleet<'_>, requested: AdminState, count: usize, deadline: &Deadline<'_>) -> String {
     let what = match requested {
         AdminState::Ready => "up",
         AdminState::Drain | AdminState::Maint => "free of sessions",
