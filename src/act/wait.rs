@@ -82,16 +82,26 @@ pub fn quiet(statistics: &Statistics) -> Nearness {
 /// # Errors
 /// When a signal ends the run or the lock cannot be had again. What fails on an instance or a server is kept there.
 pub fn wait(fleet: &mut Fleet<'_>, goal: Goal, requested: AdminState, bounds: WaitBounds) -> Result<()> {
+    let result = until_all_are_there(fleet, goal, requested, bounds);
+    if let Err(error) = &result {
+        let waited_for = fleet.at_work_mut().filter(|target| is_waited_for(target));
+        waited_for.for_each(|target| target.fail(error.clone()));
+    }
+    result
+}
+
+fn until_all_are_there(fleet: &mut Fleet<'_>, goal: Goal, requested: AdminState, bounds: WaitBounds) -> Result<()> {
     let deadline = fleet.deadline(bounds.timeout);
     let mut backoff = Backoff::default();
     fleet.instances.iter_mut().for_each(Instance::watch_anew);
     loop {
+        let is_over = deadline.is_over();
         let polled = fleet.poll(&is_waited_for)?;
         if polled == Processes::Same {
             let now = fleet.clock.now();
             fleet.at_work_mut().for_each(|target| target.notice(requested, bounds.stable, now));
             let count = fleet.at_work().filter(|target| is_waited_for(target)).count();
-            if count > 0 && !deadline.is_over() {
+            if count > 0 && !is_over {
                 (fleet.progress)(&progress(fleet, requested, count, &deadline));
                 fleet.pause(&mut backoff, &deadline)?;
                 continue;
@@ -108,6 +118,10 @@ pub fn wait(fleet: &mut Fleet<'_>, goal: Goal, requested: AdminState, bounds: Wa
         // A new process knows nothing of the change: set it again, and wait for it anew.
         fleet.step(&|_| goal)?;
         fleet.instances.iter_mut().for_each(Instance::watch_anew);
+        if is_over {
+            fleet.at_work_mut().for_each(|target| target.time_is_over(requested, bounds.timeout));
+            return Ok(());
+        }
     }
 }
 
