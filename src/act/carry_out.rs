@@ -24,11 +24,13 @@ pub fn carry_out(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record: R
         // Somebody else may have set something in a pause.
         fleet.refresh().ok();
     }
-    fleet.give_up(&goal, result.as_ref().err());
+    fleet.conclude(&goal, result.as_ref().err());
     save(request, fleet);
     let must_roll_back = request.on_failure == OnFailure::Rollback && (result.is_err() || fleet.has_failed());
     if must_roll_back || matches!(result, Ok(End::Rollback)) {
-        roll_back(fleet)?;
+        let rolled_back = roll_back(fleet);
+        fleet.conclude(&goal, result.as_ref().err());
+        rolled_back?;
         save(request, fleet);
     }
     result.map(drop)

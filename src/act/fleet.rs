@@ -157,12 +157,12 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
-    /// Says of each server that is not as requested in the end, or not known, what ended the work on it before.
-    pub fn give_up(&mut self, goal: &Goal, why: Option<&Error>) {
+    /// Says of each server that is not as requested in the end, or not known, why: what ended the run or the work on its
+    /// instance before, if anything did.
+    pub fn conclude(&mut self, goal: &Goal, why: Option<&Error>) {
         for instance in &mut self.instances {
-            if let Some(why) = why.or(instance.error.as_ref()).cloned() {
-                instance.give_up(goal, &why);
-            }
+            let why = why.or(instance.error.as_ref()).cloned();
+            instance.conclude(goal, why.as_ref());
         }
     }
 
