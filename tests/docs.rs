@@ -99,20 +99,20 @@ fn the_modules_have_the_version_and_the_address_of_the_program() {
 }
 
 #[test]
-fn readme_has_every_field_of_a_request() {
-    let listed = first_column(&section(&read("README.md"), "## Request"));
+fn reference_has_every_field_of_a_request() {
+    let listed = first_column(&section(&read("docs/reference.md"), "## Request"));
     assert_eq!(listed, keys(&schema("request")["properties"]));
 }
 
 #[test]
-fn readme_has_every_field_of_a_report() {
-    let listed = first_column(&section(&read("README.md"), "## Report"));
+fn reference_has_every_field_of_a_report() {
+    let listed = first_column(&section(&read("docs/reference.md"), "## Report"));
     assert_eq!(listed, keys(&schema("report")["properties"]));
 }
 
 #[test]
-fn readme_has_every_error_kind() {
-    let listed = first_column(&section(&read("README.md"), "## Troubleshooting"));
+fn reference_has_every_error_kind() {
+    let listed = first_column(&section(&read("docs/reference.md"), "## Troubleshooting"));
     let kinds = schema("report")["$defs"]["ErrorKind"]["oneOf"].as_array().unwrap().clone();
     let kinds: BTreeSet<String> = kinds.iter().map(|kind| kind["const"].as_str().unwrap().to_owned()).collect();
     assert_eq!(listed, kinds);
@@ -196,7 +196,7 @@ fn values(schema: &Value, of: &str) -> String {
         "MinAvailable" => "number, or `\"N%\"`".to_owned(),
         "Weight" => "0 to 256, or `\"N%\"`".to_owned(),
         "StateFiles" => "path, or `{instance: path}`".to_owned(),
-        "Drain" | "Wait" => format!("`true`, or `{{{}}}`", inner(definition).join(", ")),
+        "Drain" | "ShutdownSessions" | "Wait" => format!("`true`, or `{{{}}}`", inner(definition).join(", ")),
         "Guard" | "Expect" => format!("`{{{}}}`", inner(definition).join(", ")),
         _ => panic!("say what {of} takes"),
     }
@@ -327,12 +327,13 @@ fn pages() -> Vec<String> {
     root.chain(below).filter(|name| name.ends_with(".md")).collect()
 }
 
-/// What a link may lead to in a page: the headings, as they are written in addresses.
+/// What a link may lead to in a page: the headings, as they are written in addresses, and named places.
 fn anchors(page: &str) -> BTreeSet<String> {
     let is_kept = |sign: &char| sign.is_alphanumeric() || matches!(sign, '-' | '_');
     let headings = page.lines().filter(|line| line.starts_with('#'));
     let titles = headings.map(|line| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-"));
-    titles.map(|title| title.chars().filter(is_kept).collect()).collect()
+    let named = page.split("<a name=\"").skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned);
+    titles.map(|title| title.chars().filter(is_kept).collect()).chain(named).collect()
 }
 
 #[test]

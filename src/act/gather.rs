@@ -73,7 +73,7 @@ impl Asked<'_> {
 
 /// What became of one try to lock and observe an instance.
 enum Tried<'a> {
-    Observed(Observation, Runtime<'a>),
+    Observed(Box<(Observation, Runtime<'a>)>),
     /// Somebody else has its lock.
     Locked(Contact),
     Failed(Error),
@@ -96,7 +96,7 @@ fn observe_all<'a>(
             side_by_side(sites, |site| try_one(request, site, detail, exclusion)).into_iter().collect::<Result<_>>()?;
         let contacts = || {
             tried.iter().filter_map(|tried| match tried {
-                Tried::Observed(observation, _) => Some(&observation.contact),
+                Tried::Observed(observed) => Some(&observed.0.contact),
                 Tried::Locked(contact) => Some(contact),
                 Tried::Failed(_) => None,
             })
@@ -118,7 +118,7 @@ fn observe_all<'a>(
 impl<'a> Tried<'a> {
     fn into_answer(self) -> Option<Result<(Observation, Runtime<'a>)>> {
         match self {
-            Self::Observed(observation, runtime) => Some(Ok((observation, runtime))),
+            Self::Observed(observed) => Some(Ok(*observed)),
             Self::Failed(error) => Some(Err(error)),
             Self::Locked(_) => None,
         }
@@ -134,7 +134,7 @@ fn try_one<'a>(request: &'a Request, site: &'a Site, detail: Detail, exclusion: 
             return Ok(Tried::Locked(runtime.contact().clone()));
         }
         let observation = runtime.observe_first(detail)?;
-        Ok(Tried::Observed(observation, runtime))
+        Ok(Tried::Observed(Box::new((observation, runtime))))
     };
     observed().unwrap_or_else(Tried::Failed)
 }

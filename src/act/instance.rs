@@ -341,6 +341,15 @@ impl<'a> Instance<'a> {
         }
     }
 
+    /// Ends so many sessions of servers at the most, and returns how many it has ended.
+    ///
+    /// # Errors
+    /// When the instance does not answer.
+    pub fn end_some_sessions(&mut self, of: impl Fn(&Target) -> bool, most: usize) -> Result<Answered<usize>> {
+        let servers: Vec<&Server> = self.targets.iter().filter(|target| of(target)).map(Target::last).collect();
+        self.client.end_some_sessions(&servers, most)
+    }
+
     /// Reads all servers back.
     ///
     /// # Errors
@@ -597,7 +606,7 @@ impl Pass<'_> {
     fn goal_of(&self, target: &Target) -> Option<Goal> {
         match self.direction {
             // A server in a disabled backend is planned as well, which says that it is.
-            Direction::Forward if matches!(target.verdict, Verdict::Failed(_)) => None,
+            Direction::Forward if matches!(target.verdict, Verdict::Failed(_) | Verdict::Skipped) => None,
             Direction::Forward | Direction::Backward => (self.goals)(target),
         }
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::drain::what_is_left;
 use super::fleet::{Fleet, Processes, servers};
 use super::instance::Instance;
+use super::put_back::excuse;
 use super::target::{Poll, Target, Watch};
 use crate::decide::cautions::why_down;
 use crate::decide::shortfall::who_overrides_it;
@@ -18,7 +19,7 @@ use crate::time::deadline::{Backoff, Deadline};
 
 /// How long a server must stay up whose check goes down at the first failure: such a check shows nothing when it
 /// passes, so that staying up is the only evidence.
-const UP_WITH_FALL_1: Duration = Duration::from_secs(5);
+pub(super) const UP_WITHOUT_PROOF: Duration = Duration::from_secs(5);
 
 /// How near a server is to what is waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,31 +37,39 @@ pub enum Nearness {
 /// HAProxy calls a server up as soon as it leaves maintenance, before its next check: it sets the count of its check to
 /// `rise` (`srv_set_running()` in `src/server.c`), which a passed check then exceeds, unless `fall` is 1.
 #[must_use]
-pub fn serving(server: &Server, statistics: &Statistics) -> Nearness {
-    let not_yet = |why: &str| Nearness::NotYet(why.to_owned());
+pub fn serving(target: &Target, statistics: &Statistics) -> Nearness {
+    let server = target.last();
     if statistics.is_throttled {
-        return not_yet("its slowstart is under way");
+        return Nearness::NotYet("its slowstart is under way".to_owned());
     }
     match statistics.obstacle() {
         Some(Obstacle::Maint | Obstacle::Drain) => return Nearness::Overridden,
-        Some(Obstacle::Down) if statistics.is_down_by_agent() => return not_yet("its agent keeps it down"),
-        Some(Obstacle::Down) => {
-            return Nearness::NotYet(format!("it is down ({})", why_down(server, Some(statistics))));
-        }
-        Some(Obstacle::Stopping) => return not_yet("its check answers 404, so that it takes no new traffic"),
-        Some(Obstacle::NoWeight) => return not_yet("its weight is 0, so that it takes no new traffic"),
-        Some(Obstacle::BackendUnpublished) => {
-            return not_yet("its backend is unpublished, so that it takes no traffic");
-        }
-        Some(Obstacle::BackendDisabled) => return not_yet("its backend is disabled, so that it takes no traffic"),
+        Some(obstacle) => return Nearness::NotYet(why_not_serving(obstacle, server, statistics)),
         None => {}
     }
+    if target.watch == Watch::Proven {
+        return Nearness::There(Duration::ZERO);
+    }
     match (server.state.health, &statistics.counter) {
-        (Some(Switch::Enabled), Some(CheckCounter { fall: 1, .. })) => Nearness::There(UP_WITH_FALL_1),
+        (Some(Switch::Enabled), Some(CheckCounter { fall: 1, .. })) => Nearness::There(UP_WITHOUT_PROOF),
         (Some(Switch::Enabled), Some(counter)) if counter.health <= counter.rise => {
-            not_yet("its check has not passed since the change")
+            Nearness::NotYet("its check has not passed since the change".to_owned())
         }
         (Some(Switch::Enabled | Switch::Disabled) | None, _) => Nearness::There(Duration::ZERO),
+    }
+}
+
+/// Says what keeps a server from taking traffic.
+pub(super) fn why_not_serving(obstacle: Obstacle, server: &Server, statistics: &Statistics) -> String {
+    match obstacle {
+        Obstacle::Maint => "it is in maint".to_owned(),
+        Obstacle::Drain => "it is in drain".to_owned(),
+        Obstacle::Down if statistics.is_down_by_agent() => "its agent keeps it down".to_owned(),
+        Obstacle::Down => format!("it is down ({})", why_down(server, Some(statistics))),
+        Obstacle::Stopping => "its check answers 404, so that it takes no new traffic".to_owned(),
+        Obstacle::NoWeight => "its weight is 0, so that it takes no new traffic".to_owned(),
+        Obstacle::BackendUnpublished => "its backend is unpublished, so that it takes no traffic".to_owned(),
+        Obstacle::BackendDisabled => "its backend is disabled, so that it takes no traffic".to_owned(),
     }
 }
 
@@ -88,19 +97,18 @@ pub fn quiet(poll: &Poll, effect: Effect) -> Nearness {
 ///
 /// # Errors
 /// When a signal ends the run or the lock cannot be had again. What fails on an instance or a server is kept there.
-pub fn wait(fleet: &mut Fleet<'_>, goal: Goal, effect: Effect, bounds: WaitBounds) -> Result<()> {
-    let deadline = Deadline::after(bounds.timeout);
+pub fn wait(fleet: &mut Fleet<'_>, goal: Goal, effect: Effect, bounds: WaitBounds, deadline: &Deadline) -> Result<()> {
     let mut backoff = Backoff::default();
-    fleet.instances.iter_mut().for_each(Instance::watch_anew);
     loop {
         let polled = fleet.poll(&is_waited_for)?;
         if polled == Processes::Same {
             let now = Instant::now();
             fleet.at_work_mut().for_each(|target| target.notice(effect, bounds.stable, now));
+            fleet.instances.iter_mut().for_each(|it| excuse(it, bounds.need, |target| target.watch == Watch::Over));
             let count = fleet.at_work().filter(|target| is_waited_for(target)).count();
             if count > 0 && !deadline.is_over() {
-                (fleet.progress)(&progress(fleet, effect, count, &deadline));
-                fleet.pause(&mut backoff, &deadline)?;
+                (fleet.progress)(&progress(fleet, effect, count, deadline));
+                fleet.pause(&mut backoff, deadline)?;
                 continue;
             }
             if count > 0 && backoff.is_first() {
@@ -125,8 +133,8 @@ pub fn wait(fleet: &mut Fleet<'_>, goal: Goal, effect: Effect, bounds: WaitBound
 /// Tells whether a server has to be polled again.
 fn is_waited_for(target: &Target) -> bool {
     match target.watch {
-        Watch::Due | Watch::NotYet(_) | Watch::Since(_) => true,
-        Watch::Over => false,
+        Watch::Due | Watch::NotYet(_) | Watch::Since(_) | Watch::Proven => true,
+        Watch::Excused | Watch::Over => false,
     }
 }
 
@@ -164,16 +172,17 @@ impl Target {
     fn notice(&mut self, effect: Effect, stable: Duration, now: Instant) {
         let Some(poll) = self.last_poll.as_deref().filter(|_| is_waited_for(self)) else { return };
         let nearness = match effect {
-            Effect::InTraffic => serving(self.last(), &poll.statistics),
+            Effect::InTraffic => serving(self, &poll.statistics),
             Effect::FreeInDrain | Effect::FreeInMaint | Effect::FreeAtNoWeight => quiet(poll, effect),
         };
         self.watch = match (nearness, &self.watch) {
             (Nearness::There(long), watch) => {
                 let since = match watch {
                     Watch::Since(since) => *since,
-                    Watch::Due | Watch::NotYet(_) | Watch::Over => now,
+                    Watch::Due | Watch::NotYet(_) | Watch::Proven | Watch::Excused | Watch::Over => now,
                 };
-                let is_long_enough = now.duration_since(since) >= long.max(stable);
+                let is_long_enough = now.duration_since(since) >= long.max(stable)
+                    || (*watch == Watch::Proven && !self.last().has_agent());
                 if is_long_enough { Watch::Over } else { Watch::Since(since) }
             }
             (Nearness::NotYet(why), _) => Watch::NotYet(why),
@@ -188,15 +197,15 @@ impl Target {
     }
 
     /// Says why it is still waited for.
-    fn why_not(&self) -> &str {
+    pub(super) fn why_not(&self) -> &str {
         match &self.watch {
-            Watch::Due | Watch::Over => "nothing is known of it",
+            Watch::Due | Watch::Proven | Watch::Excused | Watch::Over => "nothing is known of it",
             Watch::NotYet(why) => why,
             Watch::Since(_) => "it has not been up for long enough",
         }
     }
 
-    fn fail_overridden(&mut self, effect: Effect, seen: &str) {
+    pub(super) fn fail_overridden(&mut self, effect: Effect, seen: &str) {
         let (name, why) = (self.before.full_name(), who_overrides_it(self.last()));
         let msg = format!("{name} was set to {effect}, but HAProxy shows it as '{seen}' now: {why}");
         self.fail(Error::new(ErrorKind::Overridden, msg));

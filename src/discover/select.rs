@@ -69,7 +69,7 @@ pub fn needs_discovery(wanted: Option<&[WantedInstance]>) -> bool {
 /// Chooses among the discovered instances.
 ///
 /// # Errors
-/// When a name is none of those that were discovered, or when nothing was discovered at all.
+/// When a name matches no discovered instance, or when nothing was discovered at all.
 pub fn select(wanted: Option<&[WantedInstance]>, discovery: &Discovery) -> Result<Selected> {
     let discovered: Vec<Site> = discovery.candidates.iter().map(Site::from).collect();
     let Some(wanted) = wanted else {

@@ -158,6 +158,7 @@ fn server_report<'a>(request: &Request, instance: &'a InstanceOutcome, target: &
         queue: load.map(|statistics| statistics.queue),
         check: statistics.and_then(|statistics| statistics.check.as_deref()),
         tracks: statistics.and_then(|statistics| statistics.tracks.as_deref()),
+        since: target.record.as_ref().map(|record| expiry::render(record.recorded)),
         owner: claim.and_then(|claim| claim.owner.as_deref()),
         reason: claim.and_then(|claim| claim.reason.as_deref()),
         expires: claim.and_then(|claim| claim.expires).map(expiry::render),
@@ -245,6 +246,7 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
         return format!("{who}: nothing matches on {asked} instances");
     }
     let disabled = all().filter(|target| matches!(target.verdict, Verdict::Disabled(_))).count();
+    let skipped = all().filter(|target| target.verdict == Verdict::Skipped).count();
     let left_out = match (is_one, disabled) {
         (_, 0) => "",
         (true, 1) => "; 1 backend is disabled",
@@ -275,7 +277,7 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
         (true, false) => "; state file written",
         (true, true) => "; state file would be written",
     };
-    format!("{who}: {how} {preposition} {}{left_out}{file}", where_(total - disabled))
+    format!("{who}: {how} {preposition} {}{left_out}{file}", where_(total - disabled - skipped))
 }
 
 /// Says which backends have too few servers in traffic.
@@ -334,7 +336,7 @@ fn cautions(request: &Request, run: &RunOutcome) -> Vec<String> {
 
 fn causes_of(goal: &Goal, target: &Target, after: &ServerState) -> Vec<&'static str> {
     match target.verdict {
-        Verdict::Spare => Vec::new(),
+        Verdict::Spare | Verdict::Skipped => Vec::new(),
         Verdict::Disabled(DisabledBy::Reply) => vec![
             "cannot be set: HAProxy says 'Proxy is disabled.', so that the backend takes no traffic; start it again",
         ],

@@ -12,35 +12,36 @@ use crate::model::error::{Error, ErrorKind};
 use crate::model::server::Server;
 use crate::model::state::{AdminFlags, AdminState, OperationalState, Reason};
 
-/// What `haproxy_server` answers: what was changed, what failed, and every server as it was read back.
+/// The report of `haproxy_server`: what was changed, what failed, and every server as it was read back.
 #[derive(Debug, Default, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(title = "haproxy_server report", deny_unknown_fields))]
 pub struct Report<'a> {
-    /// Whether the administrative state, the weight or the checks of a server or a server-state file was changed; in a dry
-    /// run, whether it would be.
+    /// Whether the administrative state, weight or checks of a server, or a server-state file, was changed; in a dry run,
+    /// whether it would be.
     pub changed: bool,
-    /// Whether anything failed. `false` means that every matched server was read back in the wanted state.
+    /// Whether anything failed. `false` means that every matched server was read back in the
+    /// requested state.
     pub failed: bool,
-    /// Whether this was a dry run, in which nothing is changed.
+    /// Whether this was a dry run, which changes nothing.
     pub dry_run: bool,
-    /// In a status report: whether every matched server takes traffic, spare slots left out; with `guard`, whether every
-    /// matched backend keeps at least that many servers in traffic.
+    /// In a status: whether every matched server takes traffic, spare slots aside; with `guard`, whether every matched
+    /// backend keeps at least that many servers in traffic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ok: Option<bool>,
     /// What was done or what failed, in one sentence.
     pub msg: String,
     /// The same as `msg`, under the name that Salt shows.
     pub comment: String,
-    /// The administrative state that was asked for; missing where none was.
+    /// The requested administrative state; missing if none was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<AdminState>,
-    /// Every matched server: instances as asked for, servers as HAProxy lists them.
+    /// Every matched server: instances in the order of the request, servers in HAProxy's.
     #[cfg_attr(test, schemars(with = "Vec<ServerReport<'a>>"))]
     pub servers: Servers<'a>,
-    /// Every instance that was asked, as asked for, or by name where they were discovered.
+    /// Every instance that was asked: in the order of the request, or by name if they were discovered.
     pub instances: Vec<InstanceReport<'a>>,
-    /// What is worth knowing although it is no failure, a sentence each.
+    /// What is worth knowing although it is not a failure, a sentence each.
     pub warnings: Vec<String>,
     /// With `diff`: the servers before and after, a line each, sorted.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,7 +49,7 @@ pub struct Report<'a> {
     /// The first failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
-    /// The first failure in the form of a Bolt task, where the request came from one (with `_task`).
+    /// The first failure in the form of a Bolt task, if the request came from one (with `_task`).
     #[serde(rename = "_error", skip_serializing_if = "Option::is_none")]
     pub task_error: Option<TaskError>,
 }
@@ -64,15 +65,15 @@ pub struct ServerReport<'a> {
     pub backend: &'a str,
     /// The server.
     pub server: &'a str,
-    /// Its address and port, or `-` where HAProxy knows none.
+    /// Its address and port, or `-` if HAProxy does not know them.
     pub address: &'a str,
-    /// Whether its administrative state, its weight or its checks were changed, or would be in a dry run. `false` where
-    /// they were set back, `true` where HAProxy may have carried out a command whose effect could not be read back.
+    /// Whether its administrative state, weight or checks were changed, or would be in a dry run. `false` if the change
+    /// was rolled back, `true` if HAProxy may have carried out a command whose effect could not be read back.
     pub changed: bool,
-    /// Whether it is not as wanted, other than because it was set back when something else had failed.
+    /// Whether it is not as requested, unless only because it was rolled back when something else failed.
     pub failed: bool,
-    /// In a status report: whether it takes traffic: it is ready, running or starting, its weight is above 0, and its backend
-    /// is neither `disabled` nor unpublished.
+    /// In a status: whether it takes traffic: it is ready, running or starting, its weight is above 0, and its backend is
+    /// neither `disabled` nor unpublished.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ok: Option<bool>,
     /// In a status report: why it takes no traffic, in a few words (`weight 0`, `backend disabled`, `agent keeps it down`,
@@ -89,44 +90,47 @@ pub struct ServerReport<'a> {
     pub is_listed: bool,
     /// How it was before the run.
     pub before: StateReport,
-    /// How it was read back; in a dry run, how it would be. `null` where it could not be read back.
+    /// How it was read back; in a dry run, how it would be. `null` if it could not be read back.
     pub after: Option<StateReport>,
-    /// In a status report, and where sessions were waited for: its sessions when they were last seen.
+    /// In a status, and after waiting for sessions: its sessions when they were last seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sessions: Option<u32>,
-    /// In a status report, and where sessions were waited for: the requests in its queue when they were last seen.
+    /// In a status, and after waiting for sessions: its queued requests when they were last seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<u32>,
-    /// Where it was drained or waited for: how many sessions have begun on it while it drained; missing where none has.
+    /// After a drain or a wait: how many sessions began on it while it was draining; missing if none did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new_sessions: Option<u64>,
-    /// In a status report: what its last health check found, in HAProxy's words (`L7OK`, `L4CON`; management.txt 9.1,
+    /// In a status: the result of its last health check, in HAProxy's words (`L7OK`, `L4CON`; management.txt 9.1,
     /// `check_status`); missing without checks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub check: Option<&'a str>,
-    /// In a status report: the server that it tracks, as `backend/server`.
+    /// In a status: the server that it tracks, as `backend/server`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracks: Option<&'a str>,
-    /// In a status report: who has taken it out, where that was recorded.
+    /// In a status: since when it is out (RFC 3339, UTC), if that was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// In a status: who has taken it out, if that was recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<&'a str>,
-    /// In a status report: why it was taken out, where that was recorded.
+    /// In a status: why it was taken out, if that was recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'a str>,
-    /// In a status report: until when it was to be out (RFC 3339, UTC), where that was recorded.
+    /// In a status: until when it was meant to be out (RFC 3339, UTC), if that was recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
-    /// In a status report: whether that time is over, so that `ready` is no longer refused; missing without `expires`.
+    /// In a status: whether that time is over, so that `ready` is no longer refused; missing without `expires`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expired: Option<bool>,
-    /// Whether the run has rolled it back to what it was before (`on_failure`, or `on_timeout` of `drain`); `false` where
-    /// that failed or the guard refused it; missing where it was not tried, or somebody else has set the server meanwhile.
+    /// Whether the run has rolled it back to what it was before (`on_failure`, or `on_timeout` of `drain`); `false` if
+    /// that failed or the guard refused it; missing if it was not attempted, or somebody else has set the server meanwhile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rolled_back: Option<bool>,
     /// The commands that were sent to HAProxy for it, or would be in a dry run.
     #[cfg_attr(test, schemars(with = "Vec<String>"))]
     pub commands: Commands<'a>,
-    /// Why it is not as wanted.
+    /// Why it is not as requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
 }
@@ -148,16 +152,16 @@ impl Serialize for Commands<'_> {
 pub struct StateReport {
     /// The effective administrative state, whatever its cause.
     pub admin_state: AdminState,
-    /// What the checks make of it. In a dry run this is a prediction: a server that leaves maintenance is shown as running,
-    /// although `slowstart`, `init-state` (HAProxy 3.1 and later) or its checks may make something else of it.
+    /// What its checks make of it. A dry run predicts: a server that leaves maint is shown as running, although `slowstart`,
+    /// `init-state` (HAProxy 3.1 and later) or its checks may make something else of it.
     pub operational_state: OperationalState,
-    /// The weight that is in force, from 0 to 256.
+    /// The effective weight, from 0 to 256.
     pub weight: u32,
-    /// The weight of the configuration, from 0 to 256, of which a share is.
+    /// The weight in the configuration, from 0 to 256; percentages are of this.
     pub configured_weight: u32,
-    /// Which flags make the administrative state what it is; none where it is ready.
+    /// Which flags cause the administrative state; none if it is ready.
     pub reasons: Vec<Reason>,
-    /// HAProxy's own mask of administrative flags (`srv_admin_state`), in which several causes can hold at once.
+    /// HAProxy's own mask of administrative flags (`srv_admin_state`), which can combine several causes.
     pub admin_flags: AdminFlags,
 }
 
@@ -182,12 +186,12 @@ impl From<&Server> for StateReport {
 pub struct InstanceReport<'a> {
     /// Its name.
     pub name: &'a str,
-    /// The address of the socket that it was asked at, in HAProxy's notation.
+    /// The address of the socket where it was asked, in HAProxy's notation.
     pub socket: &'a str,
-    /// The version of its HAProxy; missing where it did not answer.
+    /// The version of its HAProxy; missing if it did not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<&'a str>,
-    /// The id of the process that answered last; missing where none did.
+    /// The id of the process that answered last; missing if none did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     /// Whether a server on it or its server-state file was changed, or would be in a dry run.
@@ -196,12 +200,11 @@ pub struct InstanceReport<'a> {
     pub failed: bool,
     /// How many of its servers matched.
     pub matched: usize,
-    /// In a status report, and where servers go to drain or maint: the processes from before a reload that still run, which
-    /// know nothing of what is set; missing where there is none. They are found by the master CLI where that is known,
-    /// otherwise by `/proc`.
+    /// In a status, and when servers go to drain or maint: the processes from before a reload that still run, which ignore
+    /// what is set now; missing if there are none. They are found by the master CLI if that is known, otherwise by `/proc`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub old_processes: Vec<OldProcessReport>,
-    /// Its server-state file, where that is kept in step.
+    /// Its server-state file, if one is kept in step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_file: Option<StateFileReport<'a>>,
     /// Why it could not be managed.
@@ -216,8 +219,8 @@ pub struct InstanceReport<'a> {
 pub struct OldProcessReport {
     /// Its process id.
     pub pid: u32,
-    /// The sessions and queued requests that it still has for the matched servers; `null` where they cannot be seen, since
-    /// there is no master CLI (`-S`) that leads to it.
+    /// The sessions and queued requests that it still has for the matched servers; `null` if they cannot be seen, because
+    /// no master CLI (`-S`) leads to it.
     pub sessions: Option<u32>,
 }
 
@@ -243,7 +246,7 @@ pub struct StateFileReport<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(deny_unknown_fields))]
 pub struct ErrorReport {
-    /// What went wrong, as a stable word.
+    /// What went wrong, as a stable word that tools can compare.
     pub kind: ErrorKind,
     /// What happened, where, and what to do about it, in one sentence.
     pub msg: String,
@@ -256,7 +259,7 @@ pub struct ErrorReport {
     /// The server that it happened on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
-    /// Whether the same request may succeed later without anybody changing it, the configuration or the rights.
+    /// Whether the same request may succeed later without a change to it, the configuration or the rights.
     pub retryable: bool,
 }
 
@@ -279,7 +282,7 @@ impl ErrorReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TaskError {
-    /// `haproxy_server/` and the word of the failure.
+    /// `haproxy_server/` and the kind of the failure.
     pub kind: String,
     /// The same sentence as in `error`.
     pub msg: String,
@@ -295,18 +298,18 @@ impl TaskError {
     }
 }
 
-/// The servers before and after, as Ansible shows a difference.
+/// The servers before and after, in the form of Ansible's diff.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(deny_unknown_fields))]
 pub struct Diff {
-    /// A line a server, as it was.
+    /// A line for each server, as it was.
     pub before: String,
-    /// A line a server, as it is, or would be.
+    /// A line for each server, as it is, or would be.
     pub after: String,
 }
 
-/// Writes the value as one line of pure ASCII: Ansible splits its input at every kind of line end that Unicode has.
+/// Writes the value as one line of pure ASCII: Ansible splits its input at every line end that Unicode knows.
 ///
 /// # Errors
 /// When the writer fails.
@@ -315,12 +318,12 @@ pub fn to_ascii_json<W: Write, T: Serialize>(mut writer: W, value: &T) -> io::Re
     writer.write_all(b"\n")
 }
 
-/// JSON without a space, in which everything beyond ASCII is escaped.
+/// Compact JSON in which everything beyond ASCII is escaped.
 struct Ascii;
 
 impl Formatter for Ascii {
     fn write_string_fragment<W: Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
-        // Nearly every one is plain, and there are many of them. DEL is a command to a terminal.
+        // There are many fragments, and nearly all are plain. DEL is a terminal command.
         let is_plain = |byte: &u8| matches!(byte, 0..0x7f);
         if fragment.as_bytes().iter().all(is_plain) {
             return writer.write_all(fragment.as_bytes());

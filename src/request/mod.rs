@@ -1,7 +1,7 @@
-//! What is asked: from the words that hosts send ([`Wire`]) to what has been checked ([`Request`]).
+//! The request: from what hosts send ([`Wire`]) to what was checked ([`Request`]).
 //!
-//! Hosts send text where a type was meant, so each field's type reads what Ansible's own converters would make of it,
-//! or refuses with a sentence; it never guesses. The JSON Schema is generated from these very types.
+//! Hosts send text where another type is meant, so each field's type reads it as Ansible's own converters would, or refuses
+//! it with a message; it never guesses. The JSON Schema is generated from these types.
 
 #[cfg(test)]
 mod tests;
@@ -12,8 +12,8 @@ use std::time::Duration;
 #[cfg(test)]
 pub(crate) use wire::KNOWN;
 pub use wire::{
-    DrainBounds, MinAvailable, OldProcesses, OnFailure, OnMissing, OnTimeout, OnUnreachable, StateFiles, WaitBounds,
-    Wire,
+    DrainBounds, MinAvailable, Need, OldProcesses, OnFailure, OnMissing, OnOwned, OnTimeout, OnUnreachable, Pace,
+    StateFiles, Via, WaitBounds, Wire,
 };
 
 use crate::model::error::{Error, ErrorKind, Result};
@@ -28,52 +28,54 @@ pub const REQUEST_MAX: usize = 1 << 20;
 /// The deepest nesting of a request.
 const DEPTH_MAX: usize = 32;
 
-/// A request that has been checked: every name is safe, every field goes with the others.
+/// A checked request: every name is safe, all fields go together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// Which servers; all of them where it is empty.
+    /// Which servers; all if it is empty.
     pub servers: Vec<Selector>,
-    /// In which backends; in all of them where it is empty.
+    /// In which backends; in all if it is empty.
     pub backends: Vec<Pattern>,
-    /// On which instances; on all that are discovered where it is missing.
+    /// On which instances; on all discovered ones if it is missing.
     pub instances: Option<Vec<WantedInstance>>,
-    /// What is to become of the servers; nothing in a status request.
+    /// What the servers should become; nothing in a status.
     pub goal: Option<Goal>,
-    /// Whether and how servers are drained before they go to maint.
+    /// Whether and how servers are drained before maint.
     pub drain: Option<DrainBounds>,
-    /// Whether the sessions that are left in maint are ended.
-    pub shutdown_sessions: bool,
-    /// Whether and how long the effect of the change is waited for.
+    /// Whether sessions that are left in maint are ended.
+    pub shutdown_sessions: Option<Pace>,
+    /// Whether and how long to wait for the effect of the change.
     pub wait: Option<WaitBounds>,
     /// The fewest usable servers that the change may leave in a backend; in a status, that it should have.
     pub guard: Option<MinAvailable>,
     /// The state that every server that is changed is expected in.
     pub expect: Option<Expectation>,
-    /// What happens to what was changed when a later part fails.
+    /// What happens to changes when a later part fails.
     pub on_failure: OnFailure,
     /// HAProxy's server-state files.
     pub state_file: Option<StateFiles>,
-    /// Who asks, why and until when.
+    /// Who requests it, why and until when.
     pub claim: Option<Claim>,
-    /// Whether a server is put back although another owner is recorded.
+    /// Whether a server is put back even if another owner is recorded.
     pub ignore_owner: bool,
+    /// What happens to servers that another owner has taken out.
+    pub on_owned: OnOwned,
     /// The longest wait for another run on the same HAProxy.
     pub lock_timeout: Duration,
     /// What it means that processes from before a reload still run.
     pub old_processes: OldProcesses,
     /// What a name that matches nothing means.
     pub on_missing: OnMissing,
-    /// What an instance that cannot be asked means.
+    /// What an instance that does not answer means.
     pub on_unreachable: OnUnreachable,
     /// Whether to stop after the plan.
     pub dry_run: bool,
-    /// Whether the report shows the difference as lines.
+    /// Whether the report shows the difference line by line.
     pub diff: bool,
     /// The longest that one instance may take to answer.
     pub timeout: Duration,
-    /// Whether the caller is a Bolt task, which wants failures under `_error` too.
+    /// Whether the caller is a Bolt task, which expects failures under `_error` too.
     pub is_task: bool,
-    /// Whether a tool calls, which says so by a key of its own (`_…`), and nobody watches.
+    /// Whether the caller is a tool, which shows by a key of its own (`_…`), so nobody watches.
     pub by_tool: bool,
 }
 
@@ -92,7 +94,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Tells whether the time that it was meant for is over.
+    /// Tells whether its time is over.
     #[must_use]
     pub fn is_expired(&self, now: u64) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
@@ -100,13 +102,13 @@ impl Claim {
 }
 
 impl Request {
-    /// Returns which servers it is about.
+    /// Returns which servers it covers.
     #[must_use]
     pub fn selection(&self) -> Selection<'_> {
         Selection { servers: &self.servers, backends: &self.backends }
     }
 
-    /// Returns how long the end of sessions may take: the time of `drain`, unless that is over, else of `wait`, else
+    /// Returns how long ending sessions may take: the time of `drain` unless that is over, otherwise of `wait`, otherwise
     /// `timeout`.
     #[must_use]
     pub fn time_for_sessions(&self, is_drain_over: bool) -> Duration {
@@ -114,7 +116,7 @@ impl Request {
         drain.or(self.wait.map(|bounds| bounds.timeout)).unwrap_or(self.timeout)
     }
 
-    /// Returns the administrative state that it asks for.
+    /// Returns the requested administrative state.
     #[must_use]
     pub fn state(&self) -> Option<AdminState> {
         self.goal.and_then(|goal| goal.state)
@@ -130,23 +132,23 @@ pub struct Expectation {
     pub operational_state: Option<OperationalState>,
 }
 
-/// An instance as it was asked for.
+/// An instance as it was requested.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WantedInstance {
-    /// One of those that are discovered.
+    /// A discovered one.
     Named(InstanceName),
-    /// The one at this address, whatever is discovered.
+    /// The one at this address, discovered or not.
     At(InstanceName, Address),
 }
 
-/// A request that could not be taken, with what the answer needs to know of it.
+/// A refused request, with what its report needs to know.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refused {
     /// What is wrong with it.
     pub error: Error,
     /// Whether the caller is a Bolt task.
     pub is_task: bool,
-    /// Whether nothing was to be changed in any case.
+    /// Whether it was a dry run.
     pub dry_run: bool,
 }
 
@@ -158,7 +160,7 @@ impl Draft {
     /// Reads a request from JSON text.
     ///
     /// # Errors
-    /// Says in one sentence what is wrong, and what to write instead.
+    /// Says what is wrong and what to write instead.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         if bytes.len() > REQUEST_MAX {
             return Err(too_long());
@@ -176,7 +178,7 @@ impl Draft {
         }
         let serde_json::Value::Object(object) = value else {
             return Err(bad(
-                "the request is not a JSON object; it looks like {\"server\": \"web1\", \"state\": \"maint\"}",
+                "the request is not a JSON object; write it like {\"server\": \"web1\", \"state\": \"maint\"}",
             ));
         };
         Ok(Self(object))
@@ -185,7 +187,7 @@ impl Draft {
     /// Reads a request from `KEY=VALUE` words.
     ///
     /// # Errors
-    /// Says in one sentence which word is wrong, and what to write instead.
+    /// Says which word is wrong and what to write instead.
     pub fn from_words(words: &[String]) -> Result<Self> {
         if words.iter().map(String::len).sum::<usize>() > REQUEST_MAX {
             return Err(too_long());
@@ -200,18 +202,18 @@ impl Draft {
         Ok(Self(object))
     }
 
-    /// Makes it a dry run, whatever the request says itself.
+    /// Makes it a dry run, whatever the request says.
     pub fn set_dry_run(&mut self) {
         self.0.insert("dry_run".to_owned(), true.into());
     }
 
-    /// Checks every field, and that they go together.
+    /// Checks every field, and that all go together.
     ///
     /// # Errors
-    /// Says in one sentence what is wrong, where, and what to write instead.
+    /// Says what is wrong, where, and what to write instead.
     pub fn check(self) -> std::result::Result<Request, Refused> {
         let mut object = self.0;
-        // What is refused for another field is a dry run all the same.
+        // It is a dry run even if another field is refused.
         let dry_run = wire::is_dry_run(&object);
         let caller = wire::take_callers_keys(&mut object);
         let by_tool = caller.is_tool;
@@ -226,7 +228,7 @@ impl Draft {
 }
 
 fn too_long() -> Error {
-    bad(format!("the request has more than {REQUEST_MAX} bytes"))
+    bad(format!("the request is longer than {REQUEST_MAX} bytes"))
 }
 
 /// Returns whether a request has a field of this name.
@@ -243,7 +245,7 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
     let servers = selectors(wire)?;
     if is_change && servers.is_empty() {
         return Err(bad(
-            "'server' is missing: a change needs the names of the servers, as \"server\": \"web1\" (or \"*\" for all)",
+            "'server' is missing: a change must name its servers, such as \"server\": \"web1\" (or \"*\" for all)",
         ));
     }
     let given = Given::of(wire, goal.effect());
@@ -267,6 +269,7 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
         state_file: wire.state_file.clone(),
         claim: claim(wire)?,
         ignore_owner: wire.ignore_owner.unwrap_or_default().0,
+        on_owned: wire.on_owned.unwrap_or(OnOwned::Fail),
         lock_timeout: wire.lock_timeout.map_or(Duration::from_secs(60), |timeout| timeout.0),
         old_processes: wire.old_processes.unwrap_or(OldProcesses::Count),
         on_missing: wire.on_missing.unwrap_or(OnMissing::Fail),
@@ -279,7 +282,7 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
     })
 }
 
-/// Reads who asks, why and until when.
+/// Reads who requests it, why and until when.
 fn claim(wire: &Wire) -> Result<Option<Claim>> {
     let text = |text: &Option<wire::Text>| text.as_ref().map(|text| text.0.clone());
     let expires = wire.expires.as_ref().map(|text| expiry::parse(&text.0, clock::now()));
@@ -288,18 +291,19 @@ fn claim(wire: &Wire) -> Result<Option<Claim>> {
     Ok(Some(claim).filter(|claim| claim.owner.is_some() || claim.reason.is_some() || claim.expires.is_some()))
 }
 
-/// The fields that go with some changes only, and whether they are given: `false` is the same as not given.
+/// The fields that are valid with some changes only, and whether they are given: `false` is the same as not given.
 struct Given {
     /// What a wait would wait for.
     effect: Option<Effect>,
     drain: Option<DrainBounds>,
-    shutdown_sessions: bool,
+    shutdown_sessions: Option<Pace>,
     wait: Option<WaitBounds>,
     with_change: [(&'static str, bool); 3],
     with_state: [(&'static str, bool); 1],
     with_outage: [(&'static str, bool); 2],
     old_processes: OldProcesses,
     ignore_owner: bool,
+    on_owned: OnOwned,
 }
 
 impl Given {
@@ -307,7 +311,7 @@ impl Given {
         Self {
             effect,
             drain: wire.drain.and_then(|drain| drain.0),
-            shutdown_sessions: wire.shutdown_sessions.unwrap_or_default().0,
+            shutdown_sessions: wire.shutdown_sessions.and_then(|sessions| sessions.0),
             wait: wire.wait.and_then(|wait| wait.0),
             with_change: [
                 ("expect", wire.expect.is_some()),
@@ -317,15 +321,16 @@ impl Given {
             with_state: [("owner", wire.owner.is_some())],
             with_outage: [("reason", wire.reason.is_some()), ("expires", wire.expires.is_some())],
             old_processes: wire.old_processes.unwrap_or(OldProcesses::Count),
+            on_owned: wire.on_owned.unwrap_or(OnOwned::Fail),
             ignore_owner: wire.ignore_owner.unwrap_or_default().0,
         }
     }
 
-    /// Refuses the fields that do not go with what is wanted.
+    /// Refuses fields that are not valid for this request.
     fn check(&self, state: Option<AdminState>, is_change: bool) -> Result<()> {
         let alone =
             |given: &[(&'static str, bool)]| given.iter().find(|(_, is_given)| *is_given).map(|(field, _)| *field);
-        let refuse = |field: &str, with: &str| Err(bad(format!("'{field}' goes only with {with}; leave it out")));
+        let refuse = |field: &str, with: &str| Err(bad(format!("'{field}' is only valid with {with}; leave it out")));
         if let Some(field) = alone(&self.with_change).filter(|_| !is_change) {
             return refuse(field, "a change ('state', 'weight', 'health' or 'agent')");
         }
@@ -335,7 +340,7 @@ impl Given {
         if self.wait.is_some() && self.effect.is_none() {
             return refuse("wait", "a 'state', or with 'weight': 0");
         }
-        let maint = [("drain", self.drain.is_some()), ("shutdown_sessions", self.shutdown_sessions)];
+        let maint = [("drain", self.drain.is_some()), ("shutdown_sessions", self.shutdown_sessions.is_some())];
         if let Some(field) = alone(&maint).filter(|_| state != Some(AdminState::Maint)) {
             return refuse(field, "'state': 'maint'");
         }
@@ -350,8 +355,12 @@ impl Given {
         if self.old_processes == OldProcesses::Wait && !waits_for_sessions {
             return refuse("old_processes", "'drain', or with 'wait' after 'drain', 'maint' and 'weight': 0");
         }
-        if self.ignore_owner && state != Some(AdminState::Ready) {
-            return refuse("ignore_owner", "'state': 'ready'");
+        let is_step_back = matches!(state, Some(AdminState::Ready | AdminState::Drain));
+        if self.ignore_owner && !is_step_back {
+            return refuse("ignore_owner", "'state': 'ready' or 'drain'");
+        }
+        if self.on_owned == OnOwned::Skip && !is_step_back {
+            return refuse("on_owned", "'state': 'ready' or 'drain'");
         }
         Ok(())
     }
@@ -384,12 +393,10 @@ fn instances(wanted: &wire::Instances) -> Result<Vec<WantedInstance>> {
     wanted.0.iter().map(one).collect()
 }
 
-/// Refuses an empty list: it never means "all".
+/// Refuses an empty list, which never means "all".
 fn not_empty<T>(field: &str, list: &[T]) -> Result<()> {
     if list.is_empty() {
-        return Err(bad(format!(
-            "'{field}' is empty; an empty list never means all of them, so leave the field out or name some"
-        )));
+        return Err(bad(format!("'{field}' is empty, which never means all; leave the field out or name some")));
     }
     Ok(())
 }

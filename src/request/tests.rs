@@ -1,4 +1,4 @@
-//! What hosts send, value by value: the same value as Ansible's own converters make of it, or a clear refusal.
+//! What hosts send, value by value: read as Ansible's own converters would, or clearly refused.
 
 use std::path::Path;
 
@@ -173,7 +173,7 @@ fn unknown_keys_are_refused_with_the_nearest() {
         assert!(msg.contains(&format!("'{key}'")) && msg.contains(&format!("did you mean '{nearest}'")), "{msg}");
     }
     assert!(refusal(r#"{"servers": null}"#).contains("did you mean 'server'"), "also where it says nothing");
-    assert!(refusal(r#"{"xyzzy": 1}"#).contains("known are server, state"));
+    assert!(refusal(r#"{"xyzzy": 1}"#).contains("known fields are server, state"));
     assert!(refusal(&json!({ "k".repeat(10_000): 1 }).to_string()).len() < 500, "a long key is cut");
     assert!(refusal(r#"{"a\nb": 1}"#).contains("a\\nb"), "and escaped");
 }
@@ -194,12 +194,12 @@ fn what_is_no_request_is_said_so() {
         (r#"{"timeout": NaN}"#.to_owned(), "not valid JSON"),
         (r#"{"timeout": Infinity}"#.to_owned(), "not valid JSON"),
         (r#"{"timeout": 1e999}"#.to_owned(), "not valid JSON"),
-        (r#"{"server": "a", "server": "b"}"#.to_owned(), "twice"),
-        (r#"{"instances": [{"name": "a", "name": "b", "socket": "/x"}]}"#.to_owned(), "twice"),
-        (r#"{"_x": {"a": 1, "a": 2}}"#.to_owned(), "twice"),
+        (r#"{"server": "a", "server": "b"}"#.to_owned(), "duplicate key 'server'"),
+        (r#"{"instances": [{"name": "a", "name": "b", "socket": "/x"}]}"#.to_owned(), "duplicate key 'name'"),
+        (r#"{"_x": {"a": 1, "a": 2}}"#.to_owned(), "duplicate key 'a'"),
         (format!("{{\"_x\": {}}}", deep(32)), "deeper than 32"),
         (deep(100_000), ""),
-        (format!("{{\"_x\": \"{}\"}}", "x".repeat(REQUEST_MAX)), "more than 1048576 bytes"),
+        (format!("{{\"_x\": \"{}\"}}", "x".repeat(REQUEST_MAX)), "longer than 1048576 bytes"),
         (r#"{"server": ""}"#.to_owned(), "'server'"),
         (r#"{"server": []}"#.to_owned(), "'server' is empty"),
         (r#"{"server": [null]}"#.to_owned(), "'server' is empty"),
@@ -225,22 +225,22 @@ fn what_is_no_request_is_said_so() {
         (r#"{"server": "a", "weight": "25601%"}"#.to_owned(), "'weight'"),
         (r#"{"server": "a", "weight": 2.5}"#.to_owned(), "'weight'"),
         (r#"{"_ansible_check_mode": "maybe"}"#.to_owned(), "'_ansible_check_mode'"),
-        (r#"{"drain": true}"#.to_owned(), "'drain' goes only with 'state': 'maint'"),
-        (r#"{"server": "a", "state": "ready", "drain": true}"#.to_owned(), "'drain' goes only with 'state': 'maint'"),
-        (r#"{"server": "a", "state": "ready", "reason": "x"}"#.to_owned(), "'reason' goes only with"),
-        (r#"{"server": "a", "state": "maint", "ignore_owner": true}"#.to_owned(), "'ignore_owner' goes only with"),
+        (r#"{"drain": true}"#.to_owned(), "'drain' is only valid with 'state': 'maint'"),
+        (
+            r#"{"server": "a", "state": "ready", "drain": true}"#.to_owned(),
+            "'drain' is only valid with 'state': 'maint'",
+        ),
+        (r#"{"server": "a", "state": "ready", "reason": "x"}"#.to_owned(), "'reason' is only valid with"),
+        (r#"{"server": "a", "state": "maint", "ignore_owner": true}"#.to_owned(), "'ignore_owner' is only valid with"),
         (
             r#"{"server": "a", "weight": 1, "wait": true}"#.to_owned(),
-            "'wait' goes only with a 'state', or with 'weight': 0",
+            "'wait' is only valid with a 'state', or with 'weight': 0",
         ),
-        (r#"{"server": "a", "weight": "1%", "wait": true}"#.to_owned(), "'wait' goes only with a 'state'"),
-        (
-            r#"{"server": "a", "state": "maint", "drain": {"timout": 1}}"#.to_owned(),
-            "'drain': 'timout' is none of its fields",
-        ),
+        (r#"{"server": "a", "weight": "1%", "wait": true}"#.to_owned(), "'wait' is only valid with a 'state'"),
+        (r#"{"server": "a", "state": "maint", "drain": {"timout": 1}}"#.to_owned(), "'drain': unknown field 'timout'"),
         (
             r#"{"server": "a", "state": "maint", "expires": "tomorrow"}"#.to_owned(),
-            "'expires': 'tomorrow' is no expiry",
+            "'expires': 'tomorrow' is not an expiry",
         ),
     ];
     for (request, expected) in table {

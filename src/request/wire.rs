@@ -1,4 +1,4 @@
-//! The request as it is written: one type a kind of field, each of which reads what hosts send for it.
+//! The request as it is written: a type for each kind of field, which reads what hosts send for it.
 //!
 //! The conversions are those of Ansible's `module_utils/common/validation.py`; where its versions differ, or where a
 //! conversion would hide a mistake (`server: 1.10` in YAML is the number 1.1), the value is refused.
@@ -15,76 +15,78 @@ use crate::model::goal::{Switch, Weight};
 use crate::model::name::nearest;
 use crate::model::state::{AdminState, OperationalState};
 
-/// What Ansible puts where a variable is `omit`; a value that starts so was never given.
+/// What Ansible puts in the place of `omit`; a value that starts with this was never given.
 const OMITTED: &str = "__omit_place_holder__";
 
-/// A request to `haproxy_server`: which servers, on which HAProxy instances, and what is to become of them.
+/// A request to `haproxy_server`: which servers, on which HAProxy instances, and how to change them.
 ///
-/// A request with none of `state`, `weight`, `health` and `agent` is a status request and changes nothing. Keys that start with `_`
-/// belong to the calling tool: `_ansible_check_mode` and `_noop` mean `dry_run`, `_ansible_diff` means `diff`, and the
-/// others are ignored. A value of `null` is the same as leaving the field out.
+/// A request without `state`, `weight`, `health` and `agent` is a status and changes nothing. Keys that start with `_` belong
+/// to the calling tool: `_ansible_check_mode` and `_noop` mean `dry_run`, `_ansible_diff` means `diff`, and others are
+/// ignored. A value of `null` is the same as leaving the field out.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(title = "haproxy_server request", deny_unknown_fields))]
 #[serde(default)]
 pub struct Wire {
-    /// The servers: names, `backend/server`, or patterns of `*`, `?` and `[…]` on each side of at most one `/`; a
-    /// string (several are separated by commas) or a list. Names are case-sensitive. Required with any change; a
-    /// status request without it is about all servers.
+    /// The servers: names, `backend/server`, or patterns with `*`, `?` and `[…]` on each side of at most one `/`; a
+    /// string (commas separate several) or a list. Names are case-sensitive. Required for any change; a status without it
+    /// covers all servers.
     #[cfg_attr(test, schemars(example = &"web1", example = ["web1", "app*/web[2-3]"]))]
     pub server: Option<Names>,
-    /// The wanted administrative state. `ready` takes traffic, `drain` takes only the traffic of its persistence
+    /// The requested administrative state. `ready` takes traffic, `drain` takes only the traffic of persistence
     /// clients, `maint` takes none. Also accepted: `enabled` and `enable` for `ready`, `disabled` and `disable` for
     /// `maint`. Spare slots of a `server-template` (without an address) that only a pattern matches are left alone by `ready`
     /// and `drain`, with a warning; named ones fail as `unreachable_state`. The state is left as it is by default.
     #[cfg_attr(test, schemars(example = &"maint"))]
     pub state: Option<StateWord>,
-    /// The backends in which servers are looked for: names or patterns, as a string or a list. All of them by default.
+    /// The backends in which to find the servers: names or patterns, as a string or a list. All backends by default.
     #[cfg_attr(test, schemars(example = &"app", example = ["i[0-9]*_puppet_masters"]))]
     pub backend: Option<Names>,
-    /// The HAProxy instances of this host: names of those that are discovered, addresses of stats sockets in HAProxy's
+    /// The HAProxy instances of this host: names of discovered instances, addresses of stats sockets in HAProxy's
     /// notation (`/path`, `unix@/path`, `abns@name`, `ipv4@127.0.0.1:9999`, `ipv6@[::1]:9999`), or objects with
-    /// `name` and `socket`; a string (several are separated by commas) or a list. All that are discovered by default.
+    /// `name` and `socket`; a string (commas separate several) or a list. All discovered instances by default.
     #[cfg_attr(test, schemars(example = ["http", "puppet"], example = [serde_json::json!({"name": "ldap", "socket": "/run/haproxy/ldap.sock"})]))]
     pub instances: Option<Instances>,
-    /// The wanted weight: a number from 0 to 256, or a share of the configured weight as `"50%"`. It is compared
-    /// first, like the state. A server of weight 0 takes no new traffic but that of its persistence clients. A share that
-    /// rounds down to 0 fails as `unreachable_state`, unless it is `"0%"`. The weight is left as it is by default.
+    /// The requested weight: a number from 0 to 256, or a percentage of the configured weight, such as `"50%"`. Like the
+    /// state, it is set only if it differs. A server with weight 0 takes no new traffic except from persistence clients.
+    /// A percentage that rounds down to 0 fails with `unreachable_state`, unless it is `"0%"`. Unchanged by default.
     #[cfg_attr(test, schemars(example = 10, example = &"50%"))]
     pub weight: Option<Weight>,
-    /// Whether health checks of the servers run: `enabled` resumes them, `disabled` pauses them. A server that has none
-    /// is left as it is, with a warning. Left as they are by default.
+    /// Whether the servers' health checks run: `enabled` resumes them, `disabled` pauses them. A server without one is
+    /// left as it is, with a warning. Unchanged by default.
     #[cfg_attr(test, schemars(example = &"disabled"))]
     pub health: Option<Switch>,
-    /// Whether agent checks of the servers run: `enabled` resumes them, `disabled` pauses them, so that an agent does not
-    /// set the state back. A server that has none is left as it is, with a warning. Left as they are by default.
+    /// Whether the servers' agent checks run: `enabled` resumes them, `disabled` pauses them, so that an agent cannot
+    /// override the state. A server without one is left as it is, with a warning. Unchanged by default.
     #[cfg_attr(test, schemars(example = &"disabled"))]
     pub agent: Option<Switch>,
     /// With `state: maint`: drains the servers first, in all backends of all instances at once and under one deadline;
-    /// each goes to maint as soon as it has no session and no queue left (`scur` and `qcur` of `show stat`, which do not count
-    /// an idle keep-alive connection), no session has begun on it since the poll before (`stot`), and all of that has been
-    /// so for `stable` seconds. Sessions on processes from before a reload count where a master CLI shows them. A server
-    /// that is down goes there at once, one that is in maint stays there. `true` stands for 300 s, `fail` and 0 s. Not asked
-    /// for by default.
+    /// each goes to maint as soon as it has no session and no queued request left (`scur` and `qcur` of `show stat`, which
+    /// do not count idle keep-alive connections), no session has begun on it since the previous poll (`stot`), and both have
+    /// held for `stable` seconds. Sessions on processes from before a reload count if a master CLI shows them. A server that
+    /// is down goes there at once, one that is in maint stays there. `true` means 300 s, `fail` and 0 s. Off by default.
     #[cfg_attr(test, schemars(example = true, example = serde_json::json!({"timeout": 60, "on_timeout": "maint"})))]
     pub drain: Option<Drain>,
-    /// With `state: maint`: ends the sessions that are left after the change, again until none is left or the time is
-    /// over (that of `drain`, else that of `wait`, else `timeout`), which fails as `not_drained`. Clients see their
-    /// connections cut. `false` by default.
-    #[cfg_attr(test, schemars(example = true))]
-    pub shutdown_sessions: Option<Flag>,
-    /// Waits after the change of `state`, or after `weight: 0`: after `ready` until each server takes traffic (its check has passed since the
-    /// change, its weight is above 0 and slowstart is over), after `drain`, `maint` and `weight: 0` until no session is left. A check
-    /// with `fall 1` does not show that it has passed; with it a server must stay up for 5 s. A server without a check, or
-    /// with a paused one, counts at once. `true` stands for 60 s. Not asked for by default.
+    /// With `state: maint`: ends the sessions that are left after the change, again and again until none is left. Fails
+    /// with `not_drained` when the time is up: that of `drain`, otherwise of `wait`, otherwise `timeout`. Clients see their
+    /// connections cut; with `{"over": SECONDS}` they are ended evenly over that time, so that their clients do not all
+    /// reconnect at once. `false` by default.
+    #[cfg_attr(test, schemars(example = true, example = serde_json::json!({"over": 60})))]
+    pub shutdown_sessions: Option<ShutdownSessions>,
+    /// Waits for the effect of `state`, or of `weight: 0`. With `ready`, a server that leaves maint goes through drain, where HAProxy checks it
+    /// without giving it new traffic, and becomes ready once a check has passed; then it must take traffic: its weight is
+    /// above 0 and slowstart is over. If a passed check cannot be seen (`fall 1`, `init-state fully-up`, an agent check
+    /// alone), it must stay up for 5 s instead. A server without a check, or with a paused one, becomes ready at once. After
+    /// `drain`, `maint` and `weight: 0`, waits until no session is left. Fails with `not_up` or `not_drained`. `true` means 60 s. Off by
+    /// default.
     #[cfg_attr(test, schemars(example = true, example = serde_json::json!({"timeout": 120, "stable": 5})))]
     pub wait: Option<Wait>,
     /// Refuses, before anything is sent anywhere, a change that lowers the number of usable servers of a backend below
-    /// this. Usable are servers that take traffic: ready, running or starting, with a weight above 0, in a backend that is
-    /// neither `disabled` nor unpublished; backup servers count as HAProxy uses them: only where no other is usable, and
-    /// then as one. Servers that track a changed one count as they would be then. It needs the lock that keeps other runs
-    /// out. In a status request the report's `ok` then means that every matched backend keeps at least that many servers
-    /// in traffic, and the text form lists only the servers of backends that do not. No guard by default.
+    /// this. Usable servers take traffic: they are ready, running or starting, with a weight above 0, in a backend that is
+    /// neither `disabled` nor unpublished. Backup servers count as HAProxy uses them: only if no other server is usable, and
+    /// then as one. Servers that track a changed one count as they would be after the change. Needs the lock that keeps
+    /// other runs out. In a status, the report's `ok` then means that every matched backend keeps at least that many servers
+    /// in traffic, and the text form lists only servers of backends that do not. No guard by default.
     #[cfg_attr(test, schemars(example = serde_json::json!({"min_available": 1}), example = serde_json::json!({"min_available": "50%"})))]
     pub guard: Option<Guard>,
     /// Refuses as `expectation_failed`, before anything is sent anywhere, a change of a server that is in another state than
@@ -92,56 +94,60 @@ pub struct Wire {
     /// default.
     #[cfg_attr(test, schemars(example = serde_json::json!({"admin_state": "ready", "operational_state": "running"})))]
     pub expect: Option<Expect>,
-    /// What happens to what this run has changed when a later part of it fails, or when a signal ends it. What somebody
-    /// else has changed meanwhile is left alone. `keep` by default.
+    /// What happens to the changes of this run when a later part of it fails, or when a signal ends it. Whatever somebody
+    /// else has changed in the meantime is left alone. `keep` by default.
     pub on_failure: Option<OnFailure>,
-    /// Keeps HAProxy's server-state file in step with the state of the servers, so that a reload keeps it: the absolute
-    /// path of the file (where one instance is asked), or an object of instance names and paths. The rows of the matched
-    /// servers are compared also where HAProxy needs no command; a difference is written and is `changed`. The configuration
+    /// Keeps HAProxy's server-state file in step with the state of the servers, so that it survives a reload: the absolute
+    /// path of the file (for a single instance), or an object of instance names and paths. The rows of the matched servers
+    /// are compared even if HAProxy needs no command; a difference is written and counts as `changed`. The configuration
     /// must load the file (`server-state-file` and `load-server-state-from-file`). None by default.
     #[cfg_attr(test, schemars(example = serde_json::json!({"http": "/var/lib/haproxy/http.state"})))]
     pub state_file: Option<StateFiles>,
     /// Who takes the server out, or puts it back: recorded on this host with `drain` and `maint`; `ready` is refused
-    /// where another owner is recorded, or any where this is missing. At most 200 characters. Nobody by default.
+    /// (`owned`) if another owner is recorded, or any owner if this is missing. At most 200 characters. None by default.
     #[cfg_attr(test, schemars(example = &"alice"))]
     pub owner: Option<Text>,
-    /// Why the server is taken out: recorded with `drain` and `maint`, and shown in a status. At most 200 characters. No
-    /// reason by default.
+    /// Why the server is taken out: recorded with `drain` and `maint`, and shown in a status. At most 200 characters. None
+    /// by default.
     #[cfg_attr(test, schemars(example = &"disk replacement"))]
     pub reason: Option<Text>,
-    /// Until when the server is to be out, with `drain` and `maint`: a time in RFC 3339 with its offset, or `+` and a
-    /// duration in units of s, m, h, d and w; in the future, at most a hundred years ahead. After it `ready` is no longer
-    /// refused, and a status says `expired`; the server is not put back by itself. Never by default, as long as the server
-    /// stays in that state.
+    /// With `drain` and `maint`: until when the server is meant to be out, as an RFC 3339 time with its offset, or `+` and
+    /// a duration in units of s, m, h, d and w; in the future, at most a hundred years ahead. After that, `ready` is no
+    /// longer refused and a status says `expired`, but nothing puts the server back automatically. No expiry by default:
+    /// the record counts as long as the server stays in that state.
     #[cfg_attr(test, schemars(example = &"+2h", example = &"2100-01-01T12:00:00Z"))]
     pub expires: Option<Text>,
-    /// With `state: ready`: puts a server back although another owner is recorded. `false` by default.
+    /// With `state: ready` or `drain`: puts a server back, or from maint to drain, although another owner is recorded.
+    /// `false` by default.
     #[cfg_attr(test, schemars(example = true))]
     pub ignore_owner: Option<Flag>,
-    /// The longest wait for another run that changes servers of the same HAProxy, in seconds; from 0 (one try) to 86400,
-    /// 60 by default. It counts anew each time that the lock is taken again after a wait.
+    /// With `state: ready` or `drain`: what happens to servers that another owner has taken out. `fail` by default.
+    pub on_owned: Option<OnOwned>,
+    /// The longest wait for another run that changes servers of the same HAProxy, in seconds; from 0 (one attempt) to
+    /// 86400, 60 by default. Fails with `locked`. It starts again each time that the lock is retaken after a wait.
     #[cfg_attr(test, schemars(example = 5))]
     pub lock_timeout: Option<Pause>,
-    /// With `drain`, or with `wait` after `drain` and `maint`: what it means that processes from before a reload still run.
+    /// With `drain`, or with `wait` after `drain` and `maint`: how processes from before a reload that still run count.
     /// `count` by default.
     pub old_processes: Option<OldProcesses>,
-    /// What a listed server or backend means that matches nothing. `fail` by default.
+    /// What a listed server or backend that matches nothing means. `fail` by default.
     pub on_missing: Option<OnMissing>,
-    /// What an instance means that cannot be asked. `fail` by default.
+    /// What an instance that does not answer means. `fail` by default.
     pub on_unreachable: Option<OnUnreachable>,
-    /// Plans and reports, but sends nothing that changes anything. `false` by default.
+    /// Plans and reports, but sends no changing commands. `false` by default.
     pub dry_run: Option<Flag>,
-    /// Adds `diff` to the report: a line a server before and after; in the text form for each server that changes.
-    /// `false` by default.
+    /// Adds `diff` to the report: a line for each server, before and after; in the text form for each server that
+    /// changes. `false` by default.
     pub diff: Option<Flag>,
-    /// The longest that one instance may take to answer, in seconds; more than 0, at most 86400, 10 by default. A dump
-    /// that has begun is read to its end, or until 5 s of silence or 300 s in all, however short this is.
+    /// The longest that one instance may take to answer, in seconds; from 0.001 to 86400, 10 by default. Fails with
+    /// `timeout`. A dump that has begun is read to its end, or until 5 s of silence or 300 s in total, however short this
+    /// is.
     #[cfg_attr(test, schemars(example = 2.5))]
     pub timeout: Option<Seconds>,
 }
 
-/// The keys of [`Wire`], for the nearest one to a key that is unknown.
-pub(crate) const KNOWN: [&str; 25] = [
+/// The keys of [`Wire`], to find the one closest to an unknown key.
+pub(crate) const KNOWN: [&str; 26] = [
     "server",
     "state",
     "backend",
@@ -160,6 +166,7 @@ pub(crate) const KNOWN: [&str; 25] = [
     "reason",
     "expires",
     "ignore_owner",
+    "on_owned",
     "lock_timeout",
     "old_processes",
     "on_missing",
@@ -169,13 +176,15 @@ pub(crate) const KNOWN: [&str; 25] = [
     "timeout",
 ];
 
-/// Reads the fields of an object from which the caller's keys have been taken.
+/// Reads the fields of an object after the caller's keys were removed.
 pub(super) fn read(object: Map<String, Value>) -> Result<Wire, String> {
     if let Some(key) = object.keys().find(|key| !KNOWN.contains(&key.as_str())) {
         let shown: String = key.chars().take(80).collect();
-        let hint = nearest(&key.replace('-', "_"), KNOWN)
-            .map_or_else(|| format!("; known are {}", KNOWN.join(", ")), |known| format!("; did you mean '{known}'?"));
-        return Err(format!("'{}' is no field of a request{hint}", shown.escape_debug()));
+        let hint = nearest(&key.replace('-', "_"), KNOWN).map_or_else(
+            || format!("; known fields are {}", KNOWN.join(", ")),
+            |known| format!("; did you mean '{known}'?"),
+        );
+        return Err(format!("unknown field '{}'{hint}", shown.escape_debug()));
     }
     let mut object = object;
     object.retain(|_, value| !is_absent(value));
@@ -185,7 +194,7 @@ pub(super) fn read(object: Map<String, Value>) -> Result<Wire, String> {
     })
 }
 
-/// What the calling tool says of itself with its own keys.
+/// What the calling tool says about itself with its own keys.
 pub(super) struct Caller {
     pub(super) is_task: bool,
     pub(super) is_tool: bool,
@@ -196,12 +205,12 @@ pub(super) struct Caller {
 /// The caller's keys that mean `dry_run`.
 const MEAN_DRY_RUN: [&str; 2] = ["_ansible_check_mode", "_noop"];
 
-/// Returns whether any key asks for a dry run, be the other fields right or wrong.
+/// Returns whether any key requests a dry run, whether the other fields are valid or not.
 pub(super) fn is_dry_run(object: &Map<String, Value>) -> bool {
     MEAN_DRY_RUN.into_iter().chain(["dry_run"]).any(|key| flag(object, key) == Ok(true))
 }
 
-/// Takes the keys that start with `_` out of the object.
+/// Removes the keys that start with `_` from the object.
 pub(super) fn take_callers_keys(object: &mut Map<String, Value>) -> Caller {
     let dry_run = MEAN_DRY_RUN.into_iter().try_for_each(|key| flag(object, key).map(drop)).map_err(super::bad);
     let diff = flag(object, "_ansible_diff").map_err(super::bad);
@@ -211,7 +220,7 @@ pub(super) fn take_callers_keys(object: &mut Map<String, Value>) -> Caller {
     Caller { is_task, is_tool, dry_run, diff }
 }
 
-/// Reads a flag that may be missing.
+/// Reads an optional flag.
 fn flag(object: &Map<String, Value>, key: &str) -> Result<bool, String> {
     match object.get(key).filter(|value| !is_absent(value)) {
         Some(value) => Flag::from_value(value).map(|flag| flag.0).map_err(|why| format!("'{key}': {why}")),
@@ -259,7 +268,7 @@ fn is_absent(value: &Value) -> bool {
     }
 }
 
-/// JSON in which no object has a key twice.
+/// JSON without duplicate keys in an object.
 pub(super) struct Strict(pub(super) Value);
 
 impl<'de> Deserialize<'de> for Strict {
@@ -299,7 +308,7 @@ impl<'de> Deserialize<'de> for Strict {
                 let mut fields = Map::new();
                 while let Some((key, value)) = map.next_entry::<String, Strict>()? {
                     if fields.contains_key(&key) {
-                        return Err(A::Error::custom(format!("the key '{}' is there twice", key.escape_debug())));
+                        return Err(A::Error::custom(format!("duplicate key '{}'", key.escape_debug())));
                     }
                     fields.insert(key, value.0);
                 }
@@ -310,7 +319,7 @@ impl<'de> Deserialize<'de> for Strict {
     }
 }
 
-/// Reads a field by a function of the value that was sent.
+/// Reads a field with a function of the value that was sent.
 macro_rules! read_from_value {
     ($($type:ty),+) => {$(
         impl<'de> Deserialize<'de> for $type {
@@ -331,6 +340,7 @@ read_from_value!(
     Instances,
     StateFiles,
     Drain,
+    ShutdownSessions,
     Wait,
     Guard,
     Expect,
@@ -340,10 +350,13 @@ read_from_value!(
     OnMissing,
     OnUnreachable,
     OldProcesses,
+    OnOwned,
+    Via,
+    Need,
     OnFailure
 );
 
-/// Shows a value that was refused, cut to what fits into a sentence.
+/// Shows a refused value, shortened to fit into a sentence.
 fn shown(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(60) {
@@ -352,7 +365,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// A list of names or patterns, which may be written as one string with commas.
+/// A list of names or patterns, which may be one string with commas.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Names(pub Vec<String>);
 
@@ -365,7 +378,7 @@ impl Names {
             }
             Value::Number(_) => Ok(Self(vec![name(value)?])),
             Value::Null | Value::Bool(_) | Value::Object(_) => {
-                Err(format!("{} is no name and no list of names", shown(value)))
+                Err(format!("{} is not a name or a list of names", shown(value)))
             }
         }
     }
@@ -378,7 +391,7 @@ fn name(value: &Value) -> Result<String, String> {
         Value::Number(number) if number.is_u64() => Ok(number.to_string()),
         Value::Number(_) => Err(format!("{} is a number; write names in quotes", shown(value))),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => {
-            Err(format!("{} is no name; write names in quotes", shown(value)))
+            Err(format!("{} is not a name; write names in quotes", shown(value)))
         }
     }
 }
@@ -419,21 +432,21 @@ impl Seconds {
     fn from_value(value: &Value) -> Result<Self, String> {
         let seconds = Pause::from_value(value)?.0;
         if seconds.as_secs_f64() < Self::SHORTEST {
-            return Err(format!("{} is no time from 0.001 to 86400 seconds", shown(value)));
+            return Err(format!("{} is not a time from 0.001 to 86400 seconds", shown(value)));
         }
         Ok(Self(seconds))
     }
 }
 
-/// A time in seconds that may be none.
+/// A time in seconds that may be 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pause(pub Duration);
 
 impl Pause {
     fn from_value(value: &Value) -> Result<Self, String> {
-        let number = number(value).ok_or_else(|| format!("{} is no number of seconds", shown(value)))?;
+        let number = number(value).ok_or_else(|| format!("{} is not a number of seconds", shown(value)))?;
         if !(0.0..=Seconds::LONGEST).contains(&number) {
-            return Err(format!("{} is no time from 0 to 86400 seconds", shown(value)));
+            return Err(format!("{} is not a time from 0 to 86400 seconds", shown(value)));
         }
         Ok(Self(Duration::from_secs_f64(number)))
     }
@@ -454,10 +467,10 @@ impl Text {
             return Err("it is empty; leave the field out".to_owned());
         }
         if text.chars().count() > Self::MAX {
-            return Err(format!("it has more than {} characters", Self::MAX));
+            return Err(format!("it is longer than {} characters", Self::MAX));
         }
         if text.chars().any(char::is_control) {
-            return Err(format!("{} has a control character", shown(value)));
+            return Err(format!("{} contains a control character", shown(value)));
         }
         Ok(Self(text.to_owned()))
     }
@@ -477,14 +490,15 @@ fn number(value: &Value) -> Option<f64> {
     number.is_finite().then_some(number)
 }
 
-/// Returns what stands before the sign of a percentage.
+/// Returns the text before the percent sign.
 fn share(value: &Value) -> Option<&str> {
     value.as_str()?.trim().strip_suffix('%')
 }
 
 impl Weight {
     fn from_value(value: &Value) -> Result<Self, String> {
-        const RANGE: &str = "is not a weight: a number from 0 to 256, or a share of the configured one as \"50%\"";
+        const RANGE: &str =
+            "is not a weight; write a number from 0 to 256, or a percentage of the configured weight, such as \"50%\"";
         let refuse = || format!("{} {RANGE}", shown(value));
         if let Some(percent) = share(value) {
             let is_decimal = !percent.is_empty() && percent.bytes().all(|byte| byte.is_ascii_digit());
@@ -496,18 +510,19 @@ impl Weight {
     }
 }
 
-/// The fewest usable servers that a guard allows.
+/// The fewest usable servers that a guard accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MinAvailable {
-    /// So many.
+    /// This many.
     Count(u32),
-    /// A share of the backend's servers that the configuration neither disables nor marks `backup`, rounded up.
+    /// A percentage of the backend's servers that the configuration neither disables nor marks `backup`, rounded up.
     Percent(u32),
 }
 
 impl MinAvailable {
     fn from_value(value: &Value) -> Result<Self, String> {
-        let refuse = || format!("{} is no number of servers and no share from \"0%\" to \"100%\"", shown(value));
+        let refuse =
+            || format!("{} is neither a number of servers nor a percentage from \"0%\" to \"100%\"", shown(value));
         if let Some(percent) = share(value) {
             let percent = percent.parse().ok().filter(|percent| *percent <= 100).ok_or_else(refuse)?;
             return Ok(Self::Percent(percent));
@@ -517,7 +532,7 @@ impl MinAvailable {
         digits.parse().map(Self::Count).map_err(|_| refuse())
     }
 
-    /// Returns the number for a backend of so many servers.
+    /// Returns the number for a backend with this many servers.
     #[must_use]
     pub fn of(self, servers: u32) -> u32 {
         match self {
@@ -536,24 +551,24 @@ impl fmt::Display for MinAvailable {
     }
 }
 
-/// Reads a field that is an object, or `true` for the object with its defaults; `false` means that it is not given.
+/// Reads a field that is an object, or `true` for the object with its defaults; `false` means not given.
 fn object_or_flag<'v>(value: &'v Value, known: &[&str]) -> Result<Option<Cow<'v, Map<String, Value>>>, String> {
     match value {
         Value::Object(fields) => {
             if let Some(key) = fields.keys().find(|key| !known.contains(&key.as_str())) {
-                return Err(format!("'{}' is none of its fields: {}", key.escape_debug(), known.join(", ")));
+                return Err(format!("unknown field '{}'; known fields are {}", key.escape_debug(), known.join(", ")));
             }
             Ok(Some(Cow::Borrowed(fields)))
         }
         _ => match Flag::from_value(value) {
             Ok(Flag(true)) => Ok(Some(Cow::Owned(Map::new()))),
             Ok(Flag(false)) => Ok(None),
-            Err(_) => Err(format!("{} is neither true nor an object of {}", shown(value), known.join(", "))),
+            Err(_) => Err(format!("{} is neither true nor an object with {}", shown(value), known.join(", "))),
         },
     }
 }
 
-/// Reads a field of an object by its type's own rule.
+/// Reads a field of an object with its type's own rule.
 fn field<T>(
     fields: &Map<String, Value>,
     key: &str,
@@ -565,18 +580,18 @@ fn field<T>(
     }
 }
 
-/// How servers are drained before they go to maint.
+/// How servers are drained before maint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drain(pub Option<DrainBounds>);
 
 /// The bounds of a drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DrainBounds {
-    /// The longest that sessions are waited for.
+    /// The longest wait for sessions to end.
     pub timeout: Duration,
-    /// What happens to servers that have sessions then.
+    /// What happens to servers that still have sessions then.
     pub on_timeout: OnTimeout,
-    /// How long a server must have had no session, and no new one, before it counts as drained.
+    /// How long a server must have had no session, old or new, before it counts as drained.
     pub stable: Duration,
 }
 
@@ -591,7 +606,26 @@ impl Drain {
     }
 }
 
-/// How the effect of a change is waited for.
+/// Whether and how sessions are ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShutdownSessions(pub Option<Pace>);
+
+/// How fast sessions are ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// The time over which they are spread evenly; all at once if it is 0.
+    pub over: Duration,
+}
+
+impl ShutdownSessions {
+    fn from_value(value: &Value) -> Result<Self, String> {
+        let Some(fields) = object_or_flag(value, &["over"])? else { return Ok(Self(None)) };
+        let over = field(&fields, "over", Pause::from_value)?.map_or(Duration::ZERO, |pause| pause.0);
+        Ok(Self(Some(Pace { over })))
+    }
+}
+
+/// How to wait for the effect of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wait(pub Option<WaitBounds>);
 
@@ -600,31 +634,37 @@ pub struct Wait(pub Option<WaitBounds>);
 pub struct WaitBounds {
     /// The longest wait.
     pub timeout: Duration,
-    /// How long a server must have taken traffic on end.
+    /// How long a server must take traffic without interruption.
     pub stable: Duration,
+    /// The state that a server goes through on its way from maint to ready.
+    pub via: Via,
+    /// In how many of its backends a server must take traffic.
+    pub need: Need,
 }
 
 impl Wait {
     fn from_value(value: &Value) -> Result<Self, String> {
-        let Some(fields) = object_or_flag(value, &["timeout", "stable"])? else { return Ok(Self(None)) };
+        let Some(fields) = object_or_flag(value, &["timeout", "stable", "via", "need"])? else { return Ok(Self(None)) };
         Ok(Self(Some(WaitBounds {
             timeout: field(&fields, "timeout", Pause::from_value)?.map_or(Duration::from_secs(60), |pause| pause.0),
+            via: field(&fields, "via", Via::from_value)?.unwrap_or(Via::Drain),
+            need: field(&fields, "need", Need::from_value)?.unwrap_or(Need::All),
             stable: field(&fields, "stable", Pause::from_value)?.map_or(Duration::ZERO, |pause| pause.0),
         })))
     }
 }
 
-/// What a change must leave.
+/// What a change must leave in service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(deny_unknown_fields))]
 pub struct Guard {
-    /// The fewest usable servers of a backend: a number from 0 to 1000000, or a share from `"0%"` to `"100%"` of its servers
-    /// that the configuration neither disables nor marks `backup`, spare slots left out, rounded up.
+    /// The fewest usable servers of a backend: a number from 0 to 1000000, or a percentage from `"0%"` to `"100%"` of its
+    /// servers that the configuration neither disables nor marks `backup`, spare slots aside, rounded up.
     pub min_available: MinAvailable,
 }
 
-/// What must be so before a change: one of the two, or both.
+/// What must hold before a change: one of the two, or both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(deny_unknown_fields, extend("minProperties" = 1)))]
@@ -654,7 +694,7 @@ impl Expect {
     }
 }
 
-/// Reads a field that is an object of one field.
+/// Reads a field that is an object with a single field.
 fn only_field<T>(value: &Value, key: &str, read: impl FnOnce(&Value) -> Result<T, String>) -> Result<T, String> {
     field(object(value, &[key])?, key, read)?.ok_or_else(|| format!("'{key}' is missing"))
 }
@@ -663,20 +703,21 @@ fn only_field<T>(value: &Value, key: &str, read: impl FnOnce(&Value) -> Result<T
 fn object<'v>(value: &'v Value, known: &[&str]) -> Result<&'v Map<String, Value>, String> {
     let Value::Object(fields) = value else {
         let first = known.first().copied().unwrap_or_default();
-        return Err(format!("{} is no object; write {{\"{first}\": …}}, or as a word .{first}=…", shown(value)));
+        return Err(format!("{} is not an object; write {{\"{first}\": …}}, or .{first}=… as a word", shown(value)));
     };
-    match fields.keys().find(|other| !known.contains(&other.as_str())) {
-        Some(other) => Err(format!("'{}' is none of its fields: {}", other.escape_debug(), known.join(", "))),
-        None => Ok(fields),
+    match (fields.keys().find(|other| !known.contains(&other.as_str())), known) {
+        (Some(other), [only]) => Err(format!("unknown field '{}'; the only field is '{only}'", other.escape_debug())),
+        (Some(other), _) => Err(format!("unknown field '{}'; known are {}", other.escape_debug(), known.join(", "))),
+        (None, _) => Ok(fields),
     }
 }
 
 /// HAProxy's server-state files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StateFiles {
-    /// That of the one instance.
+    /// The file of the only instance.
     One(String),
-    /// Those of instances by their names.
+    /// The files of instances, by name.
     Each(Vec<(String, String)>),
 }
 
@@ -686,13 +727,13 @@ impl StateFiles {
             Value::String(path) => Self::path(path).map(Self::One),
             Value::Object(fields) => {
                 let each = fields.iter().map(|(name, path)| {
-                    let path = path.as_str().ok_or_else(|| format!("{} is no path", shown(path)));
+                    let path = path.as_str().ok_or_else(|| format!("{} is not a path", shown(path)));
                     Ok::<_, String>((name.clone(), Self::path(path?)?))
                 });
                 let each: Vec<_> = each.collect::<Result<_, _>>()?;
-                if each.is_empty() { Err("it names no instance".to_owned()) } else { Ok(Self::Each(each)) }
+                if each.is_empty() { Err("it does not name an instance".to_owned()) } else { Ok(Self::Each(each)) }
             }
-            _ => Err(format!("{} is no path, and no object of instance names and paths", shown(value))),
+            _ => Err(format!("{} is neither a path nor an object of instance names and paths", shown(value))),
         }
     }
 
@@ -700,12 +741,12 @@ impl StateFiles {
         if path.starts_with('/') && path.len() < 4096 && !path.ends_with('/') && !path.chars().any(char::is_control) {
             Ok(path.to_owned())
         } else {
-            Err(format!("{} is no absolute path of a file", shown(&Value::from(path))))
+            Err(format!("{} is not the absolute path of a file", shown(&Value::from(path))))
         }
     }
 }
 
-/// The instances that are asked for, as they are written.
+/// The requested instances, as they are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instances(pub Vec<Instance>);
 
@@ -739,12 +780,15 @@ impl Instances {
         let text = |key: &str| fields.get(key).and_then(Value::as_str).map(str::to_owned);
         match (text("name"), text("socket"), fields.len()) {
             (Some(name), Some(socket), 2) => Ok(Instance::Pair { name, socket }),
-            _ => Err(format!("{} is no instance: a name, an address, or {{\"name\": …, \"socket\": …}}", shown(value))),
+            _ => Err(format!(
+                "{} is not an instance; write a name, an address, or {{\"name\": …, \"socket\": …}}",
+                shown(value)
+            )),
         }
     }
 }
 
-/// Defines a type whose values are words, some of which may be written in several ways.
+/// Defines a type whose values are words, some of which have synonyms.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[doc = $text:literal])+ $variant:ident = $($word:literal)|+,)+ }) => {
         $(#[$doc])*
@@ -785,11 +829,11 @@ macro_rules! read_words {
 }
 
 words! {
-    /// The administrative state that is asked for.
+    /// The requested administrative state.
     StateWord {
         /// In service.
         Ready = "ready" | "enabled" | "enable",
-        /// Takes no new traffic but that of its persistence clients.
+        /// Takes no new traffic except from persistence clients.
         Drain = "drain",
         /// In maintenance: takes no traffic.
         Maint = "maint" | "disabled" | "disable",
@@ -841,13 +885,13 @@ read_words! {
 }
 
 words! {
-    /// What happens to servers that have sessions when the time of a drain is over.
+    /// What happens to servers that still have sessions when a drain times out.
     OnTimeout {
         /// They stay in drain, and the run fails. The default.
         Fail = "fail",
-        /// They are set back to what they were, and so is all else that the run has changed; the run fails.
+        /// They are rolled back, and so is everything else that the run has changed; the run fails.
         Rollback = "rollback",
-        /// They go to maint, with a warning; their sessions go on.
+        /// They go to maint, with a warning; their sessions continue.
         Maint = "maint",
         /// They go to maint and their sessions are ended, with a warning.
         Shutdown = "shutdown",
@@ -855,23 +899,23 @@ words! {
 }
 
 words! {
-    /// What happens to what was changed when a later part fails.
+    /// What happens to changes when a later part fails.
     OnFailure {
-        /// It stays as it is. The default.
+        /// They are kept. The default.
         Keep = "keep",
-        /// It is set back to what it was before, in reverse.
+        /// They are rolled back, in reverse order.
         Rollback = "rollback",
     }
 }
 
 words! {
-    /// What a listed name or pattern means that matches nothing.
+    /// What a listed name or pattern that matches nothing means.
     OnMissing {
-        /// An error where no selected instance has it. The default.
+        /// An error if no selected instance has it. The default.
         Fail = "fail",
-        /// An error where one of the selected instances lacks it.
+        /// An error if any selected instance lacks it.
         FailEach = "fail_each",
-        /// An error where no instance of this host has it, selected or not.
+        /// An error if no instance of this host has it, selected or not.
         ElsewhereOk = "elsewhere_ok",
         /// Never an error.
         Ignore = "ignore",
@@ -879,17 +923,49 @@ words! {
 }
 
 words! {
-    /// What it means that processes from before a reload still run.
+    /// The state in which a server that leaves maint is checked first.
+    Via {
+        /// Drain: HAProxy checks it and gives it no new traffic; it becomes ready once a check has passed since it left
+        /// maint. The default. A server without checks becomes ready at once.
+        Drain = "drain",
+        /// Ready: clients may find out that it does not work before a check does.
+        Ready = "ready",
+    }
+}
+
+words! {
+    /// In how many of its matched backends a server must take traffic.
+    Need {
+        /// In each of them. The default.
+        All = "all",
+        /// In at least one on each instance, as with a primary and its replicas; in the others it becomes ready without
+        /// being waited for.
+        Any = "any",
+    }
+}
+
+words! {
+    /// What happens to servers that another owner has taken out.
+    OnOwned {
+        /// The whole run is refused (`owned`), and nothing is changed anywhere. The default.
+        Fail = "fail",
+        /// They are left alone, with a warning; the others are managed. For runs that repeat by themselves.
+        Skip = "skip",
+    }
+}
+
+words! {
+    /// How processes from before a reload that still run count.
     OldProcesses {
-        /// Their sessions count where they can be seen; where they cannot, that is a warning. The default.
+        /// Their sessions count if they can be seen; otherwise they are a warning. The default.
         Count = "count",
-        /// No server is free before they have ended, under the deadline of `drain` or `wait`.
+        /// No server is free until they have ended, within the time of `drain` or `wait`.
         Wait = "wait",
     }
 }
 
 words! {
-    /// What an instance means that cannot be asked.
+    /// What an instance that does not answer means.
     OnUnreachable {
         /// An error, and nothing is changed anywhere. The default.
         Fail = "fail",
@@ -901,7 +977,7 @@ words! {
 fn none_of(value: &Value, words: &[&str]) -> String {
     let hint = value.as_str().and_then(|word| nearest(word, words.iter().copied()));
     let hint = hint.map_or_else(String::new, |word| format!("; did you mean '{word}'?"));
-    format!("{} is none of {}{hint}", shown(value), words.join(", "))
+    format!("{} is not one of {}{hint}", shown(value), words.join(", "))
 }
 
 #[cfg(test)]
@@ -913,7 +989,8 @@ mod schema {
     use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
     use super::{
-        Drain, Flag, Instance, Instances, MinAvailable, Names, Pause, Seconds, StateFiles, Text, Wait, Weight,
+        Drain, Flag, Instance, Instances, MinAvailable, Names, Pause, Seconds, ShutdownSessions, StateFiles, Text,
+        Wait, Weight,
     };
 
     macro_rules! schema {
@@ -930,7 +1007,7 @@ mod schema {
     }
 
     schema!(Names, "Names", {
-        "description": "Names or patterns: a list, or a string in which commas separate them. A whole number is text.",
+        "description": "Names or patterns: a list, or a string with commas between them. A whole number counts as text.",
         "anyOf": [
             { "type": "string", "minLength": 1 },
             { "type": "integer", "minimum": 0 },
@@ -940,7 +1017,7 @@ mod schema {
         ]
     });
     schema!(Flag, "Flag", {
-        "description": "True or false; also as the words and numbers that stand for it.",
+        "description": "True or false, or a word or number with that meaning.",
         "anyOf": [
             { "type": "boolean" },
             { "enum": [0, 1] },
@@ -949,35 +1026,35 @@ mod schema {
         ]
     });
     schema!(Seconds, "Seconds", {
-        "description": "A time in seconds, as a number or as text with a number.",
+        "description": "A time in seconds, as a number or as text that is a number.",
         "anyOf": [
             { "type": "number", "minimum": 0.001, "maximum": 86400 },
             { "type": "string", "pattern": r"^\s*\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$" }
         ]
     });
     schema!(Weight, "Weight", {
-        "description": "A weight from 0 to 256, or a share of the configured weight as \"50%\" (at most \"25600%\").",
+        "description": "A weight from 0 to 256, or a percentage of the configured weight such as \"50%\" (at most \"25600%\").",
         "anyOf": [
             { "type": "integer", "minimum": 0, "maximum": 256 },
-            { "type": "string", "pattern": r"^\s*([0-9]+%|\+?[0-9]+(\.0*)?([eE]\+?[0-9]+)?)\s*$" }
+            { "type": "string", "pattern": r"^\s*([0-9]+%|[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?)\s*$" }
         ]
     });
     schema!(Pause, "Pause", {
-        "description": "A time in seconds that may be 0, as a number or as text with a number.",
+        "description": "A time in seconds that may be 0, as a number or as text that is a number.",
         "anyOf": [
             { "type": "number", "minimum": 0, "maximum": 86400 },
             { "type": "string", "pattern": r"^\s*\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$" }
         ]
     });
     schema!(Text, "Text", {
-        "description": "A line of text, at most 200 characters; a whole number is text.",
+        "description": "A line of text, at most 200 characters; a whole number counts as text.",
         "anyOf": [{ "type": "string", "minLength": 1 }, { "type": "integer", "minimum": 0 }]
     });
     schema!(MinAvailable, "MinAvailable", {
-        "description": "A number of servers, or a share from \"0%\" to \"100%\".",
+        "description": "A number of servers, or a percentage from \"0%\" to \"100%\".",
         "anyOf": [
             { "type": "integer", "minimum": 0, "maximum": 1_000_000 },
-            { "type": "string", "pattern": r"^\s*([0-9]{1,3}%|\+?[0-9]+(\.0*)?([eE]\+?[0-9]+)?)\s*$" }
+            { "type": "string", "pattern": r"^\s*([0-9]{1,3}%|[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?)\s*$" }
         ]
     });
     schema!(StateFiles, "StateFiles", {
@@ -1003,17 +1080,33 @@ mod schema {
         fn json_schema(generator: &mut SchemaGenerator) -> Schema {
             let properties = serde_json::json!({
                 "timeout": {
-                    "description": "The longest that sessions are waited for, in seconds; from 0 (they are polled twice) to 86400.",
+                    "description": "The longest wait for sessions to end, in seconds; from 0 (they are polled twice) to 86400.",
                     "default": 300,
                     "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
                 },
                 "on_timeout": {
-                    "description": "What happens to servers that have sessions then.",
+                    "description": "What happens to servers that still have sessions then.",
                     "default": "fail",
                     "anyOf": [generator.subschema_for::<super::OnTimeout>(), { "type": "null" }]
                 },
                 "stable": {
-                    "description": "How long a server must have had no session, and none must have begun, in seconds; from 0 to 86400.",
+                    "description": "How long a server must have had no session, old or new, in seconds; from 0 to 86400.",
+                    "default": 0,
+                    "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
+                }
+            });
+            object_or_flag(generator, properties)
+        }
+    }
+
+    impl JsonSchema for ShutdownSessions {
+        fn schema_name() -> Cow<'static, str> {
+            "ShutdownSessions".into()
+        }
+        fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+            let properties = serde_json::json!({
+                "over": {
+                    "description": "The time over which the sessions are ended evenly, in seconds; from 0 (all at once) to 86400.",
                     "default": 0,
                     "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
                 }
@@ -1034,9 +1127,19 @@ mod schema {
                     "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
                 },
                 "stable": {
-                    "description": "After `ready`: how long a server must have taken traffic on end, in seconds; from 0 to 86400.",
+                    "description": "After `ready`: how long a server must take traffic without interruption, in seconds; from 0 to 86400.",
                     "default": 0,
                     "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
+                },
+                "via": {
+                    "description": "With `ready`: the state in which a server that leaves maint is checked first.",
+                    "default": "drain",
+                    "anyOf": [generator.subschema_for::<super::Via>(), { "type": "null" }]
+                },
+                "need": {
+                    "description": "With `ready`: in how many of its matched backends a server must take traffic.",
+                    "default": "all",
+                    "anyOf": [generator.subschema_for::<super::Need>(), { "type": "null" }]
                 }
             });
             object_or_flag(generator, properties)
@@ -1060,7 +1163,7 @@ mod schema {
         fn json_schema(generator: &mut SchemaGenerator) -> Schema {
             let one = generator.subschema_for::<Instance>();
             json_schema!({
-                "description": "One instance, several in a string with commas, or a list.",
+                "description": "One instance, several in a string with commas between them, or a list.",
                 "anyOf": [one, { "type": "array", "minItems": 1, "items": { "anyOf": [one, { "type": "null" }] } }]
             })
         }

@@ -69,10 +69,7 @@ pub(super) fn functions_fail_with_one_sentence(haproxy: &Haproxy) -> TestResult 
         let minion = Minion::new(&salt, &host);
         let cases: [(&[&str], &str); 8] = [
             (&["maint", "wbe1"], "no selected instance has a server 'wbe1' (did you mean 'web1'?)"),
-            (
-                &["maint", "web1", "onmissing=ignore"],
-                "'onmissing' is no field of a request; did you mean 'on_missing'?",
-            ),
+            (&["maint", "web1", "onmissing=ignore"], "unknown field 'onmissing'; did you mean 'on_missing'?"),
             (&["maint"], "'server'"),
             (&["maint", "web1", "test=maybe"], "neither true nor false"),
             (&["maint", "web1", "state=ready"], "haproxy_server.maint says the state already"),
