@@ -1,6 +1,7 @@
 //! What is set outlives a reload by HAProxy's own state file, and nothing else comes back with it.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,8 +12,8 @@ use serde_json::{Value, json};
 use crate::support::backend::stats_page;
 use crate::support::report::{commands, kind, server, warnings};
 use crate::support::{
-    Folder, Haproxy, Health, HttpBackend, Instance, Mode, PATIENCE, Port, Program, Recorder, Setup, Test, TestResult,
-    eventually, tests,
+    Answer, Dns, Folder, Haproxy, Health, HttpBackend, Instance, Mode, PATIENCE, Port, Program, Recorder, Setup, Test,
+    TestResult, eventually, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -30,6 +31,11 @@ pub(crate) fn tests() -> Vec<Test> {
         a_configuration_that_does_not_load_it_is_a_warning,
         a_full_disk_loses_nothing,
         a_roll_back_restores_the_file,
+        checks_still_count_after_a_reload,
+        a_file_that_would_stop_the_checks_is_written_anew,
+        a_name_is_resolved_anew_by_the_resolver,
+        a_name_is_resolved_anew_by_the_library,
+        a_server_of_an_srv_record_keeps_its_target,
     ]
 }
 
@@ -462,5 +468,171 @@ fn a_roll_back_restores_the_file(haproxy: &Haproxy) -> TestResult {
     assert_eq!(report["instances"][0]["state_file"]["changed"], false, "{report}");
     instance.reload();
     assert_eq!((instance.state("b", "s1").0, instance.row("b", "s1").weight), (0, 1));
+    Ok(())
+}
+
+/// How a server is checked, in its backend and on its line.
+const CHECKS: [(&str, &str); 2] = [("    option httpchk GET /health\n", "http"), ("", "tcp")];
+
+fn checks_still_count_after_a_reload(haproxy: &Haproxy) -> TestResult {
+    for (option, kind_of_check) in CHECKS {
+        let behind = HttpBackend::start("s1");
+        let proxies = format!(
+            "backend b\n{option}    default-server check inter 50ms rise 2 fall 2\n    server maint {0}\n    \
+             server drain {0}\n    server weight {0} weight 10\n    server paused {0}\n",
+            behind.address()
+        );
+        let (mut instance, file) = loading(Mode::MasterWorker, &proxies, haproxy);
+        for request in [
+            to("maint", "maint"),
+            to("drain", "drain"),
+            json!({ "server": "weight", "weight": 3 }),
+            json!({ "server": "paused", "health": "disabled" }),
+        ] {
+            assert_done(&ask(&instance, &file, &request), true, true);
+        }
+        instance.reload();
+        let seen = ["maint", "drain", "weight", "paused"].map(|server| instance.state("b", server));
+        assert_eq!(seen, [(1, 0), (8, 2), (0, 2), (0, 2)], "{kind_of_check}");
+        for request in [
+            json!({ "server": "maint", "state": "ready", "wait": { "timeout": 5 } }),
+            json!({ "server": "paused", "state": "ready", "health": "enabled", "wait": { "timeout": 5 } }),
+        ] {
+            let report = ask(&instance, &file, &request);
+            assert_eq!(report["failed"], false, "{kind_of_check}: {report}");
+        }
+        behind.set_health(Health::Refuse);
+        for (server, admin) in [("maint", 0), ("weight", 0), ("paused", 0), ("drain", 8)] {
+            instance.await_state("b", server, (admin, 0));
+        }
+        behind.set_health(Health::Good);
+        let report = ask(&instance, &file, &json!({ "server": "drain", "state": "ready", "wait": { "timeout": 5 } }));
+        assert_eq!(report["failed"], false, "{kind_of_check}: {report}");
+        for server in ["maint", "weight", "paused", "drain"] {
+            instance.await_state("b", server, (0, 2));
+        }
+    }
+    Ok(())
+}
+
+/// The row of a server in the file, column by column.
+fn row_in(file: &Path, server: &str) -> Vec<String> {
+    let text = fs::read_to_string(file).expect("a state file");
+    let rows = text.lines().map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+    let found = rows.into_iter().find(|row| row.get(3).is_some_and(|name| name == server));
+    found.unwrap_or_else(|| panic!("no row of {server} in {text}"))
+}
+
+/// Where a row has the address and the status of the check.
+const ADDRESS: usize = 4;
+const CHECK_STATUS: usize = 10;
+
+fn a_file_that_would_stop_the_checks_is_written_anew(haproxy: &Haproxy) -> TestResult {
+    let behind = HttpBackend::start("s1");
+    let proxies = format!("backend b\n    server s1 {} check inter 50ms\n", behind.address());
+    let (mut instance, file) = loading(Mode::MasterWorker, &proxies, haproxy);
+    assert_done(&ask(&instance, &file, &to("s1", "maint")), true, true);
+    let good = fs::read_to_string(&file)?;
+    let row = row_in(&file, "s1");
+    assert_eq!(row[CHECK_STATUS], "1");
+    let mut bad = row.clone();
+    "0".clone_into(&mut bad[CHECK_STATUS]);
+    fs::write(&file, good.replace(&row.join(" "), &bad.join(" ")))?;
+    let report = ask(&instance, &file, &to("s1", "maint"));
+    assert_done(&report, false, true);
+    assert_eq!(row_in(&file, "s1")[CHECK_STATUS], "1");
+
+    // What HAProxy has loaded stays so until the next reload, which the report says.
+    fs::write(&file, good.replace(&row.join(" "), &bad.join(" ")))?;
+    instance.reload();
+    let report = ask(&instance, &file, &json!({ "server": "s1", "state": "ready", "wait": { "timeout": 1 } }));
+    assert_eq!(kind(&report), "not_up", "{report}");
+    assert!(warnings(&report).contains("b/s1") && warnings(&report).contains("reload HAProxy"), "{report}");
+    instance.reload();
+    let report = ask(&instance, &file, &json!({ "server": "s1", "state": "ready", "wait": { "timeout": 5 } }));
+    assert_eq!((&report["failed"], warnings(&report)), (&json!(false), String::new()), "{report}");
+    Ok(())
+}
+
+fn a_name_is_resolved_anew_by_the_resolver(haproxy: &Haproxy) -> TestResult {
+    let dns = Dns::start();
+    dns.answer("web.test", Answer::Addresses(vec![Ipv4Addr::new(127, 0, 0, 2)]));
+    let proxies = format!(
+        "{}\nbackend b\n    default-server resolvers r resolve-prefer ipv4 init-addr last,none\n    \
+         server s1 web.test:9\n    server s2 web.test:9\n",
+        dns.resolvers("r")
+    );
+    let (mut instance, file) = loading(Mode::MasterWorker, &proxies, haproxy);
+    let address = |instance: &Instance, server: &str| instance.row("b", server).columns["srv_addr"].clone();
+    eventually(PATIENCE, "the name to resolve", || (address(&instance, "s1") == "127.0.0.2").then_some(()));
+    assert_done(&ask(&instance, &file, &to("s1", "maint")), true, true);
+    // While the resolver is silent, the address is the one that HAProxy has started with.
+    dns.answer("web.test", Answer::Silence);
+    instance.reload();
+    assert_eq!((address(&instance, "s1"), instance.row("b", "s1").admin & 1), ("-".to_owned(), 1));
+    dns.answer("web.test", Answer::Addresses(vec![Ipv4Addr::new(127, 0, 0, 3)]));
+    eventually(PATIENCE, "the new address", || (address(&instance, "s1") == "127.0.0.3").then_some(()));
+    assert_eq!(instance.row("b", "s1").admin, 1);
+    assert_done(&ask(&instance, &file, &to("s1", "maint")), false, false);
+    assert_done(&ask(&instance, &file, &to("s1", "ready")), true, true);
+    Ok(())
+}
+
+fn a_name_is_resolved_anew_by_the_library(haproxy: &Haproxy) -> TestResult {
+    let folder = Folder::new();
+    let hosts = folder.write("hosts", "127.0.0.2 web.test\n");
+    // HAProxy alone sees this file as /etc/hosts.
+    let script = format!(
+        "#!/bin/sh\nexec unshare -m sh -c 'mount --bind {} /etc/hosts && exec {} \"$@\"' sh \"$@\"\n",
+        hosts.display(),
+        haproxy.binary.display()
+    );
+    let source = folder.write("haproxy.sh", &script);
+    let binary = folder.join("haproxy");
+    let installed = Command::new("install").args(["-m", "755"]).arg(&source).arg(&binary).status()?;
+    assert!(installed.success());
+    if !geteuid().is_root() || !Command::new(&binary).arg("-v").output()?.status.success() {
+        println!("skipped: only root can mount a file, with unshare");
+        return Ok(());
+    }
+    let inside = Haproxy { binary, ..haproxy.clone() };
+    let proxies = "backend b\n    server s1 web.test:9\n    server s2 web.test:9\n    server s3 web.test:9 weight 10\n";
+    let file = folder.join("state");
+    let mut instance = Setup::new("kept", proxies).folder(&folder).loads(&file).start(&inside);
+    let addresses =
+        |instance: &Instance| ["s1", "s2", "s3"].map(|server| instance.row("b", server).columns["srv_addr"].clone());
+    assert_eq!(addresses(&instance), ["127.0.0.2"; 3]);
+    assert_done(&ask(&instance, &file, &to("s1", "maint")), true, true);
+    assert_done(&ask(&instance, &file, &to("s2", "drain")), true, true);
+    assert_done(&ask(&instance, &file, &json!({ "server": "s3", "weight": 3 })), true, true);
+    assert_eq!(row_in(&file, "s1")[ADDRESS], "-");
+    fs::write(&hosts, "127.0.0.3 web.test\n")?;
+    instance.reload();
+    assert_eq!(addresses(&instance), ["127.0.0.3"; 3]);
+    let seen = ["s1", "s2", "s3"].map(|server| instance.row("b", server));
+    assert_eq!(seen.map(|row| (row.admin, row.weight)), [(1, 1), (8, 1), (0, 3)]);
+    Ok(())
+}
+
+fn a_server_of_an_srv_record_keeps_its_target(haproxy: &Haproxy) -> TestResult {
+    let dns = Dns::start();
+    dns.answer("_http._tcp.web.test", Answer::Service("one.web.test", 8081));
+    dns.answer("one.web.test", Answer::Addresses(vec![Ipv4Addr::new(127, 0, 0, 2)]));
+    let proxies = format!(
+        "{}\nbackend b\n    server-template s 1 _http._tcp.web.test resolvers r resolve-prefer ipv4\n",
+        dns.resolvers("r")
+    );
+    let (mut instance, file) = loading(Mode::MasterWorker, &proxies, haproxy);
+    let target = |instance: &Instance| {
+        let columns = instance.row("b", "s1").columns;
+        ["srv_addr", "srv_port", "srv_fqdn"].map(|column| columns[column].clone())
+    };
+    let expected = ["127.0.0.2", "8081", "one.web.test"];
+    eventually(PATIENCE, "the record to resolve", || (target(&instance) == expected).then_some(()));
+    assert_done(&ask(&instance, &file, &to("s1", "maint")), true, true);
+    // The C library does not know the target: without its former address the server would have none.
+    dns.answer("one.web.test", Answer::Silence);
+    instance.reload();
+    assert_eq!((target(&instance), instance.row("b", "s1").admin), (expected.map(str::to_owned), 1));
     Ok(())
 }

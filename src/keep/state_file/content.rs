@@ -8,7 +8,11 @@
 //! - the operational state is "running": a server that was stopped when the file was written would otherwise stay
 //!   stopped for ever where it has no check, or where `disabled` has gone from the configuration; only where its check is
 //!   paused does it stay what it was, since nothing would find out that the server is down;
-//! - the last check has no result;
+//! - the check is initializing, as at every start: with status 0, "unknown", HAProxy would run the checks and ignore
+//!   their results for as long as it lives (`set_server_check_status()` in its `src/check.c`);
+//! - a server with a host name has no address, so that the name is resolved anew. A server whose name comes from an SRV
+//!   record keeps its address: without one HAProxy asks the C library, which may not know the name, and starts the
+//!   server without an address;
 //! - the columns after the 20th, which would undo a change of `ssl` or of the checks' addresses, are left out;
 //! - the flags that HAProxy computes anew are left out, as 2.2 refuses some of them, and "maintenance and drain", which
 //!   every version refuses, becomes maintenance.
@@ -55,8 +59,12 @@ const COMMAND: &str = "show servers state";
 
 /// `SRV_ST_RUNNING` as a row has it.
 const RUNNING: &[u8] = b"2";
-/// A check that has not found anything yet, as a row has its status and its result.
-const NOTHING: &[u8] = b"0";
+/// `HCHK_STATUS_INI` as a row has it: a check that has not run yet.
+const INITIALIZING: &[u8] = b"1";
+/// `CHK_RES_UNKNOWN` as a row has it.
+const NO_RESULT: &[u8] = b"0";
+/// What stands for a value that is missing.
+const NONE: &[u8] = b"-";
 
 /// The administrative flags that a row can bring back.
 const RESTORED: u32 = AdminFlags::FORCED_MAINT | AdminFlags::CONFIG_MAINT | AdminFlags::FORCED_DRAIN;
@@ -120,6 +128,24 @@ impl Mark {
     }
 }
 
+/// Tells whether HAProxy ignores the results of a server's checks, with `HCHK_STATUS_UNKNOWN`.
+fn ignores_checks(row: &[&[u8]; COLUMNS.len()]) -> bool {
+    let [_, _, _, _, _, _, _, _, _, _, status, ..] = row;
+    decimal(status) == Some(0)
+}
+
+/// Tells whether HAProxy would resolve the name of a server if the row had no address.
+fn is_resolved_at_start(row: &[&[u8]; COLUMNS.len()]) -> bool {
+    let [.., name, _, record] = row;
+    *name != NONE && *record == NONE
+}
+
+/// Tells whether a row would do more harm than good: HAProxy would ignore the server's checks, or not resolve its name.
+fn is_harmful(row: &[&[u8]; COLUMNS.len()]) -> bool {
+    let [_, _, _, _, address, ..] = row;
+    ignores_checks(row) || (is_resolved_at_start(row) && *address != NONE)
+}
+
 /// Tells whether there is a check, and a command has stopped it.
 fn is_paused(check: u32) -> bool {
     check == CONFIGURED
@@ -157,6 +183,8 @@ pub struct Dump {
     backends: HashMap<Vec<u8>, Vec<u8>>,
     /// The names that several backends have.
     shared: HashSet<Vec<u8>>,
+    /// The servers (backend, server) whose checks run, but do not count.
+    unheard: HashSet<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Dump {
@@ -210,6 +238,9 @@ impl Dump {
                 self.backends.insert(backend.to_vec(), id.to_vec());
             }
         }
+        if mark.check & ENABLED != 0 && ignores_checks(&row) {
+            self.unheard.insert((backend.to_vec(), server.to_vec()));
+        }
         let health = mark.health();
         let mark = mark.restorable();
         if mark.is_set_by_command() {
@@ -244,6 +275,7 @@ impl Dump {
                 Some(_) => {}
             }
         }
+        warnings.extend(self.unheard_warning(matched));
         let differs = |(backend, server): &(&str, &str)| {
             let key = (backend.as_bytes(), server.as_bytes());
             existing.rows.get(&key).copied() != new.get(&key).map(|mark| Some(*mark))
@@ -251,6 +283,25 @@ impl Dump {
         let differs = existing.damage.is_some() || matched.iter().any(differs);
         warnings.extend(existing.damage.map(|why| format!("it {why}, so that HAProxy would not load it")));
         Ok(Comparison { differs, content, warnings })
+    }
+
+    /// Warns of the servers whose checks HAProxy ignores.
+    fn unheard_warning(&self, matched: &[(&str, &str)]) -> Option<String> {
+        let is_unheard = |(backend, server): &&(&str, &str)| {
+            !self.unheard.is_empty()
+                && self.unheard.contains(&(backend.as_bytes().to_vec(), server.as_bytes().to_vec()))
+        };
+        let names: Vec<String> =
+            matched.iter().filter(is_unheard).map(|(backend, server)| format!("{backend}/{server}")).collect();
+        let named = match names.as_slice() {
+            [] => return None,
+            [name] => name.clone(),
+            [name, more @ ..] => format!("{name} and {} more", more.len()),
+        };
+        Some(format!(
+            "HAProxy ignores the health checks of {named}, because a state file with check status 0 was loaded when it \
+             started; reload HAProxy after this run"
+        ))
     }
 
     /// Says why a row cannot be in the file.
@@ -293,7 +344,7 @@ pub(super) fn check(content: &[u8]) -> Result<(), String> {
 /// The file as it is.
 #[derive(Debug, Default)]
 struct Existing<'a> {
-    /// What each row brings back; nothing for one that HAProxy refuses.
+    /// What each row brings back; nothing for one that HAProxy refuses, or that is harmful.
     rows: HashMap<(&'a [u8], &'a [u8]), Option<Mark>>,
     /// Why HAProxy would load none of it.
     damage: Option<String>,
@@ -356,7 +407,7 @@ impl<'a> Existing<'a> {
         }
         let row = columns(fields());
         let [_, backend, _, server, ..] = row;
-        Ok(Some(((backend, server), Mark::parse(&row).ok())))
+        Ok(Some(((backend, server), Mark::parse(&row).ok().filter(|_| !is_harmful(&row)))))
     }
 }
 
@@ -378,7 +429,9 @@ fn written(row: &[&[u8]; COLUMNS.len()], mark: Mark, health: Health) -> Vec<u8> 
             Health::AsDumped => value.to_vec(),
         },
         "srv_admin_state" => mark.admin.to_string().into_bytes(),
-        "srv_check_status" | "srv_check_result" => NOTHING.to_vec(),
+        "srv_addr" if is_resolved_at_start(row) => NONE.to_vec(),
+        "srv_check_status" => INITIALIZING.to_vec(),
+        "srv_check_result" => NO_RESULT.to_vec(),
         "srv_check_state" => masked(value, CHECK_BITS),
         "srv_agent_state" => masked(value, AGENT_BITS),
         _ => value.to_vec(),
@@ -465,8 +518,42 @@ mod tests {
     fn a_row_brings_nothing_else_back() {
         let content = new(&dump(&[row("web1", 0, 1, (1, 1), 0x4e, 0x1f), row("web2", 2, 0, (1, 1), 6, 0)]));
         let header = COLUMNS.join(" ");
-        let expected = format!("1\n# {header}\n3 app 1 web1 10.0.0.1 2 1 1 1 25 0 0 4 14 31 0 0 - 8080 -\n");
+        let expected = format!("1\n# {header}\n3 app 1 web1 10.0.0.1 2 1 1 1 25 1 0 4 14 31 0 0 - 8080 -\n");
         assert_eq!(content, expected);
+    }
+
+    #[test]
+    fn a_name_is_left_to_be_resolved() {
+        let table =
+            [("web.test 8080 -", "-"), ("web.test 8080 _http._tcp.web.test", "10.0.0.1"), ("- 8080 -", "10.0.0.1")];
+        for (end, expected) in table {
+            let dump = dump(&[row("web1", 2, 1, (1, 1), 6, 0).replace("- 8080 -", end)]);
+            let content = new(&dump);
+            assert_eq!(content.lines().nth(2).unwrap().split(' ').nth(4), Some(expected), "{end}");
+            assert!(!differs(&dump, &content, &["web1"]), "{end}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_does_harm_is_written_anew() {
+        let named = dump(&[row("web1", 2, 1, (1, 1), 6, 0).replace("- 8080 -", "web.test 8080 -")]);
+        assert!(differs(&named, &with((" - 2 1 ", " 10.0.0.1 2 1 "), &new(&named)), &["web1"]));
+        let plain = dump(&[row("web1", 2, 1, (1, 1), 6, 0)]);
+        assert!(differs(&plain, &with((" 25 1 0 ", " 25 0 0 "), &new(&plain)), &["web1"]));
+        assert!(!differs(&plain, &with((" 25 1 0 ", " 25 6 3 "), &new(&plain)), &["web1"]));
+    }
+
+    #[test]
+    fn checks_that_do_not_count_are_a_warning() {
+        let unheard = |server: &str, check| row(server, 2, 0, (1, 1), check, 0).replace(" 25 6 3 ", " 25 0 0 ");
+        let rows = [unheard("web1", 6), unheard("web2", 0), unheard("web3", 14), row("web4", 2, 0, (1, 1), 6, 0)];
+        let dump = dump(&rows);
+        let warnings = |matched: &[(&str, &str)]| dump.compare(None, matched).unwrap().warnings;
+        assert!(
+            warnings(&[("app", "web1"), ("app", "web2"), ("app", "web3")])[0].contains("app/web1 and 1 more, because")
+        );
+        assert!(warnings(&[("app", "web3")])[0].contains("app/web3, because"));
+        assert_eq!(warnings(&[("app", "web2"), ("app", "web4")]), [""; 0]);
     }
 
     #[test]
