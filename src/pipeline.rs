@@ -134,6 +134,7 @@ fn change_and_wait(request: &Request, change: Change, fleet: &mut Fleet<'_>, rec
     let end = match request.drain {
         Some(bounds) => {
             fleet.carry_out(&|_, server| next_step(change, server))?;
+            save(fleet);
             record(fleet);
             drain(fleet, change, bounds)?
         }
