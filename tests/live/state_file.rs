@@ -6,14 +6,15 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
 use crate::support::backend::stats_page;
 use crate::support::report::{commands, kind, server, warnings};
 use crate::support::{
-    Answer, Dns, Folder, Haproxy, Health, HttpBackend, Instance, Mode, PATIENCE, Port, Program, Recorder, Setup, Test,
-    TestResult, eventually, tests,
+    Answer, Bound, Dns, Folder, Haproxy, Health, HttpBackend, Instance, Mode, PATIENCE, Port, Program, Recorder,
+    Running, Setup, Test, TestResult, eventually, get, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -36,6 +37,8 @@ pub(crate) fn tests() -> Vec<Test> {
         a_name_is_resolved_anew_by_the_resolver,
         a_name_is_resolved_anew_by_the_library,
         a_server_of_an_srv_record_keeps_its_target,
+        a_reload_in_mid_drain_lets_no_traffic_back,
+        a_run_killed_in_mid_drain_lets_no_traffic_back,
     ]
 }
 
@@ -523,8 +526,9 @@ fn row_in(file: &Path, server: &str) -> Vec<String> {
     found.unwrap_or_else(|| panic!("no row of {server} in {text}"))
 }
 
-/// Where a row has the address and the status of the check.
+/// Where a row has the address, the administrative state and the status of the check.
 const ADDRESS: usize = 4;
+const ADMIN_STATE: usize = 6;
 const CHECK_STATUS: usize = 10;
 
 fn a_file_that_would_stop_the_checks_is_written_anew(haproxy: &Haproxy) -> TestResult {
@@ -634,5 +638,87 @@ fn a_server_of_an_srv_record_keeps_its_target(haproxy: &Haproxy) -> TestResult {
     dns.answer("one.web.test", Answer::Silence);
     instance.reload();
     assert_eq!((target(&instance), instance.row("b", "s1").admin), (expected.map(str::to_owned), 1));
+    Ok(())
+}
+
+/// Two servers behind a frontend, which bind clients by a cookie; a request is held at the first.
+struct Draining {
+    instance: Instance,
+    file: PathBuf,
+    servers: [HttpBackend; 2],
+    frontend: Port,
+    held: Bound,
+}
+
+impl Draining {
+    fn start(haproxy: &Haproxy) -> Self {
+        let servers = ["s1", "s2"].map(HttpBackend::start);
+        let frontend = Port::reserve();
+        let lines = servers.each_ref().map(|it| format!("    server {0} {1} cookie {0}\n", it.name(), it.address()));
+        let proxies = format!(
+            "frontend f\n    bind 127.0.0.1:{}\n    default_backend b\nbackend b\n    cookie SRV insert indirect\n{}",
+            frontend.number(),
+            lines.concat()
+        );
+        let (instance, file) = loading(Mode::MasterWorker, &proxies, haproxy);
+        let held = Bound::hold(frontend.address(), &servers[0]);
+        Self { instance, file, servers, frontend, held }
+    }
+
+    /// Starts to drain the first server, and waits until its row says so.
+    fn drain(&self) -> Running {
+        let request = json!({ "server": "s1", "state": "maint", "drain": { "timeout": 30 } });
+        let running = Program::request(&with_file(&self.instance, &self.file, &request)).spawn();
+        eventually(PATIENCE, "the row of a server in drain", || {
+            (self.file.exists() && rows(&self.file) == ["s1"]).then_some(())
+        });
+        assert_eq!(row_in(&self.file, "s1")[ADMIN_STATE], "8");
+        assert_eq!(self.instance.state("b", "s1"), (8, 2));
+        running
+    }
+
+    /// Asserts that new clients reach the second server only.
+    fn assert_out_of_traffic(&self) {
+        let before = self.servers[0].requests();
+        for _ in 0..20 {
+            assert_eq!(get(self.frontend.address(), "/").expect("an answer").body, "s2");
+        }
+        assert_eq!(self.servers[0].requests(), before);
+    }
+}
+
+fn a_reload_in_mid_drain_lets_no_traffic_back(haproxy: &Haproxy) -> TestResult {
+    let mut stage = Draining::start(haproxy);
+    let running = stage.drain();
+    // The run is stopped, so that only the file can keep the server out.
+    running.signal(Signal::SIGSTOP);
+    stage.instance.reload();
+    assert_eq!(stage.instance.state("b", "s1"), (8, 2));
+    stage.assert_out_of_traffic();
+    running.signal(Signal::SIGCONT);
+    stage.servers[0].release();
+    assert_eq!(stage.held.served_by(), "s1");
+    let report = running.wait().report();
+    assert_done(&report, true, true);
+    assert_eq!(row_in(&stage.file, "s1")[ADMIN_STATE], "1");
+    stage.instance.reload();
+    assert_eq!(stage.instance.state("b", "s1"), (1, 0));
+    Ok(())
+}
+
+fn a_run_killed_in_mid_drain_lets_no_traffic_back(haproxy: &Haproxy) -> TestResult {
+    let mut stage = Draining::start(haproxy);
+    let running = stage.drain();
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.wait().code, None);
+    stage.instance.reload();
+    assert_eq!(stage.instance.state("b", "s1"), (8, 2));
+    stage.assert_out_of_traffic();
+    stage.servers[0].release();
+    let request = json!({ "server": "s1", "state": "maint", "drain": { "timeout": 30 } });
+    assert_done(&ask(&stage.instance, &stage.file, &request), true, true);
+    stage.instance.reload();
+    assert_eq!(stage.instance.state("b", "s1"), (1, 0));
+    stage.assert_out_of_traffic();
     Ok(())
 }
