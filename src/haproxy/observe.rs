@@ -409,7 +409,8 @@ pub fn read_back(
     Ok((process, rows.after))
 }
 
-/// Asks for the statistics of a few servers over a new connection; a server that is gone has none.
+/// Asks for the statistics of a few servers over a new connection; a server that is gone has none. The process is that
+/// which answered last.
 ///
 /// # Errors
 /// As [`observe`].
@@ -426,7 +427,11 @@ pub fn read_load(address: &Address, servers: &[&Server], timeout: Duration) -> R
         });
         connection.rows(&queries, |row| reader.line(row))?;
     }
-    Ok((process, servers.iter().map(|server| rows.remove(&(server.backend_id, server.server_id))).collect()))
+    let rows: Vec<_> = servers.iter().map(|server| rows.remove(&(server.backend_id, server.server_id))).collect();
+    // Up to 2.4 a process that has begun to stop since it was asked what it is has no servers any more: another one
+    // answers by now.
+    let process = if rows.contains(&None) { open(address, timeout)?.process } else { process };
+    Ok((process, rows))
 }
 
 /// How servers are predicted to be, for a dump that shows them so.
