@@ -74,7 +74,8 @@ fn decide_and_act(request: &Request, fleet: &mut Fleet<'_>, others: &[Instance],
     };
     run.warnings.extend(fleet.exclusion.check(request)?);
     refuse(request, change, &ownership, &mut fleet.managed);
-    assign(request, &mut fleet.managed)?;
+    let asked: Vec<&str> = run.instances.iter().map(|instance| instance.name.as_str()).collect();
+    assign(request, &asked, &mut fleet.managed)?;
     if fleet.has_failed() {
         return Ok(());
     }
@@ -119,7 +120,7 @@ fn act(request: &Request, change: Change, fleet: &mut Fleet<'_>, record: Note<'_
 
 /// Brings the server-state files in step, under the lock, so that no other run writes an older state over it.
 fn save(fleet: &mut Fleet<'_>) {
-    if fleet.managed.iter().all(|managed| managed.state_file.is_none()) {
+    if fleet.managed.iter().all(|managed| managed.state_files.is_empty()) {
         return;
     }
     match fleet.lock() {
@@ -213,7 +214,7 @@ impl Asked {
             servers: Vec::new(),
             error: answer.err().cloned(),
             is_skipped: answer.is_err() && request.on_unreachable == OnUnreachable::Skip,
-            persisted: None,
+            state_files: Vec::new(),
         }
     }
 

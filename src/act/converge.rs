@@ -14,8 +14,7 @@ use crate::haproxy::old_processes::load_on_old_workers;
 use crate::haproxy::parse::StatRow;
 use crate::haproxy::socket::{Connection, Door};
 use crate::keep::owner::Record;
-use crate::keep::persist::Persisted;
-use crate::keep::state_file::StateFile;
+use crate::keep::state_file::Kept;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::Address;
 use crate::request::{Change, MinAvailable, OnMissing, Request};
@@ -140,12 +139,8 @@ pub struct Managed<'a> {
     pub error: Option<Error>,
     /// What is worth knowing although it is no failure.
     pub warnings: Vec<String>,
-    /// Its server-state file, where that is kept in step.
-    pub state_file: Option<String>,
-    /// That file as it was before the run.
-    pub former_state_file: Option<StateFile>,
-    /// What became of it.
-    pub persisted: Option<Persisted>,
+    /// Its server-state files that are kept in step.
+    pub state_files: Vec<Kept>,
 }
 
 impl<'a> Managed<'a> {
@@ -173,9 +168,7 @@ impl<'a> Managed<'a> {
             planned: Vec::new(),
             error: None,
             warnings: Vec::new(),
-            state_file: None,
-            former_state_file: None,
-            persisted: None,
+            state_files: Vec::new(),
         }
     }
 

@@ -25,7 +25,7 @@
 
 mod accounts;
 mod condition;
-mod config;
+pub(crate) mod config;
 pub(crate) mod lexer;
 mod mounts;
 mod places;

@@ -6,6 +6,7 @@ use crate::act::converge::{Managed, Outcome};
 use crate::haproxy::observe::Server;
 use crate::keep::folder::Folder;
 use crate::keep::owner::{Place, Record, Records, Seen, load, update};
+use crate::keep::state_file::is_kept;
 use crate::model::error::{Error, ErrorKind};
 use crate::model::state::AdminState;
 use crate::request::Request;
@@ -135,7 +136,7 @@ impl Ownership {
                                 records.put(Record {
                                     address: address.clone(),
                                     process: managed.current.process.clone(),
-                                    survives_reload: managed.persisted.is_some(),
+                                    survives_reload: is_kept(&managed.state_files, &server.backend),
                                     backend: server.backend.to_string(),
                                     server: server.server.to_string(),
                                     state,

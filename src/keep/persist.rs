@@ -1,13 +1,14 @@
 //! Keeps HAProxy's server-state files in step with what was set, so that a reload brings it back.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use crate::act::converge::Managed;
 use crate::discover::configuration;
-use crate::haproxy::observe::{Predicted, dump};
-use crate::keep::state_file::{Dump, StateFile, not_loaded};
+use crate::haproxy::observe::{Predicted, Server, dump, names};
+use crate::keep::state_file::{Configured, Coverage, Dump, Kept, Location, StateFile, not_loaded};
 use crate::model::error::{Error, ErrorKind, Result};
+use crate::model::state::AdminState;
 use crate::request::{Request, StateFiles};
 
 /// Whether the files are written, or only compared with what is predicted.
@@ -19,83 +20,117 @@ pub enum Mode {
     Compare,
 }
 
-/// What became of the state file of an instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Persisted {
-    /// The file.
-    pub path: String,
-    /// Whether it was written, or would be in a dry run.
-    pub changed: bool,
-}
-
-/// Finds the file of each instance, and refuses what names none or the wrong ones.
+/// Finds the files of each instance, and refuses what names none or the wrong ones.
+///
+/// `asked` are the names of all instances that are asked, also of those that are passed over because they did not
+/// answer.
 ///
 /// # Errors
-/// When one plain path is given for several instances, or an instance is named that is not asked.
-pub fn assign(request: &Request, managed: &mut [Managed<'_>]) -> Result<()> {
-    let bad = |msg: String| Error::new(ErrorKind::BadRequest, msg);
+/// When one plain path is given for several instances, an instance is named that is not asked, or a backend that its
+/// instance does not have, or two of the paths lead to one file.
+pub fn assign(request: &Request, asked: &[&str], managed: &mut [Managed<'_>]) -> Result<()> {
     match &request.state_file {
-        None => {}
+        None => return Ok(()),
         Some(StateFiles::One(path)) => match managed {
-            [one] => one.state_file = Some(path.clone()),
+            [one] => one.state_files.push(Kept::new(Coverage::All, path)),
             several => {
                 return Err(bad(format!(
-                    "'state_file' is one path, but {} instances are asked; give an object of instance names and paths",
+                    "'state_file' is one path for {} instances; give an object of instance names and paths",
                     several.len()
                 )));
             }
         },
         Some(StateFiles::Each(files)) => {
             for (name, path) in files {
-                let found = managed.iter_mut().find(|managed| managed.instance.name.as_str() == name);
-                let Some(found) = found else {
+                let (instance, coverage) = covered(name);
+                if let Some(found) = managed.iter_mut().find(|managed| managed.instance.name.as_str() == instance) {
+                    found.state_files.push(Kept::new(coverage, path));
+                } else if !asked.contains(&instance) {
                     return Err(bad(format!(
-                        "'state_file' names the instance '{}', which is not among those that are asked; name it in 'instances' as well, or correct the name",
-                        name.escape_debug()
+                        "'state_file' names the instance '{}', which is not among those that are asked; name it in \
+                         'instances' as well, or correct the name",
+                        instance.escape_debug()
                     )));
-                };
-                found.state_file = Some(path.clone());
-            }
-            if let Some(path) = shared(files) {
-                return Err(bad(format!(
-                    "'state_file' gives {path} to several instances, which would write over each other; give each its own"
-                )));
+                }
             }
         }
     }
     // What cannot be read, or is something else, is known before anything is sent.
-    let read = |path: &String| {
-        let file = StateFile::read(Path::new(path))?;
-        file.check()?;
-        Ok(file)
-    };
+    let mut locations: HashMap<Location, String> = HashMap::new();
     for managed in managed {
-        match managed.state_file.as_ref().map(read) {
-            None => {}
-            Some(Ok(former)) => managed.former_state_file = Some(former),
-            Some(Err(error)) => managed.error = managed.error.take().or(Some(error)),
+        check_backends(managed)?;
+        for kept in &mut managed.state_files {
+            match read(&kept.path) {
+                Ok((former, location)) => {
+                    if let Some(other) = locations.insert(location, kept.path.clone()) {
+                        return Err(bad(format!(
+                            "'state_file' leads to one file twice, by {other} and by {}, where one content would \
+                             overwrite the other; give each its own file",
+                            kept.path
+                        )));
+                    }
+                    kept.former = Some(former);
+                }
+                Err(error) => managed.error = managed.error.take().or(Some(error)),
+            }
         }
     }
     Ok(())
 }
 
-/// Finds a path that is given twice.
-fn shared(files: &[(String, String)]) -> Option<&str> {
-    let mut seen = HashSet::new();
-    files.iter().map(|(_, path)| path.as_str()).find(|&path| !seen.insert(Path::new(path)))
+fn bad(msg: String) -> Error {
+    Error::new(ErrorKind::BadRequest, msg)
 }
 
-/// Brings the file of an instance in step; what fails is kept at the instance.
+/// Reads what a key of `state_file` covers: `instance`, or `instance/backend`.
+fn covered(name: &str) -> (&str, Coverage) {
+    // No name of an instance has a slash.
+    match name.split_once('/') {
+        Some((instance, backend)) => (instance, Coverage::Backend(backend.to_owned())),
+        None => (name, Coverage::All),
+    }
+}
+
+fn read(path: &str) -> Result<(StateFile, Location)> {
+    let file = StateFile::read(Path::new(path))?;
+    file.check()?;
+    let location = file.location()?;
+    Ok((file, location))
+}
+
+/// Refuses files of backends that the instance does not have.
+fn check_backends(managed: &Managed<'_>) -> Result<()> {
+    let observed = managed.current.servers.iter().chain(&managed.current.others);
+    let observed: HashSet<&str> = observed.map(|server| &*server.backend).collect();
+    let named = managed.state_files.iter().filter_map(|kept| kept.coverage.backend());
+    let unobserved: Vec<&str> = named.filter(|backend| !observed.contains(backend)).collect();
+    if unobserved.is_empty() {
+        return Ok(());
+    }
+    let all = names(&managed.current.address, managed.timeout)?;
+    match unobserved.iter().find(|backend| all.iter().all(|(known, _)| known != *backend)) {
+        None => Ok(()),
+        Some(backend) => Err(bad(format!(
+            "'state_file' names '{}/{}', but that instance has no such backend with servers; correct the name",
+            managed.instance.name,
+            backend.escape_debug()
+        ))),
+    }
+}
+
+/// Brings the files of an instance in step; what fails is kept at the instance.
 pub fn persist(managed: &mut Managed<'_>, mode: Mode) {
-    let Some(path) = managed.state_file.clone() else { return };
-    let is_unread = managed.outcomes.iter().all(|outcome| outcome.after.is_none());
-    if let Some(error) = managed.error.as_ref().filter(|error| is_unread && is_out_of_reach(error)) {
-        managed.warnings.push(format!("the state file {path} was not brought in step: {error}"));
+    if managed.state_files.is_empty() {
         return;
     }
-    match try_to_persist(managed, &path, mode) {
-        Ok(changed) => managed.persisted = Some(Persisted { path, changed }),
-        Err(error) => managed.error = managed.error.take().or(Some(error)),
+    let is_unread = managed.outcomes.iter().all(|outcome| outcome.after.is_none());
+    if let Some(error) = managed.error.as_ref().filter(|error| is_unread && is_out_of_reach(error)) {
+        let not_in_step = |kept: &Kept| format!("the state file {} was not brought in step: {error}", kept.path);
+        managed.warnings.extend(managed.state_files.iter().map(not_in_step));
+        return;
+    }
+    if let Err(error) = try_to_persist(managed, mode) {
+        managed.error = managed.error.take().or(Some(error));
     }
 }
 
@@ -104,9 +139,8 @@ fn is_out_of_reach(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Unreachable | ErrorKind::Timeout)
 }
 
-/// Brings the file in step; tells whether it differs from what it was before the run.
-fn try_to_persist(managed: &mut Managed<'_>, path: &str, mode: Mode) -> Result<bool> {
-    let file = StateFile::read(Path::new(path))?;
+/// Brings the files in step, each of them also where another one fails.
+fn try_to_persist(managed: &mut Managed<'_>, mode: Mode) -> Result<()> {
     let predicted = match mode {
         Mode::Write => Predicted::default(),
         Mode::Compare => Predicted::of(&managed.current.servers),
@@ -115,23 +149,86 @@ fn try_to_persist(managed: &mut Managed<'_>, path: &str, mode: Mode) -> Result<b
     dump(&managed.current.address, managed.timeout, &predicted, |line| rows.line(line))?;
     let servers = &managed.current.servers;
     let matched: Vec<(&str, &str)> = servers.iter().map(|it| (&*it.backend, &*it.server)).collect();
-    let comparison = file.compare(&rows, &matched)?;
-    if managed.persisted.is_none() {
-        managed.warnings.extend(comparison.warnings);
-        let files: Vec<Vec<u8>> = managed.instance.files.iter().filter_map(|file| configuration(file)).collect();
-        if !files.is_empty() {
-            let backends = servers.iter().map(|server| &*server.backend);
-            let warning = not_loaded(&files, Path::new(path), backends).filter(|it| !managed.warnings.contains(it));
-            managed.warnings.extend(warning);
+    let files: Vec<Vec<u8>> = managed.instance.files.iter().filter_map(|file| configuration(file)).collect();
+    let mut warnings: Vec<String> = rows.unheard(&matched).into_iter().collect();
+    let mut failure = None;
+    let own: HashSet<String> =
+        managed.state_files.iter().filter_map(|kept| kept.coverage.backend().map(str::to_owned)).collect();
+    for kept in &mut managed.state_files {
+        let is_first = kept.changed.is_none();
+        match keep_in_step(kept, &rows, &matched, mode) {
+            Ok(found) if is_first => {
+                warnings.extend(found);
+                warnings.extend(unloaded(kept, &files, &matched, &own));
+            }
+            Ok(_) => {}
+            Err(error) => failure = failure.or(Some(error)),
         }
     }
+    let goals = managed.planned.iter().map(|planned| planned.goal.state);
+    let ready =
+        servers.iter().zip(goals).filter(|(_, goal)| *goal == Some(AdminState::Ready)).map(|(server, _)| server);
+    warnings.extend(moved(&Configured::read(&files), &rows, ready));
+    for warning in warnings {
+        if !managed.warnings.contains(&warning) {
+            managed.warnings.push(warning);
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// Brings one file in step, and finds out whether it differs from what it was before the run; returns warnings.
+fn keep_in_step(kept: &mut Kept, rows: &Dump, matched: &[(&str, &str)], mode: Mode) -> Result<Vec<String>> {
+    let file = StateFile::read(Path::new(&kept.path))?;
+    let comparison = file.compare(rows, &kept.coverage, matched)?;
     if comparison.differs && mode == Mode::Write {
         file.replace(&comparison.content)?;
     }
-    match &managed.former_state_file {
-        Some(former) => Ok(former.compare(&rows, &matched)?.differs),
-        None => Ok(comparison.differs),
+    kept.changed = Some(match &kept.former {
+        Some(former) => former.compare(rows, &kept.coverage, matched)?.differs,
+        None => comparison.differs,
+    });
+    Ok(comparison.warnings)
+}
+
+/// Warns where the configuration does not load a file for the backends of matched servers; `own` are those that have
+/// files of their own.
+fn unloaded(kept: &Kept, files: &[Vec<u8>], matched: &[(&str, &str)], own: &HashSet<String>) -> Option<String> {
+    let path = Path::new(&kept.path);
+    let backends = matched.iter().map(|(backend, _)| *backend);
+    match &kept.coverage {
+        Coverage::All => not_loaded(files, path, backends.filter(|backend| !own.contains(*backend))),
+        Coverage::Backend(backend) => {
+            not_loaded(files, path, backends.filter(|name| name == backend))?;
+            Some(format!(
+                "a reload of HAProxy forgets what is set in the backend {backend}, because its configuration does not \
+                 load the state file {0} there; add 'load-server-state-from-file local' and 'server-state-file-name {0}' \
+                 to that backend",
+                kept.path
+            ))
+        }
     }
+}
+
+/// Warns of servers that take traffic at another place than the configuration says.
+fn moved<'a>(configured: &Configured, rows: &Dump, ready: impl Iterator<Item = &'a Server>) -> Vec<String> {
+    let pinned = rows.servers();
+    let (mut until_reload, mut beyond): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+    for server in ready {
+        if let Some(place) = configured.elsewhere(&server.backend, &server.server, &server.address) {
+            let found = format!("{} is at {}, but the configuration says {place}", server.full_name(), server.address);
+            let has_row = pinned.contains(&(server.backend.as_bytes(), server.server.as_bytes()));
+            if has_row { beyond.push(found) } else { until_reload.push(found) }
+        }
+    }
+    let sentence = |found: &[String], what_then: &str| match found {
+        [] => None,
+        [one] => Some(format!("{one}; {what_then}")),
+        [one, more @ ..] => Some(format!("{one} (and so for {} more); {what_then}", more.len())),
+    };
+    let reload = "reload HAProxy to use that";
+    let keeps = "the state file keeps the port over a reload, as long as a weight, a state or a paused check is set";
+    [sentence(&until_reload, reload), sentence(&beyond, keeps)].into_iter().flatten().collect()
 }
 
 #[cfg(test)]
@@ -139,11 +236,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_file_is_never_for_two_instances() {
-        let files = |paths: &[&str]| -> Vec<(String, String)> {
-            paths.iter().map(|path| ((*path).to_owned(), (*path).to_owned())).collect()
-        };
-        assert_eq!(shared(&files(&["/a", "/b"])), None);
-        assert_eq!(shared(&files(&["/a/b", "/c", "/a//./b"])), Some("/a//./b"));
+    fn a_key_names_an_instance_or_one_of_its_backends() {
+        assert_eq!(covered("http"), ("http", Coverage::All));
+        assert_eq!(covered("http/app"), ("http", Coverage::Backend("app".to_owned())));
+        assert_eq!(covered("http/a/b"), ("http", Coverage::Backend("a/b".to_owned())));
     }
 }

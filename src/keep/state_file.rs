@@ -1,8 +1,9 @@
 //! HAProxy's own state file, kept in step with what was read back, so that a reload keeps it.
 //!
 //! [`Dump`] decides what belongs into the file; [`StateFile`] reads it and puts the new one in its place;
-//! [`not_loaded`] tells whether HAProxy would read it at all.
+//! [`not_loaded`] tells whether HAProxy would read it at all; [`Configured`] where it would have the servers without it.
 
+mod configured;
 mod content;
 mod loading;
 
@@ -16,7 +17,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
-pub use self::content::{Comparison, Dump};
+pub use self::configured::Configured;
+pub use self::content::{Comparison, Coverage, Dump};
 pub use self::loading::not_loaded;
 use super::replace::{Rights, replace};
 use super::walk::open_folder;
@@ -24,6 +26,36 @@ use crate::model::error::{Error, ErrorKind, Result};
 
 /// The largest file that is read, in bytes.
 const FILE_MAX: u64 = 256 << 20;
+
+/// A state file that a run keeps in step, and what became of it.
+#[derive(Debug)]
+pub struct Kept {
+    /// Which servers have rows in it.
+    pub coverage: Coverage,
+    /// Where it is.
+    pub path: String,
+    /// How it was before the run, where that could be read.
+    pub former: Option<StateFile>,
+    /// Whether it differs from that, or would in a dry run; nothing as long as it was not brought in step.
+    pub changed: Option<bool>,
+}
+
+impl Kept {
+    /// Starts with a file that nobody has read yet.
+    #[must_use]
+    pub fn new(coverage: Coverage, path: &str) -> Self {
+        Self { coverage, path: path.to_owned(), former: None, changed: None }
+    }
+}
+
+/// Tells whether one of the files was brought in step that has the servers of a backend.
+#[must_use]
+pub fn is_kept(files: &[Kept], backend: &str) -> bool {
+    files.iter().any(|kept| kept.changed.is_some() && kept.coverage.includes(backend.as_bytes()))
+}
+
+/// What two paths share when they lead to one file: the device and the inode of the folder, and the name in it.
+pub type Location = (u64, u64, OsString);
 
 /// The file as it is, and the folder that it is in.
 #[derive(Debug)]
@@ -71,13 +103,25 @@ impl StateFile {
         content::check(existing.unwrap_or_default()).map_err(|why| self.left_alone(&why))
     }
 
+    /// Finds out where the file is, however its path was spelled.
+    ///
+    /// # Errors
+    /// When the folder cannot be asked.
+    pub fn location(&self) -> Result<Location> {
+        let stat = fstat(&self.folder).map_err(|errno| {
+            let path = self.path.display();
+            Error::new(ErrorKind::StateFile, format!("the folder of the state file {path} cannot be read ({errno})"))
+        })?;
+        Ok((stat.st_dev, stat.st_ino, self.name.clone()))
+    }
+
     /// Compares the file with what it should say of the given servers (backend, server).
     ///
     /// # Errors
     /// When what is there is something else, which is not replaced.
-    pub fn compare(&self, dump: &Dump, matched: &[(&str, &str)]) -> Result<Comparison> {
+    pub fn compare(&self, dump: &Dump, coverage: &Coverage, matched: &[(&str, &str)]) -> Result<Comparison> {
         let existing = self.existing.as_ref().map(|existing| existing.content.as_slice());
-        let mut comparison = dump.compare(existing, matched).map_err(|why| self.left_alone(&why))?;
+        let mut comparison = dump.compare(coverage, existing, matched).map_err(|why| self.left_alone(&why))?;
         for warning in &mut comparison.warnings {
             *warning = format!("state file {}: {warning}", self.path.display());
         }
@@ -149,12 +193,12 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("state");
         let missing = StateFile::read(&path).unwrap();
-        let comparison = missing.compare(&dump(), &[]).unwrap();
+        let comparison = missing.compare(&dump(), &Coverage::All, &[]).unwrap();
         missing.replace(&comparison.content).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o644);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let there = StateFile::read(&path).unwrap();
-        assert!(!there.compare(&dump(), &[]).unwrap().differs);
+        assert!(!there.compare(&dump(), &Coverage::All, &[]).unwrap().differs);
         there.replace(b"1\n").unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         assert_eq!(fs::read(&path).unwrap(), b"1\n");
@@ -188,7 +232,7 @@ mod tests {
             assert!(error.msg.contains(expected), "{error}");
         }
         let file = StateFile::read(&victim).unwrap();
-        for other in [file.check().unwrap_err(), file.compare(&dump(), &[]).unwrap_err()] {
+        for other in [file.check().unwrap_err(), file.compare(&dump(), &Coverage::All, &[]).unwrap_err()] {
             assert_eq!(other.kind, ErrorKind::StateFile);
             assert!(other.msg.contains("is left alone: what is there is no server-state file"), "{other}");
         }

@@ -15,7 +15,7 @@ use crate::decide::guard::is_usable;
 use crate::decide::plan::{READY_UNTIL_RELOAD, State, caution, check_caution};
 use crate::haproxy::observe::Server;
 use crate::keep::ownership::now;
-use crate::keep::persist::Persisted;
+use crate::keep::state_file::{Coverage, Kept, is_kept};
 use crate::model::error::Error;
 use crate::model::state::AdminState;
 use crate::request::{Change, Refused, Request, Switch};
@@ -23,8 +23,8 @@ use crate::time::expiry;
 
 pub use text::{printable, text};
 pub use wire::{
-    Diff, ErrorReport, InstanceReport, Report, ServerReport, Shown, StateFileReport, StateReport, States, TaskError,
-    to_ascii_json,
+    BackendStateFileReport, Diff, ErrorReport, InstanceReport, Report, ServerReport, Shown, StateFileReport,
+    StateReport, States, TaskError, to_ascii_json,
 };
 
 /// What became of one instance in a run.
@@ -42,8 +42,8 @@ pub struct InstanceOutcome {
     pub error: Option<Error>,
     /// Whether the request says to go on without it.
     pub is_skipped: bool,
-    /// What became of its server-state file.
-    pub persisted: Option<Persisted>,
+    /// Its server-state files, and what became of them.
+    pub state_files: Vec<Kept>,
 }
 
 impl InstanceOutcome {
@@ -54,7 +54,7 @@ impl InstanceOutcome {
     }
 
     fn has_new_state_file(&self) -> bool {
-        self.persisted.as_ref().is_some_and(|persisted| persisted.changed)
+        self.state_files.iter().any(|kept| kept.changed == Some(true))
     }
 }
 
@@ -88,7 +88,7 @@ impl RunOutcome {
             instance.servers = managed.outcomes;
             instance.servers.extend(managed.gone);
             instance.error = managed.error;
-            instance.persisted = managed.persisted;
+            instance.state_files = managed.state_files;
         }
     }
 }
@@ -221,10 +221,20 @@ fn instance_report(instance: &InstanceOutcome) -> InstanceReport<'_> {
         changed: instance.is_changed(),
         failed,
         matched: instance.servers.len(),
-        state_file: instance
-            .persisted
-            .as_ref()
-            .map(|persisted| StateFileReport { path: &persisted.path, changed: persisted.changed }),
+        state_file: instance.state_files.iter().find_map(|kept| match (&kept.coverage, kept.changed) {
+            (Coverage::All, Some(changed)) => Some(StateFileReport { path: &kept.path, changed }),
+            (Coverage::All, None) | (Coverage::Backend(_), _) => None,
+        }),
+        state_files: instance
+            .state_files
+            .iter()
+            .filter_map(|kept| match (&kept.coverage, kept.changed) {
+                (Coverage::Backend(backend), Some(changed)) => {
+                    Some(BackendStateFileReport { backend, path: &kept.path, changed })
+                }
+                (Coverage::Backend(_), None) | (Coverage::All, _) => None,
+            })
+            .collect(),
         error,
     }
 }
@@ -341,8 +351,9 @@ fn cautions(request: &Request, run: &RunOutcome) -> Vec<String> {
         for outcome in &instance.servers {
             let Some(after) = outcome.after.as_ref().filter(|_| outcome.error.is_none()) else { continue };
             // What the state file brings back is not lost in a reload.
-            let caution = caution_of(change, outcome, after)
-                .filter(|cause| *cause != READY_UNTIL_RELOAD || instance.persisted.is_none());
+            let caution = caution_of(change, outcome, after).filter(|cause| {
+                *cause != READY_UNTIL_RELOAD || !is_kept(&instance.state_files, &outcome.before.backend)
+            });
             for cause in [caution, check_caution(change, after)].into_iter().flatten() {
                 match causes.iter_mut().find(|(known, _)| *known == cause) {
                     Some((_, servers)) => servers.push(&outcome.before),

@@ -209,6 +209,9 @@ pub struct InstanceReport<'a> {
     /// Its server-state file, where that is kept in step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_file: Option<StateFileReport<'a>>,
+    /// Its server-state files of single backends, where those are kept in step.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub state_files: Vec<BackendStateFileReport<'a>>,
     /// Why it could not be managed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
@@ -219,6 +222,19 @@ pub struct InstanceReport<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(deny_unknown_fields))]
 pub struct StateFileReport<'a> {
+    /// Its path.
+    pub path: &'a str,
+    /// Whether it was written, or would be in a dry run.
+    pub changed: bool,
+}
+
+/// The server-state file of a backend.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(deny_unknown_fields))]
+pub struct BackendStateFileReport<'a> {
+    /// The backend, whose rows alone are in it.
+    pub backend: &'a str,
     /// Its path.
     pub path: &'a str,
     /// Whether it was written, or would be in a dry run.

@@ -89,10 +89,15 @@ pub struct Wire {
     /// else has changed meanwhile is left alone. `keep` by default.
     pub on_failure: Option<OnFailure>,
     /// Keeps HAProxy's server-state file in step with the state of the servers, so that a reload keeps it: the absolute
-    /// path of the file (where one instance is asked), or an object of instance names and paths. The rows of the matched
-    /// servers are compared also where HAProxy needs no command; a difference is written and is `changed`. The configuration
-    /// must load the file (`server-state-file` and `load-server-state-from-file`). None by default.
-    #[cfg_attr(test, schemars(example = serde_json::json!({"http": "/var/lib/haproxy/http.state"})))]
+    /// path of the file (where one instance is asked), or an object of names and paths. A name is `instance`, for all of
+    /// its rows, or `instance/backend`, for those of one backend (`load-server-state-from-file local`). Two names never share
+    /// a file. The rows of the matched servers are compared also where HAProxy needs no command; a difference is written and
+    /// is `changed`. The configuration must load the file (`server-state-file` and `load-server-state-from-file`). None by
+    /// default.
+    #[cfg_attr(test, schemars(
+        example = serde_json::json!({"http": "/var/lib/haproxy/http.state"}),
+        example = serde_json::json!({"http/web": "/var/lib/haproxy/web.state"})
+    ))]
     pub state_file: Option<StateFiles>,
     /// Who takes the server out, or puts it back: recorded on this host with `drain` and `maint`; `ready` is refused
     /// where another owner is recorded, or any where this is missing. At most 200 characters. Nobody by default.
@@ -666,7 +671,7 @@ fn only_field<T>(value: &Value, key: &str, read: impl FnOnce(&Value) -> Result<T
 pub enum StateFiles {
     /// That of the one instance.
     One(String),
-    /// Those of instances by their names.
+    /// Those of instances, or of their backends, by `instance` or `instance/backend`.
     Each(Vec<(String, String)>),
 }
 
@@ -682,7 +687,7 @@ impl StateFiles {
                 let each: Vec<_> = each.collect::<Result<_, _>>()?;
                 if each.is_empty() { Err("it names no instance".to_owned()) } else { Ok(Self::Each(each)) }
             }
-            _ => Err(format!("{} is no path, and no object of instance names and paths", shown(value))),
+            _ => Err(format!("{} is not a path, and not an object of names and paths", shown(value))),
         }
     }
 
@@ -930,7 +935,7 @@ mod schema {
         ]
     });
     schema!(StateFiles, "StateFiles", {
-        "description": "An absolute path, or an object of instance names and absolute paths.",
+        "description": "An absolute path, or an object whose keys are `instance` or `instance/backend`, and whose values are absolute paths.",
         "anyOf": [
             { "type": "string", "pattern": "^/" },
             { "type": "object", "minProperties": 1, "additionalProperties": { "type": "string", "pattern": "^/" } }

@@ -39,6 +39,11 @@ pub(crate) fn tests() -> Vec<Test> {
         a_server_of_an_srv_record_keeps_its_target,
         a_reload_in_mid_drain_lets_no_traffic_back,
         a_run_killed_in_mid_drain_lets_no_traffic_back,
+        a_port_that_the_configuration_no_longer_has_is_a_warning,
+        a_backend_has_a_file_of_its_own,
+        a_file_of_no_backend_is_refused,
+        one_file_is_found_out_however_it_is_spelled,
+        a_file_of_an_instance_that_is_skipped_is_no_failure,
     ]
 }
 
@@ -720,5 +725,202 @@ fn a_run_killed_in_mid_drain_lets_no_traffic_back(haproxy: &Haproxy) -> TestResu
     stage.instance.reload();
     assert_eq!(stage.instance.state("b", "s1"), (1, 0));
     stage.assert_out_of_traffic();
+    Ok(())
+}
+
+fn a_port_that_the_configuration_no_longer_has_is_a_warning(haproxy: &Haproxy) -> TestResult {
+    let name = format!("moved-{}-{}", haproxy.name, std::process::id());
+    let folder = Folder::new();
+    let file = folder.join("state");
+    let proxies = |port: u16| {
+        format!(
+            "backend b\n    server s1 127.0.0.1:{port}\n    server s2 127.0.0.1:{port} weight 10\n    \
+             server-template t 1-2 127.0.0.1:{port}\n"
+        )
+    };
+    let mut instance = Setup::new(&name, &proxies(9)).folder(&folder).loads(&file).start(haproxy);
+    let ask = |request: &Value, instances: &str| {
+        let mut request = request.clone();
+        request["instances"] = json!(instances);
+        request["state_file"] = json!(file);
+        Program::request(&request).report()
+    };
+    let said = |report: &Value| {
+        assert_eq!(report["failed"], false, "{report}");
+        warnings(report)
+    };
+    for server in ["s1", "t1"] {
+        assert_eq!(said(&ask(&to(server, "maint"), &name)), "");
+    }
+    assert_eq!(said(&ask(&json!({ "server": "s2", "weight": 3 }), &name)), "");
+    instance.set_proxies(&proxies(10));
+    instance.reload();
+    let ports = |instance: &Instance| {
+        ["s1", "s2", "t1", "t2"].map(|server| instance.row("b", server).columns["srv_port"].clone())
+    };
+    assert_eq!(ports(&instance), ["9", "9", "9", "10"], "a row brings its port back");
+
+    // What cannot be known is not said: an instance by its address has no configuration.
+    let dry = |server: &str| json!({ "server": server, "state": "ready", "dry_run": true });
+    assert_eq!(said(&ask(&dry("s1"), &instance.address())), "");
+    let expected = |server: &str, what: &str| {
+        format!("{name}: b/{server} is at 127.0.0.1:9, but the configuration says port 10; {what}")
+    };
+    for server in ["s1", "t1"] {
+        for request in [dry(server), to(server, "ready")] {
+            assert_eq!(said(&ask(&request, &name)), expected(server, "reload HAProxy to use that"));
+        }
+    }
+    let keeps = "the state file keeps the port over a reload, as long as a weight, a state or a paused check is set";
+    assert_eq!(said(&ask(&to("s2", "ready"), &name)), expected("s2", keeps));
+    assert_eq!(said(&ask(&to("t2", "ready"), &name)), "");
+    // Both sentences are right.
+    instance.reload();
+    assert_eq!(ports(&instance), ["10", "9", "10", "10"]);
+    assert_eq!(said(&ask(&to("s1", "ready"), &name)), "");
+    instance.raw("set server b/s1 addr 127.0.0.2 port 11");
+    let report = ask(&to("s1", "ready"), &name);
+    assert_eq!(
+        said(&report),
+        format!("{name}: b/s1 is at 127.0.0.2:11, but the configuration says 127.0.0.1:10; reload HAProxy to use that")
+    );
+    instance.reload();
+    assert_eq!(said(&ask(&to("s1", "ready"), &name)), "");
+    Ok(())
+}
+
+fn a_backend_has_a_file_of_its_own(haproxy: &Haproxy) -> TestResult {
+    let folder = Folder::new();
+    let [of_b, of_c, whole] = ["b.state", "c.state", "whole.state"].map(|file| folder.join(file));
+    let local =
+        |file: &Path| format!("load-server-state-from-file local\n    server-state-file-name {}", file.display());
+    let servers = "    server s1 127.0.0.1:9\n    server s2 127.0.0.1:9\n";
+    let proxies = format!(
+        "backend b\n    {}\n{servers}backend c\n    {}\n{servers}backend d\n    load-server-state-from-file global\n{servers}",
+        local(&of_b),
+        local(&of_c)
+    );
+    let name = format!("local-{}-{}", haproxy.name, std::process::id());
+    let mut instance = Setup::new(&name, &proxies)
+        .folder(&folder)
+        .mode(Mode::MasterWorker)
+        .global(&format!("server-state-file {}", whole.display()))
+        .start(haproxy);
+    let ask = |request: &Value| {
+        let mut request = request.clone();
+        request["instances"] = json!(name);
+        request["state_file"] = json!({ name.clone(): whole, format!("{name}/b"): of_b, format!("{name}/c"): of_c });
+        let report = Program::request(&request).report();
+        assert_eq!((&report["failed"], warnings(&report)), (&json!(false), String::new()), "{report}");
+        let entry = &report["instances"][0];
+        assert_eq!(entry["state_file"]["path"], json!(whole));
+        let files = entry["state_files"].as_array().expect("files of backends");
+        let named: Vec<_> = files.iter().map(|file| (file["backend"].clone(), file["path"].clone())).collect();
+        assert_eq!(named, [(json!("b"), json!(of_b)), (json!("c"), json!(of_c))], "{report}");
+        let changed = [&entry["state_file"], &files[0], &files[1]].map(|file| file["changed"] == true);
+        (report["changed"] == true, changed)
+    };
+    let b = json!({ "server": "s1", "backend": "b", "state": "maint" });
+    let mut dry = b.clone();
+    dry["dry_run"] = json!(true);
+    assert_eq!(ask(&dry), (true, [true, true, false]));
+    assert!(!of_b.exists() && !whole.exists());
+    assert_eq!(ask(&b), (true, [true, true, false]));
+    assert_eq!(ask(&b), (false, [false; 3]));
+    assert_eq!((rows(&of_b), of_c.exists()), (vec!["s1".to_owned()], false));
+    assert_eq!(ask(&json!({ "server": "s2", "backend": "c", "state": "drain" })), (true, [true, false, true]));
+    assert_eq!(ask(&json!({ "server": "s2", "backend": "d", "state": "maint" })), (true, [true, false, false]));
+    assert_eq!((rows(&of_b), rows(&of_c)), (vec!["s1".to_owned()], vec!["s2".to_owned()]));
+    instance.reload();
+    let states = |instance: &Instance| {
+        [("b", "s1"), ("b", "s2"), ("c", "s1"), ("c", "s2"), ("d", "s2")]
+            .map(|(backend, server)| instance.state(backend, server).0)
+    };
+    assert_eq!(states(&instance), [1, 0, 0, 8, 1]);
+    assert!(!instance.log().contains("corrupted"), "{}", instance.log());
+    assert_eq!(ask(&json!({ "server": "s1", "backend": "b", "state": "ready" })), (true, [true, true, false]));
+    assert_eq!(rows(&of_b), [""; 0]);
+    instance.reload();
+    assert_eq!(states(&instance), [0, 0, 0, 8, 1]);
+
+    // A lost file is written again, and one that is not loaded is a warning.
+    fs::remove_file(&of_c)?;
+    assert_eq!(ask(&json!({ "server": "s2", "backend": "c", "state": "drain" })), (true, [false, false, true]));
+    let mut other = json!({ "server": "s1", "backend": "d", "state": "maint", "instances": name });
+    other["state_file"] = json!({ format!("{name}/d"): of_b });
+    let report = Program::request(&other).report();
+    let said = warnings(&report);
+    assert!(said.contains("server-state-file-name") && said.contains("the backend d"), "{report}");
+    instance.reload();
+    assert_eq!(instance.state("d", "s1"), (0, 2), "the warning is right");
+    Ok(())
+}
+
+fn a_file_of_no_backend_is_refused(haproxy: &Haproxy) -> TestResult {
+    let (instance, file) = loading(Mode::Foreground, PROXIES, haproxy);
+    for (name, part) in [("kept/nothing", "'kept/nothing'"), ("kept/", "'kept/'"), ("other/b", "'other'")] {
+        for is_dry in [true, false] {
+            let mut request = to("s1", "maint");
+            request["instances"] = json!(instance.address());
+            request["state_file"] = json!({ name: file });
+            request["dry_run"] = json!(is_dry);
+            let report = Program::request(&request).report();
+            assert_eq!((kind(&report), &report["changed"]), ("bad_request", &json!(false)), "{report}");
+            assert!(report["error"]["msg"].as_str().unwrap().contains(part), "{report}");
+            assert_eq!(instance.state("b", "s1"), (0, 2));
+            assert!(!file.exists());
+        }
+    }
+    Ok(())
+}
+
+fn one_file_is_found_out_however_it_is_spelled(haproxy: &Haproxy) -> TestResult {
+    let folder = Folder::new();
+    let start = |name: &str| Setup::new(name, PROXIES).folder(&folder).start(haproxy);
+    let (one, two) = (start("one"), start("two"));
+    let real = folder.join("real");
+    fs::create_dir_all(real.join("below"))?;
+    symlink(&real, folder.join("link"))?;
+    let first = real.join("state");
+    let spellings = [
+        first.clone(),
+        folder.join("link/state"),
+        real.join("below/../state"),
+        PathBuf::from(format!("{}//./state", real.display())),
+    ];
+    for is_there in [false, true] {
+        for second in &spellings {
+            let mut request = to("s1", "maint");
+            request["instances"] = json!([one.address(), two.address()]);
+            for keys in [["one", "two"], ["one", "one/b"]] {
+                request["state_file"] = json!({ keys[0]: first, keys[1]: second });
+                let report = Program::request(&request).report();
+                assert_eq!((kind(&report), &report["changed"]), ("bad_request", &json!(false)), "{report}");
+                assert!(report["error"]["msg"].as_str().unwrap().contains("one file twice"), "{report}");
+                assert_eq!((one.state("b", "s1"), two.state("b", "s1")), ((0, 2), (0, 2)));
+            }
+        }
+        if !is_there {
+            fs::write(&first, "1\n")?;
+        }
+    }
+    Ok(())
+}
+
+fn a_file_of_an_instance_that_is_skipped_is_no_failure(haproxy: &Haproxy) -> TestResult {
+    let folder = Folder::new();
+    let start = |name: &str| {
+        let file = folder.join(&format!("{name}.state"));
+        (Setup::new(name, PROXIES).folder(&folder).loads(&file).start(haproxy), file)
+    };
+    let ((one, first), (mut two, second)) = (start("one"), start("two"));
+    two.kill();
+    let mut request = to("s1", "maint");
+    request["instances"] = json!([one.address(), two.address()]);
+    request["state_file"] = json!({ "one": first, "two": second });
+    request["on_unreachable"] = json!("skip");
+    let report = Program::request(&request).report();
+    assert_eq!((&report["failed"], &report["changed"]), (&json!(false), &json!(true)), "{report}");
+    assert_eq!((rows(&first), second.exists()), (vec!["s1".to_owned()], false));
     Ok(())
 }

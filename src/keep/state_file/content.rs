@@ -170,6 +170,35 @@ struct Row {
     line: Vec<u8>,
 }
 
+/// Which servers have rows in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Coverage {
+    /// All of the instance, for `load-server-state-from-file global`.
+    All,
+    /// Those of one backend, for `load-server-state-from-file local`.
+    Backend(String),
+}
+
+impl Coverage {
+    /// Returns the backend, where it is one.
+    #[must_use]
+    pub fn backend(&self) -> Option<&str> {
+        match self {
+            Self::All => None,
+            Self::Backend(name) => Some(name),
+        }
+    }
+
+    /// Tells whether the servers of a backend are among them.
+    #[must_use]
+    pub fn includes(&self, backend: &[u8]) -> bool {
+        match self {
+            Self::All => true,
+            Self::Backend(name) => name.as_bytes() == backend,
+        }
+    }
+}
+
 /// What of a complete and fresh `show servers state` belongs into the file.
 #[derive(Debug, Clone, Default)]
 pub struct Dump {
@@ -250,43 +279,57 @@ impl Dump {
         Ok(())
     }
 
-    /// Compares the file as it is with the file as it should be, as far as the given servers are concerned.
+    /// The servers (backend, server) that have rows, which bring their ports back.
+    #[must_use]
+    pub fn servers(&self) -> HashSet<Key<'_>> {
+        self.rows.iter().map(Row::key).collect()
+    }
+
+    /// Compares the file as it is with the file as it should be, as far as those of the given servers are concerned that
+    /// belong into it.
     ///
     /// # Errors
     /// Says why the dump is none, or why what is there must not be replaced.
-    pub fn compare(&self, existing: Option<&[u8]>, matched: &[(&str, &str)]) -> Result<Comparison, String> {
+    pub fn compare(
+        &self,
+        coverage: &Coverage,
+        existing: Option<&[u8]>,
+        matched: &[(&str, &str)],
+    ) -> Result<Comparison, String> {
         if self.lines < 2 {
             return Err("the dump that it is written from is empty".to_owned());
         }
         let existing = Existing::parse(existing.unwrap_or_default())?;
+        let matched: HashSet<Key<'_>> = matched
+            .iter()
+            .map(|(backend, server)| (backend.as_bytes(), server.as_bytes()))
+            .filter(|(backend, _)| coverage.includes(backend))
+            .collect();
         let mut warnings = Vec::new();
         let mut content = format!("1\n# {}\n", COLUMNS.join(" ")).into_bytes();
         let mut new = HashMap::new();
-        for row in &self.rows {
+        for row in self.rows.iter().filter(|row| coverage.includes(&row.backend)) {
             match self.obstacle(row) {
                 None => {
                     content.extend_from_slice(&row.line);
-                    new.insert((row.backend.as_slice(), row.server.as_slice()), row.mark);
+                    new.insert(row.key(), row.mark);
                 }
-                Some(why) if matched.iter().any(|(backend, server)| row.is(backend, server)) => {
+                Some(why) if matched.contains(&row.key()) => {
                     let (backend, server) = (excerpt(&row.backend, SHOWN), excerpt(&row.server, SHOWN));
                     warnings.push(format!("a reload forgets the state of {backend}/{server}, because {why}"));
                 }
                 Some(_) => {}
             }
         }
-        warnings.extend(self.unheard_warning(matched));
-        let differs = |(backend, server): &(&str, &str)| {
-            let key = (backend.as_bytes(), server.as_bytes());
-            existing.rows.get(&key).copied() != new.get(&key).map(|mark| Some(*mark))
-        };
+        let differs = |key| existing.rows.get(key).copied() != new.get(key).map(|mark| Some(*mark));
         let differs = existing.damage.is_some() || matched.iter().any(differs);
         warnings.extend(existing.damage.map(|why| format!("it {why}, so that HAProxy would not load it")));
         Ok(Comparison { differs, content, warnings })
     }
 
-    /// Warns of the servers whose checks HAProxy ignores.
-    fn unheard_warning(&self, matched: &[(&str, &str)]) -> Option<String> {
+    /// Says which of the given servers (backend, server) have health checks that HAProxy ignores.
+    #[must_use]
+    pub fn unheard(&self, matched: &[(&str, &str)]) -> Option<String> {
         let is_unheard = |(backend, server): &&(&str, &str)| {
             !self.unheard.is_empty()
                 && self.unheard.contains(&(backend.as_bytes().to_vec(), server.as_bytes().to_vec()))
@@ -317,8 +360,8 @@ impl Dump {
 }
 
 impl Row {
-    fn is(&self, backend: &str, server: &str) -> bool {
-        self.server == server.as_bytes() && self.backend == backend.as_bytes()
+    fn key(&self) -> Key<'_> {
+        (&self.backend, &self.server)
     }
 }
 
@@ -341,11 +384,14 @@ pub(super) fn check(content: &[u8]) -> Result<(), String> {
     Existing::parse(content).map(drop)
 }
 
+/// A server by its backend and its name.
+type Key<'a> = (&'a [u8], &'a [u8]);
+
 /// The file as it is.
 #[derive(Debug, Default)]
 struct Existing<'a> {
     /// What each row brings back; nothing for one that HAProxy refuses, or that is harmful.
-    rows: HashMap<(&'a [u8], &'a [u8]), Option<Mark>>,
+    rows: HashMap<Key<'a>, Option<Mark>>,
     /// Why HAProxy would load none of it.
     damage: Option<String>,
 }
@@ -388,8 +434,7 @@ impl<'a> Existing<'a> {
     }
 
     /// Reads a line with its end; nothing for one that is empty or a comment.
-    #[expect(clippy::type_complexity, reason = "a key and what it leads to")]
-    fn row(line: &'a [u8]) -> Result<Option<((&'a [u8], &'a [u8]), Option<Mark>)>, &'static str> {
+    fn row(line: &'a [u8]) -> Result<Option<(Key<'a>, Option<Mark>)>, &'static str> {
         let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
         let text = line.strip_suffix(b"\n").ok_or("is cut off")?;
         if line.len() > LINE_MAX {
@@ -466,12 +511,12 @@ mod tests {
     }
 
     fn new(dump: &Dump) -> String {
-        String::from_utf8(dump.compare(None, &[]).unwrap().content).unwrap()
+        String::from_utf8(dump.compare(&Coverage::All, None, &[]).unwrap().content).unwrap()
     }
 
     fn differs(dump: &Dump, existing: &str, servers: &[&str]) -> bool {
         let matched: Vec<(&str, &str)> = servers.iter().map(|&server| ("app", server)).collect();
-        dump.compare(Some(existing.as_bytes()), &matched).unwrap().differs
+        dump.compare(&Coverage::All, Some(existing.as_bytes()), &matched).unwrap().differs
     }
 
     fn with(change: (&str, &str), content: &str) -> String {
@@ -548,12 +593,27 @@ mod tests {
         let unheard = |server: &str, check| row(server, 2, 0, (1, 1), check, 0).replace(" 25 6 3 ", " 25 0 0 ");
         let rows = [unheard("web1", 6), unheard("web2", 0), unheard("web3", 14), row("web4", 2, 0, (1, 1), 6, 0)];
         let dump = dump(&rows);
-        let warnings = |matched: &[(&str, &str)]| dump.compare(None, matched).unwrap().warnings;
+        let unheard = |matched: &[(&str, &str)]| dump.unheard(matched).unwrap_or_default();
+        let both = unheard(&[("app", "web1"), ("app", "web2"), ("app", "web3")]);
+        assert!(both.contains("app/web1 and 1 more, because"), "{both}");
+        assert!(unheard(&[("app", "web3")]).contains("app/web3, because"));
+        assert_eq!(dump.unheard(&[("app", "web2"), ("app", "web4")]), None);
+    }
+
+    #[test]
+    fn the_file_of_a_backend_has_its_rows_only() {
+        let other = row("web1", 0, 8, (1, 1), 6, 0).replace("3 app", "4 other");
+        let dump = dump(&[row("web1", 0, 1, (1, 1), 14, 0), other, row("web2", 2, 0, (1, 1), 6, 0)]);
+        let coverage = Coverage::Backend("other".to_owned());
+        let matched = [("app", "web1"), ("other", "web1"), ("app", "web2")];
+        let comparison = dump.compare(&coverage, None, &matched).unwrap();
+        let content = String::from_utf8(comparison.content.clone()).unwrap();
         assert!(
-            warnings(&[("app", "web1"), ("app", "web2"), ("app", "web3")])[0].contains("app/web1 and 1 more, because")
+            comparison.differs && content.lines().count() == 3 && content.contains("\n4 other 1 web1 "),
+            "{content}"
         );
-        assert!(warnings(&[("app", "web3")])[0].contains("app/web3, because"));
-        assert_eq!(warnings(&[("app", "web2"), ("app", "web4")]), [""; 0]);
+        assert!(!dump.compare(&coverage, Some(&comparison.content), &matched).unwrap().differs);
+        assert!(!dump.compare(&coverage, None, &[("app", "web1")]).unwrap().differs);
     }
 
     #[test]
@@ -583,7 +643,11 @@ mod tests {
             [row("web1", 0, 9, (5, 1), 14, 0x1e), row("web2", 2, 8, (1, 1), 2, 0), row("web3", 2, 0, (1, 1), 6, 0)];
         let dump = dump(&rows);
         let content = new(&dump);
-        let comparison = dump.compare(Some(content.as_bytes()), &[("app", "web1"), ("app", "web3"), ("app", "gone")]);
+        let comparison = dump.compare(
+            &Coverage::All,
+            Some(content.as_bytes()),
+            &[("app", "web1"), ("app", "web3"), ("app", "gone")],
+        );
         assert_eq!(comparison, Ok(Comparison { differs: false, content: content.into_bytes(), warnings: vec![] }));
     }
 
@@ -626,8 +690,8 @@ mod tests {
     fn no_file_is_needed_where_nothing_is_set() {
         let dump = dump(&[row("web1", 0, 1, (1, 1), 14, 0), row("web2", 2, 0, (1, 1), 6, 0)]);
         for existing in [None, Some(&b""[..])] {
-            assert!(dump.compare(existing, &[("app", "web1")]).unwrap().differs);
-            assert!(!dump.compare(existing, &[("app", "web2")]).unwrap().differs);
+            assert!(dump.compare(&Coverage::All, existing, &[("app", "web1")]).unwrap().differs);
+            assert!(!dump.compare(&Coverage::All, existing, &[("app", "web2")]).unwrap().differs);
         }
     }
 
@@ -645,7 +709,7 @@ mod tests {
             (format!("{content}\0\n"), "bytes that do not belong"),
         ];
         for (existing, why) in cases {
-            let comparison = dump.compare(Some(existing.as_bytes()), &[]).unwrap();
+            let comparison = dump.compare(&Coverage::All, Some(existing.as_bytes()), &[]).unwrap();
             assert!(comparison.differs && comparison.warnings.len() == 1, "{existing}");
             assert!(comparison.warnings[0].contains(why), "{:?}", comparison.warnings);
         }
@@ -663,7 +727,7 @@ mod tests {
     fn another_file_is_never_replaced() {
         let dump = dump(&[]);
         for other in ["global\n  daemon\n", "\n", "1 2\n", "root:x:0:0\n", "\0\0\0"] {
-            let why = dump.compare(Some(other.as_bytes()), &[]).unwrap_err();
+            let why = dump.compare(&Coverage::All, Some(other.as_bytes()), &[]).unwrap_err();
             assert!(why.contains("no server-state file"), "{other}: {why}");
         }
     }
@@ -674,11 +738,11 @@ mod tests {
         let twin = row("web1", 0, 1, (1, 1), 14, 0).replace("3 app", "4 app");
         let dump = dump(&[row("web1", 2, 0, (1, 1), 6, 0), twin, row(&long, 0, 1, (1, 1), 14, 0).replace("app", "b")]);
         assert_eq!(new(&dump).lines().count(), 2);
-        let comparison = dump.compare(None, &[("app", "web1"), ("b", &long)]).unwrap();
+        let comparison = dump.compare(&Coverage::All, None, &[("app", "web1"), ("b", &long)]).unwrap();
         assert!(!comparison.differs);
         assert!(comparison.warnings[0].contains("app/web1, because two backends"), "{:?}", comparison.warnings);
         assert!(comparison.warnings[1].contains("longer than HAProxy reads"), "{:?}", comparison.warnings);
-        assert_eq!(dump.compare(None, &[]).unwrap().warnings, Vec::<String>::new());
+        assert_eq!(dump.compare(&Coverage::All, None, &[]).unwrap().warnings, Vec::<String>::new());
     }
 
     #[test]
@@ -696,7 +760,7 @@ mod tests {
             let mut dump = Dump::default();
             assert!(lines.iter().any(|line| dump.line(line.as_bytes()).is_err()), "{lines:?}");
         }
-        assert!(Dump::default().compare(None, &[]).is_err());
+        assert!(Dump::default().compare(&Coverage::All, None, &[]).is_err());
     }
 
     #[test]
@@ -707,7 +771,7 @@ mod tests {
             for line in std::fs::read_to_string(file).unwrap().lines() {
                 dump.line(line.as_bytes()).unwrap();
             }
-            let content = dump.compare(None, &[]).unwrap().content;
+            let content = dump.compare(&Coverage::All, None, &[]).unwrap().content;
             assert_eq!(Existing::parse(&content).unwrap().damage, None);
         }
     }
@@ -717,7 +781,7 @@ mod tests {
         fn no_bytes_panic(bytes in any::<Vec<u8>>(), text in "(1\n)?([0-9a-z #\n]{0,8} ?){0,60}") {
             for content in [bytes.as_slice(), text.as_bytes()] {
                 let mut other = dump(&[]);
-                let _ = other.compare(Some(content), &[("app", "web1")]);
+                let _ = other.compare(&Coverage::All, Some(content), &[("app", "web1")]);
                 let _ = other.line(content);
                 for line in content.split(|byte| *byte == b'\n') {
                     let _ = other.line(line);
@@ -735,8 +799,8 @@ mod tests {
             }).collect();
             let matched: Vec<(&str, &str)> = names.iter().map(|name| ("app", name.as_str())).collect();
             let dump = dump(&rows);
-            let first = dump.compare(None, &matched).unwrap();
-            let second = dump.compare(Some(&first.content), &matched).unwrap();
+            let first = dump.compare(&Coverage::All, None, &matched).unwrap();
+            let second = dump.compare(&Coverage::All, Some(&first.content), &matched).unwrap();
             prop_assert!(!second.differs);
             // HAProxy refuses every other mask, and every other bit of a check.
             for line in String::from_utf8(first.content).unwrap().lines().skip(2) {
