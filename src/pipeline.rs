@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::act::converge::Managed;
+use crate::act::converge::{Managed, PROCESSES};
 use crate::act::drain::{End, drain, next_step};
 use crate::act::fleet::{Fleet, Progress};
 use crate::act::refuse::refuse;
@@ -99,7 +99,12 @@ type Note<'a> = &'a mut dyn FnMut(&Fleet<'_>);
 
 /// Sends what is needed and waits as long as asked; what has failed is set back if the request says so.
 fn act(request: &Request, change: Change, fleet: &mut Fleet<'_>, record: Note<'_>) -> Result<()> {
-    let result = change_and_wait(request, change, fleet, record);
+    let mut result = change_and_wait(request, change, fleet, record);
+    if let Ok(End::Done | End::Shutdown) = result
+        && let Err(error) = save_for_good(fleet, change)
+    {
+        result = Err(error);
+    }
     if result.is_err() {
         // Somebody else may have set something in a pause.
         fleet.refresh().ok();
@@ -109,7 +114,9 @@ fn act(request: &Request, change: Change, fleet: &mut Fleet<'_>, record: Note<'_
             managed.give_up(&change, &why);
         }
     }
-    save(fleet);
+    if let Err(_) | Ok(End::Rollback) = result {
+        save(fleet);
+    }
     let must_roll_back = request.on_failure == OnFailure::Rollback && (result.is_err() || fleet.has_failed());
     if must_roll_back || matches!(result, Ok(End::Rollback)) {
         roll_back(fleet)?;
@@ -129,6 +136,24 @@ fn save(fleet: &mut Fleet<'_>) {
             managed.warnings.push(format!("the state file was not brought in step: {error}"));
         }),
     }
+}
+
+/// Brings the server-state files in step, and sets the servers once more on a process that has taken over before: it has
+/// started with the files as they were.
+fn save_for_good(fleet: &mut Fleet<'_>, change: Change) -> Result<()> {
+    for _ in 0..PROCESSES {
+        save(fleet);
+        if fleet.managed.iter().all(|managed| managed.state_files.is_empty()) || fleet.refresh()? {
+            return Ok(());
+        }
+        fleet.carry_out(&|_, _| change)?;
+    }
+    Err(Error::new(
+        ErrorKind::Reloaded,
+        format!(
+            "HAProxy was reloaded {PROCESSES} times while its state file was written; run this again when it is quiet"
+        ),
+    ))
 }
 
 fn change_and_wait(request: &Request, change: Change, fleet: &mut Fleet<'_>, record: Note<'_>) -> Result<End> {

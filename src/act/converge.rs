@@ -25,7 +25,7 @@ use crate::time::interrupt::Interrupt;
 const AFTER_HANGING: Duration = Duration::from_millis(300);
 
 /// How many processes a run follows when HAProxy is reloaded again and again.
-const PROCESSES: u32 = 3;
+pub const PROCESSES: u32 = 3;
 
 /// What becomes of each server in the next step.
 pub type Goals<'a> = &'a (dyn Fn(&Server) -> Change + Sync);

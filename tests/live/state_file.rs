@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::backend::stats_page;
 use crate::support::report::{commands, kind, server, warnings};
+use crate::support::tap::Tap;
 use crate::support::{
     Answer, Bound, Dns, Folder, Haproxy, Health, HttpBackend, Instance, Mode, PATIENCE, Port, Program, Recorder,
     Running, Setup, Test, TestResult, eventually, get, tests,
@@ -39,6 +41,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_server_of_an_srv_record_keeps_its_target,
         a_reload_in_mid_drain_lets_no_traffic_back,
         a_run_killed_in_mid_drain_lets_no_traffic_back,
+        a_reload_just_before_the_file_is_written_loses_nothing,
         a_port_that_the_configuration_no_longer_has_is_a_warning,
         a_backend_has_a_file_of_its_own,
         a_file_of_no_backend_is_refused,
@@ -725,6 +728,33 @@ fn a_run_killed_in_mid_drain_lets_no_traffic_back(haproxy: &Haproxy) -> TestResu
     stage.instance.reload();
     assert_eq!(stage.instance.state("b", "s1"), (1, 0));
     stage.assert_out_of_traffic();
+    Ok(())
+}
+
+fn a_reload_just_before_the_file_is_written_loses_nothing(haproxy: &Haproxy) -> TestResult {
+    for (mode, request) in [
+        (Mode::MasterWorker, to("s1", "maint")),
+        (Mode::Foreground, to("s1", "drain")),
+        (Mode::MasterWorker, json!({ "server": "s1", "state": "maint", "drain": { "timeout": 5 } })),
+    ] {
+        let (instance, file) = loading(mode, PROXIES, haproxy);
+        let (socket, tap) = (instance.socket.clone(), instance.folder.join("tap"));
+        let instance = Arc::new(Mutex::new(instance));
+        let reloads = instance.clone();
+        // The servers have been read back, and the file is about to be written from a third table of them.
+        let reload = move || reloads.lock().expect("the instance").reload();
+        let tap = Tap::at(&tap, &socket, ("show servers state", 2), reload);
+        let mut request = request.clone();
+        request["instances"] = json!(tap.address());
+        request["state_file"] = json!(file);
+        let report = Program::request(&request).report();
+        let mut instance = instance.lock().expect("the instance");
+        let expected = if request["state"] == "maint" { (1, 0) } else { (8, 2) };
+        assert_eq!((&report["failed"], instance.state("b", "s1")), (&json!(false), expected), "{mode:?}: {report}");
+        assert!(warnings(&report).contains("reloaded during the run"), "{report}");
+        instance.reload();
+        assert_eq!(instance.state("b", "s1"), expected, "{mode:?}");
+    }
     Ok(())
 }
 
