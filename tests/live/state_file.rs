@@ -39,6 +39,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_name_is_resolved_anew_by_the_resolver,
         a_name_is_resolved_anew_by_the_library,
         a_server_of_an_srv_record_keeps_its_target,
+        a_slot_keeps_its_machine_over_a_reload,
         a_reload_in_mid_drain_lets_no_traffic_back,
         a_run_killed_in_mid_drain_lets_no_traffic_back,
         a_reload_just_before_the_file_is_written_loses_nothing,
@@ -571,7 +572,7 @@ fn a_name_is_resolved_anew_by_the_resolver(haproxy: &Haproxy) -> TestResult {
     dns.answer("web.test", Answer::Addresses(vec![Ipv4Addr::new(127, 0, 0, 2)]));
     let proxies = format!(
         "{}\nbackend b\n    default-server resolvers r resolve-prefer ipv4 init-addr last,none\n    \
-         server s1 web.test:9\n    server s2 web.test:9\n",
+         server s1 web.test:9\n",
         dns.resolvers("r")
     );
     let (mut instance, file) = loading(Mode::MasterWorker, &proxies, haproxy);
@@ -646,6 +647,59 @@ fn a_server_of_an_srv_record_keeps_its_target(haproxy: &Haproxy) -> TestResult {
     dns.answer("one.web.test", Answer::Silence);
     instance.reload();
     assert_eq!((target(&instance), instance.row("b", "s1").admin), (expected.map(str::to_owned), 1));
+    Ok(())
+}
+
+fn a_slot_keeps_its_machine_over_a_reload(haproxy: &Haproxy) -> TestResult {
+    let machines = |lasts: &[u8]| Answer::Addresses(lasts.iter().map(|last| Ipv4Addr::new(127, 0, 0, *last)).collect());
+    // What DNS has at first and later, and which machine goes out.
+    for (first, later, out) in [
+        ([2, 3, 4].as_slice(), [2, 3, 4].as_slice(), 3),
+        (&[3, 4], &[2, 3, 4], 4),
+        (&[4], &[2, 3, 4], 4),
+        (&[3, 4], &[3, 4], 4),
+        (&[3], &[3], 3),
+    ] {
+        let dns = Dns::start();
+        let proxies = format!(
+            "{}\nbackend b\n    server-template s 1-3 web.test:9 resolvers r resolve-prefer ipv4 init-addr last,none\n",
+            dns.resolvers("r")
+        );
+        let (mut instance, file) = loading(Mode::MasterWorker, &proxies, haproxy);
+        let slots = |instance: &Instance| {
+            ["s1", "s2", "s3"].map(|slot| {
+                let row = instance.row("b", slot);
+                (slot, row.columns["srv_addr"].clone(), row.admin & 1)
+            })
+        };
+        let await_all = |instance: &Instance, count: usize| {
+            eventually(PATIENCE, "all addresses", || {
+                let filled = slots(instance).iter().filter(|(_, address, _)| address != "-").count();
+                (filled == count).then_some(())
+            });
+        };
+        for known in [first, later] {
+            dns.answer("web.test", machines(known));
+            await_all(&instance, known.len());
+        }
+        let machine = format!("127.0.0.{out}");
+        let before = slots(&instance);
+        let (slot, ..) = before.iter().find(|(_, address, _)| *address == machine).expect("the machine");
+        assert_done(&ask(&instance, &file, &to(slot, "maint")), true, true);
+        let before = slots(&instance);
+        let mut later = later.to_vec();
+        for _ in 0..3 {
+            // A resolver may list them in any order.
+            later.rotate_left(1);
+            dns.answer("web.test", machines(&later));
+            instance.reload();
+            await_all(&instance, later.len());
+            assert_eq!(slots(&instance), before, "{first:?} {later:?}");
+            assert_done(&ask(&instance, &file, &to(slot, "maint")), false, false);
+        }
+        assert_done(&ask(&instance, &file, &to(slot, "ready")), true, true);
+        assert_eq!(rows(&file), [""; 0]);
+    }
     Ok(())
 }
 

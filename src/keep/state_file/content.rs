@@ -11,14 +11,18 @@
 //! - the check is initializing, as at every start: with status 0, "unknown", HAProxy would run the checks and ignore
 //!   their results for as long as it lives (`set_server_check_status()` in its `src/check.c`);
 //! - a server with a host name has no address, so that the name is resolved anew. A server whose name comes from an SRV
-//!   record keeps its address: without one HAProxy asks the C library, which may not know the name, and starts the
-//!   server without an address;
+//!   record keeps its address: HAProxy would ask the C library for it otherwise, which may not know it;
 //! - the columns after the 20th, which would undo a change of `ssl` or of the checks' addresses, are left out;
 //! - the flags that HAProxy computes anew are left out, as 2.2 refuses some of them, and "maintenance and drain", which
 //!   every version refuses, becomes maintenance.
 //!
+//! Several servers of one name that are at different addresses, as those of `server-template` are, belong together: the
+//! resolver would hand out the addresses anew at a reload, and the maintenance of one machine would become that of
+//! another. Where one of them has a row, all have one, with their addresses, which HAProxy keeps as long as DNS has them.
+//!
 //! The port cannot be left out: a row brings it back over a change in the configuration.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use crate::haproxy::parse::{ParseError, decimal, state_version};
@@ -134,16 +138,58 @@ fn ignores_checks(row: &[&[u8]; COLUMNS.len()]) -> bool {
     decimal(status) == Some(0)
 }
 
-/// Tells whether HAProxy would resolve the name of a server if the row had no address.
-fn is_resolved_at_start(row: &[&[u8]; COLUMNS.len()]) -> bool {
-    let [.., name, _, record] = row;
-    *name != NONE && *record == NONE
+/// Where a server has its address from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Source {
+    /// The configuration, or a command: HAProxy does not take it from a row.
+    Literal,
+    /// The host name of the configuration.
+    Host(Vec<u8>),
+    /// An SRV record.
+    Record,
 }
 
-/// Tells whether a row would do more harm than good: HAProxy would ignore the server's checks, or not resolve its name.
-fn is_harmful(row: &[&[u8]; COLUMNS.len()]) -> bool {
+impl Source {
+    fn of(row: &[&[u8]; COLUMNS.len()]) -> Self {
+        match row {
+            [.., NONE, _, _] => Self::Literal,
+            [.., name, _, NONE] => Self::Host(name.to_vec()),
+            [..] => Self::Record,
+        }
+    }
+}
+
+/// Returns the address that a row brings back.
+fn pinned<'a>(row: &[&'a [u8]; COLUMNS.len()]) -> Option<&'a [u8]> {
     let [_, _, _, _, address, ..] = row;
-    ignores_checks(row) || (is_resolved_at_start(row) && *address != NONE)
+    let is_taken = Source::of(row) != Source::Literal && *address != NONE;
+    is_taken.then_some(*address)
+}
+
+/// Where the servers of one name are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Spread {
+    /// All at this address, or all at none.
+    One(Vec<u8>),
+    /// At different ones.
+    Several,
+}
+
+/// The servers of one backend and host name.
+#[derive(Debug, Clone)]
+struct Siblings {
+    spread: Spread,
+    /// Whether a command has set one of them.
+    has_set: bool,
+}
+
+/// Why a server may have a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// A command has set it.
+    Set,
+    /// A command may have set another server of its name, and both must keep their addresses.
+    Sibling,
 }
 
 /// Tells whether there is a check, and a command has stopped it.
@@ -165,9 +211,18 @@ enum Health {
 struct Row {
     backend: Vec<u8>,
     server: Vec<u8>,
-    mark: Mark,
-    /// The row as it is written, with its end.
+    source: Source,
+    reason: Reason,
+    /// The row as it is written, with its address and its end.
     line: Vec<u8>,
+}
+
+/// What a row in a file means to HAProxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Effect<'a> {
+    mark: Mark,
+    /// The address that it brings back.
+    pinned: Option<&'a [u8]>,
 }
 
 /// Which servers have rows in a file.
@@ -206,12 +261,14 @@ pub struct Dump {
     lines: usize,
     /// How many columns the rows have.
     columns: usize,
-    /// The rows of servers that a command has set, in HAProxy's order.
+    /// The rows of servers that a command has set, or may have set siblings of, in HAProxy's order.
     rows: Vec<Row>,
     /// The backends and their numbers.
     backends: HashMap<Vec<u8>, Vec<u8>>,
     /// The names that several backends have.
     shared: HashSet<Vec<u8>>,
+    /// The servers of each backend and host name.
+    siblings: HashMap<(Vec<u8>, Vec<u8>), Siblings>,
     /// The servers (backend, server) whose checks run, but do not count.
     unheard: HashSet<(Vec<u8>, Vec<u8>)>,
 }
@@ -251,7 +308,7 @@ impl Dump {
             return Err(ParseError::Count { command: COMMAND, found, expected: self.columns, line });
         }
         let row = columns(line.split(|byte| *byte == b' '));
-        let [id, backend, _, server, ..] = row;
+        let [id, backend, _, server, address, ..] = row;
         let mark = Mark::parse(&row).map_err(|column| ParseError::Value {
             command: COMMAND,
             column,
@@ -272,17 +329,48 @@ impl Dump {
         }
         let health = mark.health();
         let mark = mark.restorable();
-        if mark.is_set_by_command() {
-            let line = written(&row, mark, health);
-            self.rows.push(Row { backend: backend.to_vec(), server: server.to_vec(), mark, line });
+        let reason = if mark.is_set_by_command() { Reason::Set } else { Reason::Sibling };
+        let source = Source::of(&row);
+        match (&source, reason) {
+            (Source::Host(name), reason) => self.sibling(backend, name, address, reason),
+            (Source::Literal | Source::Record, Reason::Set) => {}
+            (Source::Literal | Source::Record, Reason::Sibling) => return Ok(()),
         }
+        let line = written(&row, mark, health);
+        self.rows.push(Row { backend: backend.to_vec(), server: server.to_vec(), source, reason, line });
         Ok(())
+    }
+
+    /// Takes the next server of a host name.
+    fn sibling(&mut self, backend: &[u8], name: &[u8], address: &[u8], reason: Reason) {
+        let alone = || Siblings { spread: Spread::One(address.to_vec()), has_set: false };
+        let siblings = self.siblings.entry((backend.to_vec(), name.to_vec())).or_insert_with(alone);
+        siblings.has_set |= reason == Reason::Set;
+        if siblings.spread != Spread::One(address.to_vec()) {
+            siblings.spread = Spread::Several;
+        }
+    }
+
+    /// The rows that belong into a file, as they are written.
+    fn belonging<'a>(&'a self, coverage: &Coverage) -> impl Iterator<Item = (&'a Row, Cow<'a, [u8]>)> {
+        self.rows.iter().filter(|row| coverage.includes(&row.backend)).filter_map(|row| {
+            let siblings = match &row.source {
+                Source::Host(name) => self.siblings.get(&(row.backend.clone(), name.clone())),
+                Source::Literal | Source::Record => None,
+            };
+            match (siblings, row.reason) {
+                (Some(Siblings { spread: Spread::Several, has_set: true }), Reason::Set | Reason::Sibling)
+                | (None, Reason::Set) => Some((row, Cow::Borrowed(row.line.as_slice()))),
+                (Some(_), Reason::Set) => Some((row, Cow::Owned(without_address(&row.line)))),
+                (_, Reason::Sibling) => None,
+            }
+        })
     }
 
     /// The servers (backend, server) that have rows, which bring their ports back.
     #[must_use]
     pub fn servers(&self) -> HashSet<Key<'_>> {
-        self.rows.iter().map(Row::key).collect()
+        self.belonging(&Coverage::All).map(|(row, _)| row.key()).collect()
     }
 
     /// Compares the file as it is with the file as it should be, as far as those of the given servers are concerned that
@@ -307,21 +395,19 @@ impl Dump {
             .collect();
         let mut warnings = Vec::new();
         let mut content = format!("1\n# {}\n", COLUMNS.join(" ")).into_bytes();
-        let mut new = HashMap::new();
-        for row in self.rows.iter().filter(|row| coverage.includes(&row.backend)) {
+        for (row, line) in self.belonging(coverage) {
             match self.obstacle(row) {
-                None => {
-                    content.extend_from_slice(&row.line);
-                    new.insert(row.key(), row.mark);
-                }
-                Some(why) if matched.contains(&row.key()) => {
+                None => content.extend_from_slice(&line),
+                Some(why) if row.reason == Reason::Set && matched.contains(&row.key()) => {
                     let (backend, server) = (excerpt(&row.backend, SHOWN), excerpt(&row.server, SHOWN));
                     warnings.push(format!("a reload forgets the state of {backend}/{server}, because {why}"));
                 }
                 Some(_) => {}
             }
         }
-        let differs = |key| existing.rows.get(key).copied() != new.get(key).map(|mark| Some(*mark));
+        // What is written is read as HAProxy reads what is there.
+        let new = Existing::parse(&content)?;
+        let differs = |key: &Key<'_>| existing.rows.get(key) != new.rows.get(key);
         let differs = existing.damage.is_some() || matched.iter().any(differs);
         warnings.extend(existing.damage.map(|why| format!("it {why}, so that HAProxy would not load it")));
         Ok(Comparison { differs, content, warnings })
@@ -390,8 +476,8 @@ type Key<'a> = (&'a [u8], &'a [u8]);
 /// The file as it is.
 #[derive(Debug, Default)]
 struct Existing<'a> {
-    /// What each row brings back; nothing for one that HAProxy refuses, or that is harmful.
-    rows: HashMap<Key<'a>, Option<Mark>>,
+    /// What each row brings back; nothing for one that HAProxy refuses, or whose checks it would ignore.
+    rows: HashMap<Key<'a>, Option<Effect<'a>>>,
     /// Why HAProxy would load none of it.
     damage: Option<String>,
 }
@@ -434,7 +520,7 @@ impl<'a> Existing<'a> {
     }
 
     /// Reads a line with its end; nothing for one that is empty or a comment.
-    fn row(line: &'a [u8]) -> Result<Option<(Key<'a>, Option<Mark>)>, &'static str> {
+    fn row(line: &'a [u8]) -> Result<Option<(Key<'a>, Option<Effect<'a>>)>, &'static str> {
         let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
         let text = line.strip_suffix(b"\n").ok_or("is cut off")?;
         if line.len() > LINE_MAX {
@@ -452,7 +538,8 @@ impl<'a> Existing<'a> {
         }
         let row = columns(fields());
         let [_, backend, _, server, ..] = row;
-        Ok(Some(((backend, server), Mark::parse(&row).ok().filter(|_| !is_harmful(&row)))))
+        let mark = Mark::parse(&row).ok().filter(|_| !ignores_checks(&row));
+        Ok(Some(((backend, server), mark.map(|mark| Effect { mark, pinned: pinned(&row) }))))
     }
 }
 
@@ -474,7 +561,6 @@ fn written(row: &[&[u8]; COLUMNS.len()], mark: Mark, health: Health) -> Vec<u8> 
             Health::AsDumped => value.to_vec(),
         },
         "srv_admin_state" => mark.admin.to_string().into_bytes(),
-        "srv_addr" if is_resolved_at_start(row) => NONE.to_vec(),
         "srv_check_status" => INITIALIZING.to_vec(),
         "srv_check_result" => NO_RESULT.to_vec(),
         "srv_check_state" => masked(value, CHECK_BITS),
@@ -484,6 +570,13 @@ fn written(row: &[&[u8]; COLUMNS.len()], mark: Mark, health: Health) -> Vec<u8> 
     let mut line = values.collect::<Vec<_>>().join(&b' ');
     line.push(b'\n');
     line
+}
+
+/// Leaves the address out of a row.
+fn without_address(line: &[u8]) -> Vec<u8> {
+    let values = COLUMNS.iter().zip(line.split(|byte| *byte == b' '));
+    let values = values.map(|(column, value)| if *column == "srv_addr" { NONE } else { value });
+    values.collect::<Vec<_>>().join(&b' ')
 }
 
 #[cfg(test)]
@@ -577,6 +670,35 @@ mod tests {
             assert_eq!(content.lines().nth(2).unwrap().split(' ').nth(4), Some(expected), "{end}");
             assert!(!differs(&dump, &content, &["web1"]), "{end}");
         }
+    }
+
+    #[test]
+    fn servers_of_one_name_keep_their_addresses_where_these_differ() {
+        let at = |server: &str, backend: &str, address: &str| {
+            let row = row(server, 2, 1, (1, 1), 6, 0).replace("- 8080 -", "web.test 8080 -");
+            row.replace("10.0.0.1", address).replace("app", backend)
+        };
+        let table = [
+            (["10.0.0.1", "10.0.0.1", "10.0.0.1"], vec!["-", "-"]),
+            (["10.0.0.1", "10.0.0.1", "10.0.0.2"], vec!["-", "-"]),
+            (["10.0.0.1", "10.0.0.2", "10.0.0.1"], vec!["10.0.0.1", "10.0.0.2", "-"]),
+            (["10.0.0.1", "-", "10.0.0.1"], vec!["10.0.0.1", "-", "-"]),
+        ];
+        for ([one, two, other], expected) in table {
+            let ready = at("web2", "app", two).replace(" 2 1 1 1 25 ", " 2 0 1 1 25 ");
+            let rows = [at("web1", "app", one), ready, at("web1", "other", other)];
+            let dump = dump(&rows);
+            let content = new(&dump);
+            let found: Vec<_> = content.lines().skip(2).map(|line| line.split(' ').nth(4).unwrap()).collect();
+            assert_eq!(found, expected, "{one} {two} {other}");
+            assert!(!differs(&dump, &content, &["web1", "web2"]), "{content}");
+            // An address that is brought back is one that is compared.
+            let moved = content.replace("10.0.0.1", "10.0.0.9");
+            assert_eq!(differs(&dump, &moved, &["web1"]), expected[0] != "-", "{content}");
+        }
+        // Where no command has set any of them, none has a row.
+        let ready = |server, address| at(server, "app", address).replace(" 2 1 1 1 25 ", " 2 0 1 1 25 ");
+        assert_eq!(new(&dump(&[ready("web1", "10.0.0.1"), ready("web2", "10.0.0.2")])).lines().count(), 2);
     }
 
     #[test]
