@@ -165,10 +165,9 @@ fn try_to_persist(managed: &mut Managed<'_>, mode: Mode) -> Result<()> {
             Err(error) => failure = failure.or(Some(error)),
         }
     }
-    let goals = managed.planned.iter().map(|planned| planned.goal.state);
-    let ready =
-        servers.iter().zip(goals).filter(|(_, goal)| *goal == Some(AdminState::Ready)).map(|(server, _)| server);
-    warnings.extend(moved(&Configured::read(&files), &rows, ready));
+    let configured = Configured::read(&files);
+    warnings.extend(moved(&configured, &rows, servers));
+    warnings.extend(unconfigured(&configured, &rows, servers));
     for warning in warnings {
         if !managed.warnings.contains(&warning) {
             managed.warnings.push(warning);
@@ -210,11 +209,11 @@ fn unloaded(kept: &Kept, files: &[Vec<u8>], matched: &[(&str, &str)], own: &Hash
     }
 }
 
-/// Warns of servers that take traffic at another place than the configuration says.
-fn moved<'a>(configured: &Configured, rows: &Dump, ready: impl Iterator<Item = &'a Server>) -> Vec<String> {
+/// Warns of servers that are ready at another place than the configuration says.
+fn moved(configured: &Configured, rows: &Dump, servers: &[Server]) -> Vec<String> {
     let pinned = rows.servers();
     let (mut until_reload, mut beyond): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
-    for server in ready {
+    for server in servers.iter().filter(|server| server.flags.effective() == AdminState::Ready) {
         if let Some(place) = configured.elsewhere(&server.backend, &server.server, &server.address) {
             let found = format!("{} is at {}, but the configuration says {place}", server.full_name(), server.address);
             let has_row = pinned.contains(&(server.backend.as_bytes(), server.server.as_bytes()));
@@ -229,6 +228,25 @@ fn moved<'a>(configured: &Configured, rows: &Dump, ready: impl Iterator<Item = &
     let reload = "reload HAProxy to use that";
     let keeps = "the state file keeps the port over a reload, as long as a weight, a state or a paused check is set";
     [sentence(&until_reload, reload), sentence(&beyond, keeps)].into_iter().flatten().collect()
+}
+
+/// Warns of servers whose rows are of no use in a reload, because the configuration does not have them.
+fn unconfigured(configured: &Configured, rows: &Dump, servers: &[Server]) -> Option<String> {
+    let kept = rows.servers();
+    let is_lost = |server: &&Server| {
+        kept.contains(&(server.backend.as_bytes(), server.server.as_bytes()))
+            && configured.lacks(&server.backend, &server.server)
+    };
+    let lost: Vec<String> = servers.iter().filter(is_lost).map(Server::full_name).collect();
+    let named = match lost.as_slice() {
+        [] => return None,
+        [one] => one.clone(),
+        [one, more @ ..] => format!("{one} and {} more", more.len()),
+    };
+    Some(format!(
+        "a reload of HAProxy forgets {named}, because the configuration has no such server; a command has added or renamed \
+         it, so change the configuration too"
+    ))
 }
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_run_killed_in_mid_drain_lets_no_traffic_back,
         a_reload_just_before_the_file_is_written_loses_nothing,
         a_port_that_the_configuration_no_longer_has_is_a_warning,
+        a_server_that_the_configuration_does_not_have_is_a_warning,
         a_backend_has_a_file_of_its_own,
         a_file_of_no_backend_is_refused,
         one_file_is_found_out_however_it_is_spelled,
@@ -856,6 +857,10 @@ fn a_port_that_the_configuration_no_longer_has_is_a_warning(haproxy: &Haproxy) -
         }
     }
     let keeps = "the state file keeps the port over a reload, as long as a weight, a state or a paused check is set";
+    for request in [to("s2", "ready"), json!({ "server": "s2", "weight": 4 })] {
+        assert_eq!(said(&ask(&request, &name)), expected("s2", keeps));
+    }
+    assert_eq!(said(&ask(&to("s2", "maint"), &name)), "", "it takes no traffic");
     assert_eq!(said(&ask(&to("s2", "ready"), &name)), expected("s2", keeps));
     assert_eq!(said(&ask(&to("t2", "ready"), &name)), "");
     // Both sentences are right.
@@ -870,6 +875,32 @@ fn a_port_that_the_configuration_no_longer_has_is_a_warning(haproxy: &Haproxy) -
     );
     instance.reload();
     assert_eq!(said(&ask(&to("s1", "ready"), &name)), "");
+    Ok(())
+}
+
+fn a_server_that_the_configuration_does_not_have_is_a_warning(haproxy: &Haproxy) -> TestResult {
+    if !haproxy.at_least(2, 6) {
+        println!("skipped: servers are added at run time from 2.6 on");
+        return Ok(());
+    }
+    let name = format!("added-{}-{}", haproxy.name, std::process::id());
+    let folder = Folder::new();
+    let file = folder.join("state");
+    let proxies = "backend b\n    balance roundrobin\n    server s1 127.0.0.1:9\n";
+    let mut instance = Setup::new(&name, proxies).folder(&folder).loads(&file).start(haproxy);
+    instance.raw("add server b/s2 127.0.0.1:9");
+    let ask = |server: &str, state: &str| {
+        let request = json!({ "server": server, "state": state, "instances": name, "state_file": file });
+        let report = Program::request(&request).report();
+        assert_eq!(report["failed"], false, "{report}");
+        warnings(&report)
+    };
+    assert!(!ask("s1", "maint").contains("forgets"));
+    assert!(ask("s2", "maint").contains("forgets b/s2, because the configuration has no such server"));
+    assert!(!ask("s2", "ready").contains("forgets"));
+    instance.reload();
+    assert_eq!(instance.state("b", "s1"), (1, 0));
+    assert!(!instance.rows().contains_key(&("b".to_owned(), "s2".to_owned())));
     Ok(())
 }
 

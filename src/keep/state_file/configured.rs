@@ -2,7 +2,8 @@
 //! port back over a change in the configuration, and `set server addr` moves a server until the next reload.
 //!
 //! What cannot be known counts as the same: a variable, a line within an `.if`, a server that is there twice, a port
-//! that depends on the client's, a host name's address.
+//! that depends on the client's, a host name's address. A server that the configuration does not have at all was added or
+//! renamed by a command.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -70,7 +71,17 @@ struct Template {
 pub struct Configured {
     /// By backend and server; nothing where that is not certain.
     servers: HashMap<(Vec<u8>, Vec<u8>), Option<Place>>,
-    templates: Vec<(Vec<u8>, Template)>,
+    /// By backend.
+    templates: HashMap<Vec<u8>, Vec<Template>>,
+    /// The backends, and whether the names of all of their servers are known.
+    backends: HashMap<Vec<u8>, Names>,
+}
+
+/// Whether the names of all servers of a backend are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Names {
+    Known,
+    Unknown,
 }
 
 impl Configured {
@@ -94,15 +105,28 @@ impl Configured {
         place.unlike(&Place::parse(shown)?)
     }
 
+    /// Tells whether the configuration has the backend, and certainly no such server in it.
+    #[must_use]
+    pub fn lacks(&self, backend: &str, server: &str) -> bool {
+        let (backend, server) = (backend.as_bytes(), server.as_bytes());
+        self.backends.get(backend) == Some(&Names::Known)
+            && !self.servers.contains_key(&(backend.to_vec(), server.to_vec()))
+            && self.makers(backend, server).next().is_none()
+    }
+
     /// Finds the place of a server that a template has made, where there is only one that could have.
     fn template(&self, backend: &[u8], server: &[u8]) -> Option<Place> {
-        let makes = |template: &Template| {
+        let mut makers = self.makers(backend, server);
+        let template = makers.next()?;
+        template.place.filter(|_| makers.next().is_none())
+    }
+
+    /// The templates that make a server of that name.
+    fn makers<'a>(&'a self, backend: &'a [u8], server: &'a [u8]) -> impl Iterator<Item = &'a Template> {
+        self.templates.get(backend).into_iter().flatten().filter(|template| {
             let number = server.strip_prefix(template.prefix.as_slice()).and_then(number);
             number.is_some_and(|number| (template.numbers.0..=template.numbers.1).contains(&number))
-        };
-        let mut made = self.templates.iter().filter(|(of, template)| of == backend && makes(template));
-        let (_, template) = made.next()?;
-        template.place.filter(|_| made.next().is_none())
+        })
     }
 
     fn file(&mut self, content: &[u8]) {
@@ -115,19 +139,20 @@ impl Configured {
             match (keyword.bytes.as_slice(), operands) {
                 (b".if", _) => depth += 1,
                 (b".endif", _) => depth = depth.saturating_sub(1),
-                (b"backend" | b"listen", [name, ..]) if !name.unknown => backend = Some(name.bytes.clone()),
+                (b"backend" | b"listen", [name, ..]) if !name.unknown => {
+                    self.backends.entry(name.bytes.clone()).or_insert(Names::Known);
+                    backend = Some(name.bytes.clone());
+                }
                 (keyword, _) if SECTIONS.contains(&keyword) => backend = None,
                 (b"server", [name, address, ..]) => {
                     if let Some(backend) = &backend {
-                        let key = (backend.clone(), name.bytes.clone());
-                        self.insert(key, place(address).filter(|_| depth == 0 && !name.unknown));
+                        self.server_line(backend, name, place(address).filter(|_| depth == 0));
                     }
                 }
                 (b"server-template", [prefix, numbers, address, ..]) => {
-                    if let (Some(backend), Some(numbers)) = (&backend, range(&numbers.bytes)) {
-                        let place = place(address).filter(|_| depth == 0 && !prefix.unknown);
-                        self.templates
-                            .push((backend.clone(), Template { prefix: prefix.bytes.clone(), numbers, place }));
+                    if let Some(backend) = &backend {
+                        let place = place(address).filter(|_| depth == 0);
+                        self.template_line(backend, prefix, numbers, place);
                     }
                 }
                 (_, _) => {}
@@ -136,10 +161,25 @@ impl Configured {
     }
 
     /// Keeps the place of a server, or that it is not certain where it is there twice.
-    fn insert(&mut self, key: (Vec<u8>, Vec<u8>), place: Option<Place>) {
-        match self.servers.entry(key) {
+    fn server_line(&mut self, backend: &[u8], name: &Word, place: Option<Place>) {
+        if name.unknown {
+            self.backends.insert(backend.to_vec(), Names::Unknown);
+            return;
+        }
+        match self.servers.entry((backend.to_vec(), name.bytes.clone())) {
             Entry::Occupied(mut twice) => drop(twice.insert(None)),
             Entry::Vacant(first) => drop(first.insert(place)),
+        }
+    }
+
+    /// Keeps a template, where the names of its servers are known.
+    fn template_line(&mut self, backend: &[u8], prefix: &Word, numbers: &Word, place: Option<Place>) {
+        match range(numbers).filter(|_| !prefix.unknown) {
+            Some(numbers) => {
+                let templates = self.templates.entry(backend.to_vec()).or_default();
+                templates.push(Template { prefix: prefix.bytes.clone(), numbers, place });
+            }
+            None => drop(self.backends.insert(backend.to_vec(), Names::Unknown)),
         }
     }
 }
@@ -150,7 +190,8 @@ fn place(word: &Word) -> Option<Place> {
 }
 
 /// Reads the numbers of a template: `3` is `1-3`.
-fn range(text: &[u8]) -> Option<(u32, u32)> {
+fn range(word: &Word) -> Option<(u32, u32)> {
+    let text = Some(word.bytes.as_slice()).filter(|_| !word.unknown)?;
     match text.iter().position(|byte| *byte == b'-') {
         None => Some((1, number(text)?)),
         Some(at) => {
@@ -247,10 +288,33 @@ mod tests {
         assert_eq!(elsewhere(&twice, "web3", "10.0.0.5:8080"), None);
     }
 
+    #[test]
+    fn a_server_that_is_certainly_not_there_is_lacking() {
+        let lines = "backend app\n  server web1 10.0.0.5:80\n  server-template db 2 10.0.0.5:81\nbackend empty\n";
+        let lacks = |lines: &str, backend, server| Configured::read(&[lines]).lacks(backend, server);
+        for (backend, server, expected) in [
+            ("app", "web1", false),
+            ("app", "web2", true),
+            ("app", "db2", false),
+            ("app", "db3", true),
+            ("empty", "web1", true),
+            ("unknown", "web1", false),
+        ] {
+            assert_eq!(lacks(lines, backend, server), expected, "{backend}/{server}");
+        }
+        for more in
+            ["  server \"$NAME\" 10.0.0.5:80\n", "  server-template \"$N\" 2 :80\n", "  server-template x \"$N\" :80\n"]
+        {
+            assert!(!lacks(&format!("{lines}backend app\n{more}"), "app", "web2"), "{more}");
+        }
+        assert!(!lacks("backend app\n.if x\n  server web2 10.0.0.5:80\n.endif\n", "app", "web2"));
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in any::<Vec<u8>>(), text in "(backend a\n)?(server|server-template| |1|-|:|@|[\\[\\]]|\n){0,60}", shown in any::<String>()) {
-            let _ = Configured::read(&[bytes.as_slice(), text.as_bytes()]).elsewhere("a", "1", &shown);
+            let configured = Configured::read(&[bytes.as_slice(), text.as_bytes()]);
+            let _ = (configured.elsewhere("a", "1", &shown), configured.lacks("a", "1"));
         }
     }
 }
