@@ -1,8 +1,8 @@
-//! Where the configuration has its servers, to find those that HAProxy has elsewhere: a row of a state file brings a
-//! port back over a change in the configuration, and `set server addr` moves a server until the next reload.
+//! Where the configuration has its servers, to find those that HAProxy has elsewhere: a row of a state file overrides a
+//! port that has changed in the configuration, and `set server addr` moves a server until the next reload.
 //!
-//! What cannot be known counts as the same: a variable, a line within an `.if`, a server that is there twice, a port
-//! that depends on the client's, a host name's address. A server that the configuration does not have at all was added or
+//! Nothing is guessed. Variables, lines within an `.if`, duplicate servers, ports relative to the client's, and the
+//! addresses of host names never count as a difference. A server that the configuration does not have at all was added or
 //! renamed by a command.
 
 use std::collections::HashMap;
@@ -18,15 +18,14 @@ const FAMILIES: [&str; 4] = ["ipv4@", "ipv6@", "tcp4@", "tcp6@"];
 /// Where a server is, as far as that is certain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
-    /// Its address, unless a host name stands for it.
+    /// Its address; `None` for a host name.
     ip: Option<IpAddr>,
-    /// Its port, unless it depends on the client's.
+    /// Its port; `None` if it is relative to the client's.
     port: Option<u16>,
 }
 
 impl Place {
-    /// Reads an address as a configuration has it, or as HAProxy shows it; nothing where it is not an IP address or a
-    /// host name.
+    /// Reads an address as a configuration or HAProxy writes it; `None` unless it is an IP address or a host name.
     fn parse(text: &str) -> Option<Self> {
         let text = FAMILIES.iter().find_map(|family| text.strip_prefix(family)).unwrap_or(text);
         if text.contains(['@', '/', '$']) {
@@ -42,7 +41,7 @@ impl Place {
         Some(Self { ip: host.parse().ok(), port: port.filter(is_fixed).and_then(|port| port.parse().ok()) })
     }
 
-    /// Says what differs in another place; nothing where nothing does, as far as that is certain.
+    /// Shows this place where it certainly differs from another one.
     fn unlike(&self, other: &Self) -> Option<String> {
         let differ = |one: Option<u16>, other: Option<u16>| one.zip(other).is_some_and(|(one, other)| one != other);
         let port = differ(self.port, other.port).then_some(self.port).flatten();
@@ -69,7 +68,7 @@ struct Template {
 /// Where the configuration has its servers.
 #[derive(Debug, Default)]
 pub struct Configured {
-    /// By backend and server; nothing where that is not certain.
+    /// By backend and server; `None` where the place is uncertain.
     servers: HashMap<(Vec<u8>, Vec<u8>), Option<Place>>,
     /// By backend.
     templates: HashMap<Vec<u8>, Vec<Template>>,
@@ -93,8 +92,7 @@ impl Configured {
         configured
     }
 
-    /// Says where the configuration has a server that HAProxy shows at another address; nothing where both are the same,
-    /// as far as that is certain.
+    /// Shows where the configuration has a server, if that certainly differs from where HAProxy shows it.
     #[must_use]
     pub fn elsewhere(&self, backend: &str, server: &str, shown: &str) -> Option<String> {
         let key = (backend.as_bytes().to_vec(), server.as_bytes().to_vec());
@@ -105,7 +103,7 @@ impl Configured {
         place.unlike(&Place::parse(shown)?)
     }
 
-    /// Tells whether the configuration has the backend, and certainly no such server in it.
+    /// Tells whether the configuration has the backend, and certainly not this server in it.
     #[must_use]
     pub fn lacks(&self, backend: &str, server: &str) -> bool {
         let (backend, server) = (backend.as_bytes(), server.as_bytes());
@@ -114,14 +112,14 @@ impl Configured {
             && self.makers(backend, server).next().is_none()
     }
 
-    /// Finds the place of a server that a template has made, where there is only one that could have.
+    /// Finds the place of a server that exactly one template makes.
     fn template(&self, backend: &[u8], server: &[u8]) -> Option<Place> {
         let mut makers = self.makers(backend, server);
         let template = makers.next()?;
         template.place.filter(|_| makers.next().is_none())
     }
 
-    /// The templates that make a server of that name.
+    /// Returns the templates that make a server of that name.
     fn makers<'a>(&'a self, backend: &'a [u8], server: &'a [u8]) -> impl Iterator<Item = &'a Template> {
         self.templates.get(backend).into_iter().flatten().filter(|template| {
             let number = server.strip_prefix(template.prefix.as_slice()).and_then(number);
@@ -160,7 +158,7 @@ impl Configured {
         }
     }
 
-    /// Keeps the place of a server, or that it is not certain where it is there twice.
+    /// Records the place of a server; a duplicate makes it uncertain.
     fn server_line(&mut self, backend: &[u8], name: &Word, place: Option<Place>) {
         if name.unknown {
             self.backends.insert(backend.to_vec(), Names::Unknown);
@@ -172,7 +170,7 @@ impl Configured {
         }
     }
 
-    /// Keeps a template, where the names of its servers are known.
+    /// Records a template; if its names cannot be known, those of the backend cannot either.
     fn template_line(&mut self, backend: &[u8], prefix: &Word, numbers: &Word, place: Option<Place>) {
         match range(numbers).filter(|_| !prefix.unknown) {
             Some(numbers) => {

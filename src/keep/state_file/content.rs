@@ -1,26 +1,25 @@
-//! What the state file says now, what it is to say, and whether that makes a difference: pure.
+//! Compares a state file with what it should contain; does no I/O.
 //!
-//! HAProxy loads rows by position, whatever the line of names says (`srv_state_parse_line()` and
-//! `srv_state_srv_update()` in its `src/server_state.c`), and one row that is damaged makes it pass over the whole file.
-//! A row brings more back than a state: what the checks had found, and how they connect. Of that, as much is written as
-//! a start without the file would give:
+//! HAProxy reads rows by position and ignores the header (`srv_state_parse_line()` and `srv_state_srv_update()` in its
+//! `src/server_state.c`); since 2.4 one damaged row makes it ignore the whole file. A row restores more than a state:
+//! check results, and how checks connect. Of that, a row contains only what HAProxy would start with anyway:
 //!
-//! - the operational state is "running": a server that was stopped when the file was written would otherwise stay
-//!   stopped for ever where it has no check, or where `disabled` has gone from the configuration; only where its check is
-//!   paused does it stay what it was, since nothing would find out that the server is down;
-//! - the check is initializing, as at every start: with status 0, "unknown", HAProxy would run the checks and ignore
-//!   their results for as long as it lives (`set_server_check_status()` in its `src/check.c`);
-//! - a server with a host name has no address, so that the name is resolved anew. A server whose name comes from an SRV
-//!   record keeps its address: HAProxy would ask the C library for it otherwise, which may not know it;
-//! - the columns after the 20th, which would undo a change of `ssl` or of the checks' addresses, are left out;
-//! - the flags that HAProxy computes anew are left out, as 2.2 refuses some of them, and "maintenance and drain", which
-//!   every version refuses, becomes maintenance.
+//! - The operational state is "running". A server that was stopped when the file was written would otherwise stay stopped
+//!   for good if it has no check, or if `disabled` was removed from the configuration. A server whose check is paused
+//!   keeps its state, since nothing would notice that it is down.
+//! - The check status is "initializing". With 0, "unknown", HAProxy runs the checks but ignores their results for as long
+//!   as the process lives (`set_server_check_status()` in its `src/check.c`).
+//! - A server with a host name has no address, so that HAProxy resolves the name again. A server whose name comes from an
+//!   SRV record keeps its address; HAProxy would otherwise ask the C library, which may not know the name.
+//! - Columns after the 20th are left out. They would undo changes to `ssl` and to check addresses.
+//! - Flags that HAProxy recomputes are left out, because 2.2 rejects some of them. Maintenance plus drain, which every
+//!   version rejects, becomes maintenance.
 //!
-//! Several servers of one name that are at different addresses, as those of `server-template` are, belong together: the
-//! resolver would hand out the addresses anew at a reload, and the maintenance of one machine would become that of
-//! another. Where one of them has a row, all have one, with their addresses, which HAProxy keeps as long as DNS has them.
+//! Servers of one host name at different addresses, as `server-template` makes them, belong together: at a reload the
+//! resolver would assign the addresses again, and maintenance would move to another machine. If one of them needs a row,
+//! all get one, with their addresses; HAProxy keeps those for as long as DNS returns them.
 //!
-//! The port cannot be left out: a row brings it back over a change in the configuration.
+//! The port cannot be left out, so a row overrides a port that has changed in the configuration.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -29,7 +28,7 @@ use crate::haproxy::parse::{ParseError, decimal, state_version};
 use crate::model::error::excerpt;
 use crate::model::state::{AdminFlags, AdminState};
 
-/// The columns of a row, in the order that HAProxy loads them in.
+/// The columns of a row, in the order in which HAProxy reads them.
 const COLUMNS: [&str; 20] = [
     "be_id",
     "be_name",
@@ -53,7 +52,7 @@ const COLUMNS: [&str; 20] = [
     "srvrecord",
 ];
 
-/// The length from which HAProxy cuts a line, with its end (`SRV_STATE_LINE_MAXLEN` less the NUL).
+/// The longest line that HAProxy reads, line feed included (`SRV_STATE_LINE_MAXLEN` less the NUL).
 const LINE_MAX: usize = 1999;
 
 /// How much of a line an error shows, in bytes.
@@ -67,7 +66,7 @@ const RUNNING: &[u8] = b"2";
 const INITIALIZING: &[u8] = b"1";
 /// `CHK_RES_UNKNOWN` as a row has it.
 const NO_RESULT: &[u8] = b"0";
-/// What stands for a value that is missing.
+/// A missing value, as a row has it.
 const NONE: &[u8] = b"-";
 
 /// The administrative flags that a row can bring back.
@@ -82,7 +81,7 @@ const ENABLED: u32 = 4;
 const CHECK_BITS: u32 = 0x0f;
 const AGENT_BITS: u32 = 0x1f;
 
-/// What a row brings back.
+/// The settings that a row restores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mark {
     admin: u32,
@@ -106,7 +105,7 @@ impl Mark {
         })
     }
 
-    /// Leaves what HAProxy restores, in a form that it does not refuse.
+    /// Reduces it to what HAProxy restores, in a form that every version accepts.
     fn restorable(self) -> Self {
         let admin = match self.admin & RESTORED {
             admin if admin & AdminFlags::FORCED_MAINT != 0 => admin & !AdminFlags::FORCED_DRAIN,
@@ -115,7 +114,7 @@ impl Mark {
         Self { admin, ..self }
     }
 
-    /// Tells whether it is something that the configuration does not say by itself.
+    /// Tells whether it differs from what the configuration alone would give.
     fn is_set_by_command(self) -> bool {
         !matches!(self.admin, 0 | DISABLED)
             || self.weight != self.initial_weight
@@ -123,7 +122,7 @@ impl Mark {
             || is_paused(self.agent)
     }
 
-    /// Chooses what the row says of the server's health, by the flags as they were dumped.
+    /// Chooses the operational state for the row from the flags as dumped.
     fn health(self) -> Health {
         match AdminFlags(self.admin).effective() {
             AdminState::Ready | AdminState::Drain if is_paused(self.check) => Health::AsDumped,
@@ -132,18 +131,18 @@ impl Mark {
     }
 }
 
-/// Tells whether HAProxy ignores the results of a server's checks, with `HCHK_STATUS_UNKNOWN`.
+/// Tells whether HAProxy ignores the results of a server's checks (`HCHK_STATUS_UNKNOWN`).
 fn ignores_checks(row: &[&[u8]; COLUMNS.len()]) -> bool {
     let [_, _, _, _, _, _, _, _, _, _, status, ..] = row;
     decimal(status) == Some(0)
 }
 
-/// Where a server has its address from.
+/// Where a server's address comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Source {
-    /// The configuration, or a command: HAProxy does not take it from a row.
+    /// The configuration or a command; HAProxy ignores the address in the row.
     Literal,
-    /// The host name of the configuration.
+    /// A host name in the configuration.
     Host(Vec<u8>),
     /// An SRV record.
     Record,
@@ -159,23 +158,23 @@ impl Source {
     }
 }
 
-/// Returns the address that a row brings back.
+/// Returns the address that a row restores, if any.
 fn pinned<'a>(row: &[&'a [u8]; COLUMNS.len()]) -> Option<&'a [u8]> {
     let [_, _, _, _, address, ..] = row;
     let is_taken = Source::of(row) != Source::Literal && *address != NONE;
     is_taken.then_some(*address)
 }
 
-/// Where the servers of one name are.
+/// Whether the servers of one host name share an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Spread {
-    /// All at this address, or all at none.
+    /// All have this address, or all have none.
     One(Vec<u8>),
-    /// At different ones.
+    /// Their addresses differ.
     Several,
 }
 
-/// The servers of one backend and host name.
+/// The servers of one host name in one backend.
 #[derive(Debug, Clone)]
 struct Siblings {
     spread: Spread,
@@ -188,11 +187,11 @@ struct Siblings {
 enum Reason {
     /// A command has set it.
     Set,
-    /// A command may have set another server of its name, and both must keep their addresses.
+    /// A command may have set another server with the same host name, so that both must keep their addresses.
     Sibling,
 }
 
-/// Tells whether there is a check, and a command has stopped it.
+/// Tells whether a check is configured and paused.
 fn is_paused(check: u32) -> bool {
     check == CONFIGURED
 }
@@ -200,28 +199,28 @@ fn is_paused(check: u32) -> bool {
 /// What a row says of the operational state.
 #[derive(Debug, Clone, Copy)]
 enum Health {
-    /// What HAProxy starts with.
+    /// The state that HAProxy starts with.
     AsAtStart,
-    /// What it was.
+    /// The state in the dump.
     AsDumped,
 }
 
-/// A row that belongs into the file.
+/// A row that may belong in the file.
 #[derive(Debug, Clone)]
 struct Row {
     backend: Vec<u8>,
     server: Vec<u8>,
     source: Source,
     reason: Reason,
-    /// The row as it is written, with its address and its end.
+    /// The row as written, with its address and line feed.
     line: Vec<u8>,
 }
 
-/// What a row in a file means to HAProxy.
+/// The effect of a row when HAProxy loads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Effect<'a> {
     mark: Mark,
-    /// The address that it brings back.
+    /// The address that it restores.
     pinned: Option<&'a [u8]>,
 }
 
@@ -254,14 +253,14 @@ impl Coverage {
     }
 }
 
-/// What of a complete and fresh `show servers state` belongs into the file.
+/// The rows of a complete, fresh `show servers state` that belong in the file.
 #[derive(Debug, Clone, Default)]
 pub struct Dump {
-    /// The lines that were read.
+    /// How many lines were read.
     lines: usize,
     /// How many columns the rows have.
     columns: usize,
-    /// The rows of servers that a command has set, or may have set siblings of, in HAProxy's order.
+    /// The rows of servers that a command has set, and of servers with a host name, in HAProxy's order.
     rows: Vec<Row>,
     /// The backends and their numbers.
     backends: HashMap<Vec<u8>, Vec<u8>>,
@@ -269,7 +268,7 @@ pub struct Dump {
     shared: HashSet<Vec<u8>>,
     /// The servers of each backend and host name.
     siblings: HashMap<(Vec<u8>, Vec<u8>), Siblings>,
-    /// The servers (backend, server) whose checks run, but do not count.
+    /// The servers (backend, server) whose checks run without counting.
     unheard: HashSet<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -277,7 +276,7 @@ impl Dump {
     /// Takes the next line of the dump, from the version line on.
     ///
     /// # Errors
-    /// Shows a line that is not understood.
+    /// Shows a line that it cannot parse.
     pub fn line(&mut self, line: &[u8]) -> Result<(), ParseError> {
         self.lines += 1;
         match self.lines {
@@ -288,7 +287,7 @@ impl Dump {
         }
     }
 
-    /// Checks that the columns are where HAProxy loads them from.
+    /// Checks that the columns are in the order in which HAProxy reads them.
     fn header(&mut self, line: &[u8]) -> Result<(), ParseError> {
         let missing = |column| ParseError::Column { command: COMMAND, column, line: excerpt(line, SHOWN) };
         let mut names = line.strip_prefix(b"# ").ok_or_else(|| missing("be_id"))?.split(|byte| *byte == b' ');
@@ -351,7 +350,7 @@ impl Dump {
         }
     }
 
-    /// The rows that belong into a file, as they are written.
+    /// The rows that belong in a file, as written.
     fn belonging<'a>(&'a self, coverage: &Coverage) -> impl Iterator<Item = (&'a Row, Cow<'a, [u8]>)> {
         self.rows.iter().filter(|row| coverage.includes(&row.backend)).filter_map(|row| {
             let siblings = match &row.source {
@@ -367,17 +366,16 @@ impl Dump {
         })
     }
 
-    /// The servers (backend, server) that have rows, which bring their ports back.
+    /// Returns the servers (backend, server) that have rows, which restore their ports.
     #[must_use]
     pub fn servers(&self) -> HashSet<Key<'_>> {
         self.belonging(&Coverage::All).map(|(row, _)| row.key()).collect()
     }
 
-    /// Compares the file as it is with the file as it should be, as far as those of the given servers are concerned that
-    /// belong into it.
+    /// Compares the existing file with what it should contain for the matched servers (backend, server).
     ///
     /// # Errors
-    /// Says why the dump is none, or why what is there must not be replaced.
+    /// Says why the dump is unusable, or why the existing file must not be replaced.
     pub fn compare(
         &self,
         coverage: &Coverage,
@@ -385,7 +383,7 @@ impl Dump {
         matched: &[(&str, &str)],
     ) -> Result<Comparison, String> {
         if self.lines < 2 {
-            return Err("the dump that it is written from is empty".to_owned());
+            return Err("HAProxy listed no servers to write into it".to_owned());
         }
         let existing = Existing::parse(existing.unwrap_or_default())?;
         let matched: HashSet<Key<'_>> = matched
@@ -405,15 +403,15 @@ impl Dump {
                 Some(_) => {}
             }
         }
-        // What is written is read as HAProxy reads what is there.
+        // Both files are compared as HAProxy would read them.
         let new = Existing::parse(&content)?;
         let differs = |key: &Key<'_>| existing.rows.get(key) != new.rows.get(key);
         let differs = existing.damage.is_some() || matched.iter().any(differs);
-        warnings.extend(existing.damage.map(|why| format!("it {why}, so that HAProxy would not load it")));
+        warnings.extend(existing.damage.map(|why| format!("it {why}, so HAProxy would not load it")));
         Ok(Comparison { differs, content, warnings })
     }
 
-    /// Says which of the given servers (backend, server) have health checks that HAProxy ignores.
+    /// Warns of matched servers (backend, server) whose health checks HAProxy ignores.
     #[must_use]
     pub fn unheard(&self, matched: &[(&str, &str)]) -> Option<String> {
         let is_unheard = |(backend, server): &&(&str, &str)| {
@@ -428,17 +426,17 @@ impl Dump {
             [name, more @ ..] => format!("{name} and {} more", more.len()),
         };
         Some(format!(
-            "HAProxy ignores the health checks of {named}, because a state file with check status 0 was loaded when it \
-             started; reload HAProxy after this run"
+            "HAProxy ignores the health checks of {named}, because it has loaded a state file with check status 0; reload \
+             HAProxy after this run"
         ))
     }
 
-    /// Says why a row cannot be in the file.
+    /// Says why a row cannot be written.
     fn obstacle(&self, row: &Row) -> Option<&'static str> {
         if self.shared.contains(&row.backend) {
-            Some("two backends have that name, which the state file cannot tell apart")
+            Some("two backends share that name, and a state file cannot tell them apart")
         } else if row.line.len() > LINE_MAX {
-            Some("its row is longer than HAProxy reads")
+            Some("its row exceeds the longest line that HAProxy reads")
         } else {
             None
         }
@@ -451,18 +449,18 @@ impl Row {
     }
 }
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Comparison {
     /// Whether the file has to be written.
     pub differs: bool,
-    /// What it should say.
+    /// What the file should contain.
     pub content: Vec<u8>,
-    /// What is worth knowing although it is no failure.
+    /// What to tell the operator, although it is not a failure.
     pub warnings: Vec<String>,
 }
 
-/// Finds out whether a file may be replaced.
+/// Checks whether a file may be replaced.
 ///
 /// # Errors
 /// Says why not.
@@ -473,12 +471,12 @@ pub(super) fn check(content: &[u8]) -> Result<(), String> {
 /// A server by its backend and its name.
 type Key<'a> = (&'a [u8], &'a [u8]);
 
-/// The file as it is.
+/// The file on disk.
 #[derive(Debug, Default)]
 struct Existing<'a> {
-    /// What each row brings back; nothing for one that HAProxy refuses, or whose checks it would ignore.
+    /// What each row restores; `None` for a row that HAProxy rejects, or that makes it ignore the server's checks.
     rows: HashMap<Key<'a>, Option<Effect<'a>>>,
-    /// Why HAProxy would load none of it.
+    /// Why HAProxy would ignore the whole file.
     damage: Option<String>,
 }
 
@@ -486,28 +484,28 @@ impl<'a> Existing<'a> {
     /// Reads it as HAProxy does.
     ///
     /// # Errors
-    /// Refuses what does not look like a state file at all, since it may be somebody's only copy of something else.
+    /// Refuses a file that does not look like a state file; it may be somebody's only copy of something else.
     fn parse(content: &'a [u8]) -> Result<Self, String> {
         let mut existing = Self::default();
-        // HAProxy takes an empty file for one without rows.
+        // To HAProxy, an empty file is one without rows.
         if content.is_empty() {
             return Ok(existing);
         }
         let mut lines = content.split_inclusive(|byte| *byte == b'\n').enumerate();
         let first = lines.next().map(|(_, line)| line).unwrap_or_default();
         if decimal(first.trim_ascii()).is_none() {
-            return Err("what is there is no server-state file; name another path, or remove it".to_owned());
+            return Err("it is not a server-state file; give another path, or remove it".to_owned());
         }
         if first != b"1\n" {
             let shown = excerpt(first.trim_ascii_end(), SHOWN);
-            existing.damage = Some(format!("starts with '{shown}', not with the version line '1'"));
+            existing.damage = Some(format!("starts with '{shown}' instead of the version line '1'"));
             return Ok(existing);
         }
         for (number, line) in lines {
             match Self::row(line) {
                 Ok(None) => {}
                 Ok(Some((key, mark))) => {
-                    // A second row for the same server is passed over.
+                    // HAProxy ignores a second row for the same server.
                     existing.rows.entry(key).or_insert(mark);
                 }
                 Err(why) => {
@@ -519,15 +517,15 @@ impl<'a> Existing<'a> {
         Ok(existing)
     }
 
-    /// Reads a line with its end; nothing for one that is empty or a comment.
+    /// Reads a line with its line feed; `None` for an empty line or a comment.
     fn row(line: &'a [u8]) -> Result<Option<(Key<'a>, Option<Effect<'a>>)>, &'static str> {
         let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
         let text = line.strip_suffix(b"\n").ok_or("is cut off")?;
         if line.len() > LINE_MAX {
-            return Err("has more than HAProxy reads");
+            return Err("exceeds the longest line that HAProxy reads");
         }
         if text.iter().any(|byte| matches!(byte, 0 | b'\r')) {
-            return Err("has bytes that do not belong there");
+            return Err("contains a NUL or a carriage return");
         }
         let fields = || text.split(is_blank).filter(|field| !field.is_empty());
         match fields().next() {
@@ -543,7 +541,7 @@ impl<'a> Existing<'a> {
     }
 }
 
-/// Takes the columns that matter; those that are missing are empty.
+/// Takes the columns that HAProxy reads; missing ones are empty.
 fn columns<'a>(mut fields: impl Iterator<Item = &'a [u8]>) -> [&'a [u8]; COLUMNS.len()] {
     std::array::from_fn(|_| fields.next().unwrap_or_default())
 }
@@ -552,7 +550,7 @@ fn value<'a>(row: &[&'a [u8]; COLUMNS.len()], column: &str) -> &'a [u8] {
     COLUMNS.iter().zip(row).find(|(name, _)| **name == column).map(|(_, value)| *value).unwrap_or_default()
 }
 
-/// Writes a row as it belongs into the file.
+/// Writes a row as it belongs in the file.
 fn written(row: &[&[u8]; COLUMNS.len()], mark: Mark, health: Health) -> Vec<u8> {
     let masked = |bits: &[u8], mask: u32| (decimal(bits).unwrap_or(0) & mask).to_string().into_bytes();
     let values = COLUMNS.iter().zip(row).map(|(column, value)| match *column {
@@ -823,12 +821,12 @@ mod tests {
         let content = new(&dump);
         let cases = [
             (content.trim_end().to_owned(), "is cut off in line 3"),
-            (content.replace('\n', "\r\n"), "not with the version line"),
+            (content.replace('\n', "\r\n"), "instead of the version line"),
             (with(("1\n#", "2\n#"), &content), "starts with '2'"),
             ("1".to_owned(), "starts with '1'"),
             (format!("{content}3 app 1\n"), "too few columns in line 4"),
-            (format!("{content}# {}\n", "x".repeat(2000)), "more than HAProxy reads"),
-            (format!("{content}\0\n"), "bytes that do not belong"),
+            (format!("{content}# {}\n", "x".repeat(2000)), "exceeds the longest line"),
+            (format!("{content}\0\n"), "NUL or a carriage return"),
         ];
         for (existing, why) in cases {
             let comparison = dump.compare(&Coverage::All, Some(existing.as_bytes()), &[]).unwrap();
@@ -850,7 +848,7 @@ mod tests {
         let dump = dump(&[]);
         for other in ["global\n  daemon\n", "\n", "1 2\n", "root:x:0:0\n", "\0\0\0"] {
             let why = dump.compare(&Coverage::All, Some(other.as_bytes()), &[]).unwrap_err();
-            assert!(why.contains("no server-state file"), "{other}: {why}");
+            assert!(why.contains("not a server-state file"), "{other}: {why}");
         }
     }
 
@@ -862,8 +860,8 @@ mod tests {
         assert_eq!(new(&dump).lines().count(), 2);
         let comparison = dump.compare(&Coverage::All, None, &[("app", "web1"), ("b", &long)]).unwrap();
         assert!(!comparison.differs);
-        assert!(comparison.warnings[0].contains("app/web1, because two backends"), "{:?}", comparison.warnings);
-        assert!(comparison.warnings[1].contains("longer than HAProxy reads"), "{:?}", comparison.warnings);
+        assert!(comparison.warnings[0].contains("app/web1, because two backends share"), "{:?}", comparison.warnings);
+        assert!(comparison.warnings[1].contains("exceeds the longest line"), "{:?}", comparison.warnings);
         assert_eq!(dump.compare(&Coverage::All, None, &[]).unwrap().warnings, Vec::<String>::new());
     }
 
