@@ -1,4 +1,4 @@
-//! Keeps HAProxy's server-state files in step with what was set, so that a reload brings it back.
+//! Keeps HAProxy's server-state files in step with the servers, so that a reload restores what was set.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -20,26 +20,25 @@ pub enum Mode {
     Compare,
 }
 
-/// Finds the files of each instance, and refuses what names none or the wrong ones.
+/// Assigns the requested files to their instances.
 ///
-/// `asked` are the names of all instances that are asked, also of those that are passed over because they did not
-/// answer.
+/// `asked` has the names of all instances that are asked, including those that are skipped because they did not answer.
 ///
 /// # Errors
-/// When one plain path is given for several instances, an instance is named that is not asked, or a backend that its
-/// instance does not have, or two of the paths lead to one file.
+/// When a plain path is given for several instances, when an instance is not asked or does not have the backend, and when
+/// two paths lead to the same file.
 pub fn assign(request: &Request, asked: &[&str], managed: &mut [Managed<'_>]) -> Result<()> {
     match &request.state_file {
         None => return Ok(()),
-        Some(StateFiles::One(path)) => match managed {
-            [one] => one.state_files.push(Kept::new(Coverage::All, path)),
-            several => {
+        Some(StateFiles::One(path)) => {
+            if asked.len() > 1 {
                 return Err(bad(format!(
                     "'state_file' is one path for {} instances; give an object of instance names and paths",
-                    several.len()
+                    asked.len()
                 )));
             }
-        },
+            managed.iter_mut().for_each(|managed| managed.state_files.push(Kept::new(Coverage::All, path)));
+        }
         Some(StateFiles::Each(files)) => {
             for (name, path) in files {
                 let (instance, coverage) = covered(name);
@@ -55,7 +54,7 @@ pub fn assign(request: &Request, asked: &[&str], managed: &mut [Managed<'_>]) ->
             }
         }
     }
-    // What cannot be read, or is something else, is known before anything is sent.
+    // A file that cannot be read or replaced is found before any command is sent.
     let mut locations: HashMap<Location, String> = HashMap::new();
     for managed in managed {
         check_backends(managed)?;
@@ -64,7 +63,7 @@ pub fn assign(request: &Request, asked: &[&str], managed: &mut [Managed<'_>]) ->
                 Ok((former, location)) => {
                     if let Some(other) = locations.insert(location, kept.path.clone()) {
                         return Err(bad(format!(
-                            "'state_file' leads to one file twice, by {other} and by {}, where one content would \
+                            "'state_file' gives {other} and {}, which are the same file, so one content would \
                              overwrite the other; give each its own file",
                             kept.path
                         )));
@@ -84,7 +83,7 @@ fn bad(msg: String) -> Error {
 
 /// Reads what a key of `state_file` covers: `instance`, or `instance/backend`.
 fn covered(name: &str) -> (&str, Coverage) {
-    // No name of an instance has a slash.
+    // Names of instances have no slash.
     match name.split_once('/') {
         Some((instance, backend)) => (instance, Coverage::Backend(backend.to_owned())),
         None => (name, Coverage::All),
@@ -98,7 +97,7 @@ fn read(path: &str) -> Result<(StateFile, Location)> {
     Ok((file, location))
 }
 
-/// Refuses files of backends that the instance does not have.
+/// Refuses files for backends that the instance does not have.
 fn check_backends(managed: &Managed<'_>) -> Result<()> {
     let observed = managed.current.servers.iter().chain(&managed.current.others);
     let observed: HashSet<&str> = observed.map(|server| &*server.backend).collect();
@@ -125,7 +124,7 @@ pub fn persist(managed: &mut Managed<'_>, mode: Mode) {
     }
     let is_unread = managed.outcomes.iter().all(|outcome| outcome.after.is_none());
     if let Some(error) = managed.error.as_ref().filter(|error| is_unread && is_out_of_reach(error)) {
-        let not_in_step = |kept: &Kept| format!("the state file {} was not brought in step: {error}", kept.path);
+        let not_in_step = |kept: &Kept| format!("the state file {} was not updated: {error}", kept.path);
         managed.warnings.extend(managed.state_files.iter().map(not_in_step));
         return;
     }
@@ -139,7 +138,7 @@ fn is_out_of_reach(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Unreachable | ErrorKind::Timeout)
 }
 
-/// Brings the files in step, each of them also where another one fails.
+/// Brings the files in step; a failure of one does not keep the others from it.
 fn try_to_persist(managed: &mut Managed<'_>, mode: Mode) -> Result<()> {
     let predicted = match mode {
         Mode::Write => Predicted::default(),
@@ -176,7 +175,7 @@ fn try_to_persist(managed: &mut Managed<'_>, mode: Mode) -> Result<()> {
     failure.map_or(Ok(()), Err)
 }
 
-/// Brings one file in step, and finds out whether it differs from what it was before the run; returns warnings.
+/// Brings one file in step, notes whether it differs from before the run, and returns warnings.
 fn keep_in_step(kept: &mut Kept, rows: &Dump, matched: &[(&str, &str)], mode: Mode) -> Result<Vec<String>> {
     let file = StateFile::read(Path::new(&kept.path))?;
     let comparison = file.compare(rows, &kept.coverage, matched)?;
@@ -190,8 +189,8 @@ fn keep_in_step(kept: &mut Kept, rows: &Dump, matched: &[(&str, &str)], mode: Mo
     Ok(comparison.warnings)
 }
 
-/// Warns where the configuration does not load a file for the backends of matched servers; `own` are those that have
-/// files of their own.
+/// Warns where the configuration does not load a file for the backends of matched servers; `own` names the backends that
+/// have their own files.
 fn unloaded(kept: &Kept, files: &[Vec<u8>], matched: &[(&str, &str)], own: &HashSet<String>) -> Option<String> {
     let path = Path::new(&kept.path);
     let backends = matched.iter().map(|(backend, _)| *backend);
@@ -209,7 +208,7 @@ fn unloaded(kept: &Kept, files: &[Vec<u8>], matched: &[(&str, &str)], own: &Hash
     }
 }
 
-/// Warns of servers that are ready at another place than the configuration says.
+/// Warns of ready servers that are not where the configuration has them.
 fn moved(configured: &Configured, rows: &Dump, servers: &[Server]) -> Vec<String> {
     let pinned = rows.servers();
     let (mut until_reload, mut beyond): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
@@ -226,11 +225,12 @@ fn moved(configured: &Configured, rows: &Dump, servers: &[Server]) -> Vec<String
         [one, more @ ..] => Some(format!("{one} (and so for {} more); {what_then}", more.len())),
     };
     let reload = "reload HAProxy to use that";
-    let keeps = "the state file keeps the port over a reload, as long as a weight, a state or a paused check is set";
+    let keeps =
+        "its row in the state file keeps the port over a reload; restore its weight and checks to remove the row";
     [sentence(&until_reload, reload), sentence(&beyond, keeps)].into_iter().flatten().collect()
 }
 
-/// Warns of servers whose rows are of no use in a reload, because the configuration does not have them.
+/// Warns of servers whose rows are useless in a reload, because the configuration does not have them.
 fn unconfigured(configured: &Configured, rows: &Dump, servers: &[Server]) -> Option<String> {
     let kept = rows.servers();
     let is_lost = |server: &&Server| {

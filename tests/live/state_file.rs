@@ -1,4 +1,4 @@
-//! What is set outlives a reload by HAProxy's own state file, and nothing else comes back with it.
+//! State files: what a run sets survives a reload, and a reload restores nothing else.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -21,40 +21,40 @@ use crate::support::{
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
-        what_is_set_outlives_reloads_of_every_kind,
-        a_lost_file_is_written_again_without_a_command,
-        a_file_that_haproxy_would_not_load_is_mended,
-        maintenance_and_drain_is_kept_as_maintenance,
-        old_trouble_is_not_brought_back,
-        ready_takes_the_row_out,
-        a_dry_run_compares_and_writes_nothing,
-        a_link_is_refused_and_what_it_leads_to_is_left_alone,
+        changes_survive_reloads_of_every_kind,
+        a_lost_file_is_rewritten_without_a_command,
+        a_file_that_haproxy_would_not_load_is_repaired,
+        maintenance_plus_drain_is_kept_as_maintenance,
+        past_failures_are_not_restored,
+        ready_removes_the_row,
+        a_dry_run_compares_without_writing,
+        a_link_is_refused_and_its_target_left_alone,
         a_file_of_another_kind_is_left_alone,
-        one_path_is_for_one_instance,
+        a_plain_path_needs_a_single_instance,
         a_configuration_that_does_not_load_it_is_a_warning,
         a_full_disk_loses_nothing,
-        a_roll_back_restores_the_file,
+        a_rollback_restores_the_file,
         checks_still_count_after_a_reload,
-        a_file_that_would_stop_the_checks_is_written_anew,
-        a_name_is_resolved_anew_by_the_resolver,
-        a_name_is_resolved_anew_by_the_library,
+        a_file_that_would_stop_the_checks_is_rewritten,
+        a_host_name_is_resolved_again_by_a_resolver,
+        a_host_name_is_resolved_again_by_the_c_library,
         a_server_of_an_srv_record_keeps_its_target,
         a_slot_keeps_its_machine_over_a_reload,
         a_reload_in_mid_drain_lets_no_traffic_back,
         a_run_killed_in_mid_drain_lets_no_traffic_back,
         a_reload_just_before_the_file_is_written_loses_nothing,
-        a_port_that_the_configuration_no_longer_has_is_a_warning,
-        a_server_that_the_configuration_does_not_have_is_a_warning,
-        a_backend_has_a_file_of_its_own,
-        a_file_of_no_backend_is_refused,
-        one_file_is_found_out_however_it_is_spelled,
-        a_file_of_an_instance_that_is_skipped_is_no_failure,
+        a_port_that_differs_from_the_configuration_is_a_warning,
+        a_server_missing_from_the_configuration_is_a_warning,
+        a_backend_may_have_its_own_file,
+        a_file_for_an_unknown_backend_is_refused,
+        two_spellings_of_one_path_are_refused,
+        a_file_for_a_skipped_instance_is_accepted,
     ]
 }
 
 const PROXIES: &str = "backend b\n    server s1 127.0.0.1:9\n    server s2 127.0.0.1:9\n    server s3 127.0.0.1:9\n";
 
-/// An instance that loads its state file, which does not exist yet.
+/// Starts an instance that loads its state file, which does not exist yet.
 fn loading(mode: Mode, proxies: &str, haproxy: &Haproxy) -> (Instance, PathBuf) {
     let folder = Folder::new();
     let file = folder.join("state");
@@ -62,7 +62,7 @@ fn loading(mode: Mode, proxies: &str, haproxy: &Haproxy) -> (Instance, PathBuf) 
     (instance, file)
 }
 
-/// Asks an instance for something, with its state file.
+/// Sends a request with the state file to an instance.
 fn ask(instance: &Instance, file: &Path, request: &Value) -> Value {
     Program::request(&with_file(instance, file, request)).report()
 }
@@ -78,7 +78,7 @@ fn to(server: &str, state: &str) -> Value {
     json!({ "server": server, "state": state })
 }
 
-/// Asserts that it has worked, and what it says of the server, of the file and of all.
+/// Asserts success, and whether the server, the file and hence the whole run have changed.
 #[track_caller]
 fn assert_done(report: &Value, of_server: bool, of_file: bool) {
     assert_eq!(report["failed"], false, "{report}");
@@ -86,14 +86,14 @@ fn assert_done(report: &Value, of_server: bool, of_file: bool) {
     assert_eq!(seen, (&json!(of_server), &json!(of_file), &json!(of_server || of_file)), "{report}");
 }
 
-/// The servers that the file has rows for.
+/// Returns the servers that have rows in the file.
 fn rows(file: &Path) -> Vec<String> {
     let text = fs::read_to_string(file).expect("a state file");
     let rows = text.lines().skip(1).filter(|line| !line.starts_with('#') && !line.is_empty());
     rows.map(|row| row.split(' ').nth(3).expect("a name").to_owned()).collect()
 }
 
-/// The names in the folder of a file.
+/// Returns the names in the folder of a file.
 fn names_beside(file: &Path) -> Vec<String> {
     let folder = fs::read_dir(file.parent().expect("a folder")).expect("a folder");
     let mut names: Vec<String> =
@@ -102,7 +102,7 @@ fn names_beside(file: &Path) -> Vec<String> {
     names
 }
 
-fn what_is_set_outlives_reloads_of_every_kind(haproxy: &Haproxy) -> TestResult {
+fn changes_survive_reloads_of_every_kind(haproxy: &Haproxy) -> TestResult {
     let behind = HttpBackend::start("s4");
     let proxies = format!(
         "backend b\n    server s1 127.0.0.1:9\n    server s2 127.0.0.1:9\n    server s3 127.0.0.1:9 weight 10\n    \
@@ -128,7 +128,7 @@ fn what_is_set_outlives_reloads_of_every_kind(haproxy: &Haproxy) -> TestResult {
             assert_eq!(instance.row("b", "s3").weight, 3, "{mode:?} {round}");
             let check: u32 = instance.row("b", "s4").columns["srv_check_state"].parse()?;
             assert_eq!(check & 6, 2, "{mode:?} {round}: the check is paused");
-            // After a reload, all is as asked: nothing to do, neither in HAProxy nor in the file.
+            // After the reload nothing is left to do, neither in HAProxy nor in the file.
             assert_done(&ask(&instance, &file, &to("s1", "maint")), false, false);
             assert_done(&ask(&instance, &file, &json!({ "server": "s3", "weight": 3 })), false, false);
         }
@@ -136,7 +136,7 @@ fn what_is_set_outlives_reloads_of_every_kind(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
-fn a_lost_file_is_written_again_without_a_command(haproxy: &Haproxy) -> TestResult {
+fn a_lost_file_is_rewritten_without_a_command(haproxy: &Haproxy) -> TestResult {
     let (mut instance, file) = loading(Mode::MasterWorker, PROXIES, haproxy);
     assert_done(&ask(&instance, &file, &to("s1", "maint")), true, true);
     fs::remove_file(&file)?;
@@ -146,10 +146,10 @@ fn a_lost_file_is_written_again_without_a_command(haproxy: &Haproxy) -> TestResu
     assert_eq!(rows(&file), ["s1"]);
     let written = fs::read(&file)?;
     assert_done(&ask(&instance, &file, &to("s1", "maint")), false, false);
-    assert_eq!(fs::read(&file)?, written, "nothing is written where nothing differs");
+    assert_eq!(fs::read(&file)?, written, "the file is not rewritten without a difference");
     instance.reload();
     assert_eq!(instance.state("b", "s1"), (1, 0));
-    // Lost just before a reload: the server has come back, and goes out again.
+    // Lost just before a reload: the server is back in service, and is taken out again.
     fs::remove_file(&file)?;
     instance.reload();
     assert_eq!(instance.state("b", "s1"), (0, 2));
@@ -160,7 +160,7 @@ fn a_lost_file_is_written_again_without_a_command(haproxy: &Haproxy) -> TestResu
     Ok(())
 }
 
-fn a_file_that_haproxy_would_not_load_is_mended(haproxy: &Haproxy) -> TestResult {
+fn a_file_that_haproxy_would_not_load_is_repaired(haproxy: &Haproxy) -> TestResult {
     let (mut instance, file) = loading(Mode::Foreground, PROXIES, haproxy);
     assert_done(&ask(&instance, &file, &to("s1", "maint")), true, true);
     let whole = fs::read(&file)?;
@@ -173,8 +173,8 @@ fn a_file_that_haproxy_would_not_load_is_mended(haproxy: &Haproxy) -> TestResult
     Ok(())
 }
 
-fn maintenance_and_drain_is_kept_as_maintenance(haproxy: &Haproxy) -> TestResult {
-    // Only HAProxy's own page brings a server there.
+fn maintenance_plus_drain_is_kept_as_maintenance(haproxy: &Haproxy) -> TestResult {
+    // Only HAProxy's stats page can set both.
     let port = Port::reserve();
     let page =
         format!("listen page\n    bind 127.0.0.1:{}\n    stats uri /stats\n    stats admin if TRUE\n", port.number());
@@ -182,7 +182,7 @@ fn maintenance_and_drain_is_kept_as_maintenance(haproxy: &Haproxy) -> TestResult
     for action in ["stop", "disable"] {
         stats_page(port.address(), "/stats", "b", "s1", action);
     }
-    assert_eq!(instance.state("b", "s1"), (9, 0), "what HAProxy writes but does not read");
+    assert_eq!(instance.state("b", "s1"), (9, 0), "HAProxy writes this, but rejects it when it reads the file");
     let report = ask(&instance, &file, &to("s1", "maint"));
     assert_eq!(report["failed"], false, "{report}");
     assert_eq!(rows(&file), ["s1"]);
@@ -194,7 +194,7 @@ fn maintenance_and_drain_is_kept_as_maintenance(haproxy: &Haproxy) -> TestResult
     Ok(())
 }
 
-fn old_trouble_is_not_brought_back(haproxy: &Haproxy) -> TestResult {
+fn past_failures_are_not_restored(haproxy: &Haproxy) -> TestResult {
     let checked = HttpBackend::start("checked");
     checked.set_health(Health::Bad);
     let check = format!("{} check inter 50ms rise 1 fall 1", checked.address());
@@ -219,7 +219,7 @@ fn old_trouble_is_not_brought_back(haproxy: &Haproxy) -> TestResult {
     assert_done(&ask(&instance, &file, &to("s1", "maint")), true, true);
     let mut named = rows(&file);
     named.sort();
-    assert_eq!(named, ["both", "s1", "weighed"], "only what a command has set, and nothing of the past");
+    assert_eq!(named, ["both", "s1", "weighed"], "only what a command has set");
 
     checked.set_health(Health::Good);
     instance.reload();
@@ -234,7 +234,7 @@ fn old_trouble_is_not_brought_back(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
-fn ready_takes_the_row_out(haproxy: &Haproxy) -> TestResult {
+fn ready_removes_the_row(haproxy: &Haproxy) -> TestResult {
     let (mut instance, file) = loading(Mode::MasterWorker, PROXIES, haproxy);
     assert_done(&ask(&instance, &file, &to("s1", "maint")), true, true);
     assert_done(&ask(&instance, &file, &to("s2", "maint")), true, true);
@@ -248,13 +248,13 @@ fn ready_takes_the_row_out(haproxy: &Haproxy) -> TestResult {
     assert_eq!(rows(&file), [""; 0]);
     instance.reload();
     assert_eq!((instance.state("b", "s1"), instance.state("b", "s2")), ((0, 2), (0, 2)));
-    // A file that is lost and would have no rows is no difference.
+    // A missing file is as good as one without rows.
     fs::remove_file(&file)?;
     assert_done(&ask(&instance, &file, &to("s2", "ready")), false, false);
     Ok(())
 }
 
-fn a_dry_run_compares_and_writes_nothing(haproxy: &Haproxy) -> TestResult {
+fn a_dry_run_compares_without_writing(haproxy: &Haproxy) -> TestResult {
     let (instance, file) = loading(Mode::Foreground, PROXIES, haproxy);
     let recorder = Recorder::on(&instance);
     let dry = |state: &str| {
@@ -280,7 +280,7 @@ fn a_dry_run_compares_and_writes_nothing(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
-/// Asserts that a path is refused before anything is sent, in a dry run too.
+/// Asserts that a path is refused before any command is sent, also in a dry run.
 #[track_caller]
 fn assert_refused(instance: &Instance, path: &Path, why: &str) {
     for is_dry in [true, false] {
@@ -294,9 +294,9 @@ fn assert_refused(instance: &Instance, path: &Path, why: &str) {
     }
 }
 
-fn a_link_is_refused_and_what_it_leads_to_is_left_alone(haproxy: &Haproxy) -> TestResult {
+fn a_link_is_refused_and_its_target_left_alone(haproxy: &Haproxy) -> TestResult {
     let (instance, file) = loading(Mode::Foreground, PROXIES, haproxy);
-    // What the links lead to would be a fine state file.
+    // The target would be a valid state file.
     let target = instance.folder.join("target");
     assert_done(&ask(&instance, &target, &to("s2", "maint")), true, true);
     let content = fs::read(&target)?;
@@ -324,11 +324,11 @@ fn a_file_of_another_kind_is_left_alone(haproxy: &Haproxy) -> TestResult {
     assert_refused(&instance, instance.folder.path(), "");
     assert_refused(&instance, &file.join("below"), "folder");
     assert_eq!(fs::read(&config)?, content);
-    assert_eq!(instance.state("b", "s1"), (0, 2), "known before anything is sent");
+    assert_eq!(instance.state("b", "s1"), (0, 2), "it is refused before any command is sent");
     Ok(())
 }
 
-fn one_path_is_for_one_instance(haproxy: &Haproxy) -> TestResult {
+fn a_plain_path_needs_a_single_instance(haproxy: &Haproxy) -> TestResult {
     let folder = Folder::new();
     let start = |name: &str| {
         let file = folder.join(&format!("{name}.state"));
@@ -398,7 +398,7 @@ fn a_configuration_that_does_not_load_it_is_a_warning(haproxy: &Haproxy) -> Test
                 assert!(!said.contains("server-state-file"), "{word}: {said}");
             }
         }
-        // The warning is right.
+        // The warning is correct.
         instance.reload();
         assert_eq!(instance.state("b", "s1"), if is_warned { (0, 2) } else { (1, 0) }, "{word}");
     }
@@ -417,7 +417,7 @@ fn a_full_disk_loses_nothing(haproxy: &Haproxy) -> TestResult {
     let disk = folder.join("disk");
     fs::create_dir(&disk)?;
     let (after, listing) = (folder.join("after"), folder.join("listing"));
-    // The disk is seen by the program alone, and what is left on it is copied out.
+    // Only the program sees this disk; what is left on it afterwards is copied out.
     let script = format!(
         "mount -t tmpfs -o size=64k tmpfs {disk} && cp {old} {disk}/state && {{ cat /dev/zero > {disk}/filler; }} 2>&-\n\
          \"$@\"; code=$?; cp {disk}/state {after}; ls -A {disk} > {listing}; exit $code",
@@ -440,13 +440,13 @@ fn a_full_disk_loses_nothing(haproxy: &Haproxy) -> TestResult {
         assert_eq!(report["changed"], json!(!is_rolled_back), "{report}");
         assert_eq!(instance.state("b", "s1"), if is_rolled_back { (0, 2) } else { (1, 0) });
         assert_eq!(server(&report, "b/s1")["rolled_back"] == true, is_rolled_back, "{report}");
-        assert_eq!(fs::read(&after)?, fs::read(&old)?, "the old file is as it was");
-        assert_eq!(fs::read_to_string(&listing)?, "filler\nstate\n", "nothing is left behind");
+        assert_eq!(fs::read(&after)?, fs::read(&old)?, "the old file is unchanged");
+        assert_eq!(fs::read_to_string(&listing)?, "filler\nstate\n", "no temporary file is left");
     }
     Ok(())
 }
 
-fn a_roll_back_restores_the_file(haproxy: &Haproxy) -> TestResult {
+fn a_rollback_restores_the_file(haproxy: &Haproxy) -> TestResult {
     let behind = HttpBackend::start("s1");
     behind.set_health(Health::Bad);
     let proxies = format!(
@@ -458,7 +458,7 @@ fn a_roll_back_restores_the_file(haproxy: &Haproxy) -> TestResult {
     let mut request = json!({ "server": "s1", "state": "ready", "wait": { "timeout": 1 }, "on_failure": "rollback" });
     assert_done(&ask(&instance, &file, &to("s1", "maint")), true, true);
     let running = Program::request(&with_file(&instance, &file, &request)).spawn();
-    // While it waits, the file has the new state: a reload now must not bring the old one back.
+    // During the wait the file has the new state; a reload must not restore the old one.
     eventually(PATIENCE, "the row to go", || rows(&file).is_empty().then_some(()));
     let report = running.wait().report();
     let entry = server(&report, "b/s1");
@@ -469,7 +469,7 @@ fn a_roll_back_restores_the_file(haproxy: &Haproxy) -> TestResult {
     instance.reload();
     assert_eq!(instance.state("b", "s1"), (1, 0));
 
-    // The other way round: there was no row, and there is none.
+    // Conversely, where there was no row, there is none.
     behind.set_health(Health::Good);
     assert_done(&ask(&instance, &file, &to("s1", "ready")), true, true);
     fs::remove_file(&file)?;
@@ -484,7 +484,7 @@ fn a_roll_back_restores_the_file(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
-/// How a server is checked, in its backend and on its line.
+/// The kinds of health checks: the line that a backend needs, and a name.
 const CHECKS: [(&str, &str); 2] = [("    option httpchk GET /health\n", "http"), ("", "tcp")];
 
 fn checks_still_count_after_a_reload(haproxy: &Haproxy) -> TestResult {
@@ -528,7 +528,7 @@ fn checks_still_count_after_a_reload(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
-/// The row of a server in the file, column by column.
+/// Returns the columns of a server's row in the file.
 fn row_in(file: &Path, server: &str) -> Vec<String> {
     let text = fs::read_to_string(file).expect("a state file");
     let rows = text.lines().map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>());
@@ -536,12 +536,12 @@ fn row_in(file: &Path, server: &str) -> Vec<String> {
     found.unwrap_or_else(|| panic!("no row of {server} in {text}"))
 }
 
-/// Where a row has the address, the administrative state and the status of the check.
+/// The columns of the address, the administrative state and the check status.
 const ADDRESS: usize = 4;
 const ADMIN_STATE: usize = 6;
 const CHECK_STATUS: usize = 10;
 
-fn a_file_that_would_stop_the_checks_is_written_anew(haproxy: &Haproxy) -> TestResult {
+fn a_file_that_would_stop_the_checks_is_rewritten(haproxy: &Haproxy) -> TestResult {
     let behind = HttpBackend::start("s1");
     let proxies = format!("backend b\n    server s1 {} check inter 50ms\n", behind.address());
     let (mut instance, file) = loading(Mode::MasterWorker, &proxies, haproxy);
@@ -556,7 +556,7 @@ fn a_file_that_would_stop_the_checks_is_written_anew(haproxy: &Haproxy) -> TestR
     assert_done(&report, false, true);
     assert_eq!(row_in(&file, "s1")[CHECK_STATUS], "1");
 
-    // What HAProxy has loaded stays so until the next reload, which the report says.
+    // A HAProxy that has loaded it stays affected until the next reload, and the report says so.
     fs::write(&file, good.replace(&row.join(" "), &bad.join(" ")))?;
     instance.reload();
     let report = ask(&instance, &file, &json!({ "server": "s1", "state": "ready", "wait": { "timeout": 1 } }));
@@ -568,7 +568,7 @@ fn a_file_that_would_stop_the_checks_is_written_anew(haproxy: &Haproxy) -> TestR
     Ok(())
 }
 
-fn a_name_is_resolved_anew_by_the_resolver(haproxy: &Haproxy) -> TestResult {
+fn a_host_name_is_resolved_again_by_a_resolver(haproxy: &Haproxy) -> TestResult {
     let dns = Dns::start();
     dns.answer("web.test", Answer::Addresses(vec![Ipv4Addr::new(127, 0, 0, 2)]));
     let proxies = format!(
@@ -580,7 +580,7 @@ fn a_name_is_resolved_anew_by_the_resolver(haproxy: &Haproxy) -> TestResult {
     let address = |instance: &Instance, server: &str| instance.row("b", server).columns["srv_addr"].clone();
     eventually(PATIENCE, "the name to resolve", || (address(&instance, "s1") == "127.0.0.2").then_some(()));
     assert_done(&ask(&instance, &file, &to("s1", "maint")), true, true);
-    // While the resolver is silent, the address is the one that HAProxy has started with.
+    // While DNS does not answer, this is the address that HAProxy has started with.
     dns.answer("web.test", Answer::Silence);
     instance.reload();
     assert_eq!((address(&instance, "s1"), instance.row("b", "s1").admin & 1), ("-".to_owned(), 1));
@@ -592,10 +592,10 @@ fn a_name_is_resolved_anew_by_the_resolver(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
-fn a_name_is_resolved_anew_by_the_library(haproxy: &Haproxy) -> TestResult {
+fn a_host_name_is_resolved_again_by_the_c_library(haproxy: &Haproxy) -> TestResult {
     let folder = Folder::new();
     let hosts = folder.write("hosts", "127.0.0.2 web.test\n");
-    // HAProxy alone sees this file as /etc/hosts.
+    // Only HAProxy sees this file as /etc/hosts.
     let script = format!(
         "#!/bin/sh\nexec unshare -m sh -c 'mount --bind {} /etc/hosts && exec {} \"$@\"' sh \"$@\"\n",
         hosts.display(),
@@ -644,7 +644,7 @@ fn a_server_of_an_srv_record_keeps_its_target(haproxy: &Haproxy) -> TestResult {
     let expected = ["127.0.0.2", "8081", "one.web.test"];
     eventually(PATIENCE, "the record to resolve", || (target(&instance) == expected).then_some(()));
     assert_done(&ask(&instance, &file, &to("s1", "maint")), true, true);
-    // The C library does not know the target: without its former address the server would have none.
+    // The C library does not know the target, so the server would be left without an address.
     dns.answer("one.web.test", Answer::Silence);
     instance.reload();
     assert_eq!((target(&instance), instance.row("b", "s1").admin), (expected.map(str::to_owned), 1));
@@ -653,7 +653,7 @@ fn a_server_of_an_srv_record_keeps_its_target(haproxy: &Haproxy) -> TestResult {
 
 fn a_slot_keeps_its_machine_over_a_reload(haproxy: &Haproxy) -> TestResult {
     let machines = |lasts: &[u8]| Answer::Addresses(lasts.iter().map(|last| Ipv4Addr::new(127, 0, 0, *last)).collect());
-    // What DNS has at first and later, and which machine goes out.
+    // What DNS returns at first and later, and the machine that goes out.
     for (first, later, out) in [
         ([2, 3, 4].as_slice(), [2, 3, 4].as_slice(), 3),
         (&[3, 4], &[2, 3, 4], 4),
@@ -690,7 +690,7 @@ fn a_slot_keeps_its_machine_over_a_reload(haproxy: &Haproxy) -> TestResult {
         let before = slots(&instance);
         let mut later = later.to_vec();
         for _ in 0..3 {
-            // A resolver may list them in any order.
+            // DNS may list them in any order.
             later.rotate_left(1);
             dns.answer("web.test", machines(&later));
             instance.reload();
@@ -704,7 +704,7 @@ fn a_slot_keeps_its_machine_over_a_reload(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
-/// Two servers behind a frontend, which bind clients by a cookie; a request is held at the first.
+/// Two servers behind a frontend with cookie persistence; the first one holds a request.
 struct Draining {
     instance: Instance,
     file: PathBuf,
@@ -728,7 +728,7 @@ impl Draining {
         Self { instance, file, servers, frontend, held }
     }
 
-    /// Starts to drain the first server, and waits until its row says so.
+    /// Starts to drain the first server, and waits for its row.
     fn drain(&self) -> Running {
         let request = json!({ "server": "s1", "state": "maint", "drain": { "timeout": 30 } });
         let running = Program::request(&with_file(&self.instance, &self.file, &request)).spawn();
@@ -740,7 +740,7 @@ impl Draining {
         running
     }
 
-    /// Asserts that new clients reach the second server only.
+    /// Asserts that new clients only reach the second server.
     fn assert_out_of_traffic(&self) {
         let before = self.servers[0].requests();
         for _ in 0..20 {
@@ -753,7 +753,7 @@ impl Draining {
 fn a_reload_in_mid_drain_lets_no_traffic_back(haproxy: &Haproxy) -> TestResult {
     let mut stage = Draining::start(haproxy);
     let running = stage.drain();
-    // The run is stopped, so that only the file can keep the server out.
+    // With the run stopped, only the file can keep the server out.
     running.signal(Signal::SIGSTOP);
     stage.instance.reload();
     assert_eq!(stage.instance.state("b", "s1"), (8, 2));
@@ -796,7 +796,7 @@ fn a_reload_just_before_the_file_is_written_loses_nothing(haproxy: &Haproxy) -> 
         let (socket, tap) = (instance.socket.clone(), instance.folder.join("tap"));
         let instance = Arc::new(Mutex::new(instance));
         let reloads = instance.clone();
-        // The servers have been read back, and the file is about to be written from a third table of them.
+        // Between the read-back and the third dump, which the file is written from.
         let reload = move || reloads.lock().expect("the instance").reload();
         let tap = Tap::at(&tap, &socket, ("show servers state", 2), reload);
         let mut request = request.clone();
@@ -813,7 +813,7 @@ fn a_reload_just_before_the_file_is_written_loses_nothing(haproxy: &Haproxy) -> 
     Ok(())
 }
 
-fn a_port_that_the_configuration_no_longer_has_is_a_warning(haproxy: &Haproxy) -> TestResult {
+fn a_port_that_differs_from_the_configuration_is_a_warning(haproxy: &Haproxy) -> TestResult {
     let name = format!("moved-{}-{}", haproxy.name, std::process::id());
     let folder = Folder::new();
     let file = folder.join("state");
@@ -843,9 +843,9 @@ fn a_port_that_the_configuration_no_longer_has_is_a_warning(haproxy: &Haproxy) -
     let ports = |instance: &Instance| {
         ["s1", "s2", "t1", "t2"].map(|server| instance.row("b", server).columns["srv_port"].clone())
     };
-    assert_eq!(ports(&instance), ["9", "9", "9", "10"], "a row brings its port back");
+    assert_eq!(ports(&instance), ["9", "9", "9", "10"], "a row restores its port");
 
-    // What cannot be known is not said: an instance by its address has no configuration.
+    // The configuration of an instance given by its address is unknown, so there is no warning.
     let dry = |server: &str| json!({ "server": server, "state": "ready", "dry_run": true });
     assert_eq!(said(&ask(&dry("s1"), &instance.address())), "");
     let expected = |server: &str, what: &str| {
@@ -856,14 +856,15 @@ fn a_port_that_the_configuration_no_longer_has_is_a_warning(haproxy: &Haproxy) -
             assert_eq!(said(&ask(&request, &name)), expected(server, "reload HAProxy to use that"));
         }
     }
-    let keeps = "the state file keeps the port over a reload, as long as a weight, a state or a paused check is set";
+    let keeps =
+        "its row in the state file keeps the port over a reload; restore its weight and checks to remove the row";
     for request in [to("s2", "ready"), json!({ "server": "s2", "weight": 4 })] {
         assert_eq!(said(&ask(&request, &name)), expected("s2", keeps));
     }
     assert_eq!(said(&ask(&to("s2", "maint"), &name)), "", "it takes no traffic");
     assert_eq!(said(&ask(&to("s2", "ready"), &name)), expected("s2", keeps));
     assert_eq!(said(&ask(&to("t2", "ready"), &name)), "");
-    // Both sentences are right.
+    // Both warnings are correct.
     instance.reload();
     assert_eq!(ports(&instance), ["10", "9", "10", "10"]);
     assert_eq!(said(&ask(&to("s1", "ready"), &name)), "");
@@ -878,7 +879,7 @@ fn a_port_that_the_configuration_no_longer_has_is_a_warning(haproxy: &Haproxy) -
     Ok(())
 }
 
-fn a_server_that_the_configuration_does_not_have_is_a_warning(haproxy: &Haproxy) -> TestResult {
+fn a_server_missing_from_the_configuration_is_a_warning(haproxy: &Haproxy) -> TestResult {
     if !haproxy.at_least(2, 6) {
         println!("skipped: servers are added at run time from 2.6 on");
         return Ok(());
@@ -904,7 +905,7 @@ fn a_server_that_the_configuration_does_not_have_is_a_warning(haproxy: &Haproxy)
     Ok(())
 }
 
-fn a_backend_has_a_file_of_its_own(haproxy: &Haproxy) -> TestResult {
+fn a_backend_may_have_its_own_file(haproxy: &Haproxy) -> TestResult {
     let folder = Folder::new();
     let [of_b, of_c, whole] = ["b.state", "c.state", "whole.state"].map(|file| folder.join(file));
     let local =
@@ -958,7 +959,7 @@ fn a_backend_has_a_file_of_its_own(haproxy: &Haproxy) -> TestResult {
     instance.reload();
     assert_eq!(states(&instance), [0, 0, 0, 8, 1]);
 
-    // A lost file is written again, and one that is not loaded is a warning.
+    // A lost file is rewritten, and a file that HAProxy does not load is a warning.
     fs::remove_file(&of_c)?;
     assert_eq!(ask(&json!({ "server": "s2", "backend": "c", "state": "drain" })), (true, [false, false, true]));
     let mut other = json!({ "server": "s1", "backend": "d", "state": "maint", "instances": name });
@@ -967,11 +968,11 @@ fn a_backend_has_a_file_of_its_own(haproxy: &Haproxy) -> TestResult {
     let said = warnings(&report);
     assert!(said.contains("server-state-file-name") && said.contains("the backend d"), "{report}");
     instance.reload();
-    assert_eq!(instance.state("d", "s1"), (0, 2), "the warning is right");
+    assert_eq!(instance.state("d", "s1"), (0, 2), "the warning is correct");
     Ok(())
 }
 
-fn a_file_of_no_backend_is_refused(haproxy: &Haproxy) -> TestResult {
+fn a_file_for_an_unknown_backend_is_refused(haproxy: &Haproxy) -> TestResult {
     let (instance, file) = loading(Mode::Foreground, PROXIES, haproxy);
     for (name, part) in [("kept/nothing", "'kept/nothing'"), ("kept/", "'kept/'"), ("other/b", "'other'")] {
         for is_dry in [true, false] {
@@ -989,7 +990,7 @@ fn a_file_of_no_backend_is_refused(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
-fn one_file_is_found_out_however_it_is_spelled(haproxy: &Haproxy) -> TestResult {
+fn two_spellings_of_one_path_are_refused(haproxy: &Haproxy) -> TestResult {
     let folder = Folder::new();
     let start = |name: &str| Setup::new(name, PROXIES).folder(&folder).start(haproxy);
     let (one, two) = (start("one"), start("two"));
@@ -1011,7 +1012,7 @@ fn one_file_is_found_out_however_it_is_spelled(haproxy: &Haproxy) -> TestResult 
                 request["state_file"] = json!({ keys[0]: first, keys[1]: second });
                 let report = Program::request(&request).report();
                 assert_eq!((kind(&report), &report["changed"]), ("bad_request", &json!(false)), "{report}");
-                assert!(report["error"]["msg"].as_str().unwrap().contains("one file twice"), "{report}");
+                assert!(report["error"]["msg"].as_str().unwrap().contains("the same file"), "{report}");
                 assert_eq!((one.state("b", "s1"), two.state("b", "s1")), ((0, 2), (0, 2)));
             }
         }
@@ -1022,7 +1023,7 @@ fn one_file_is_found_out_however_it_is_spelled(haproxy: &Haproxy) -> TestResult 
     Ok(())
 }
 
-fn a_file_of_an_instance_that_is_skipped_is_no_failure(haproxy: &Haproxy) -> TestResult {
+fn a_file_for_a_skipped_instance_is_accepted(haproxy: &Haproxy) -> TestResult {
     let folder = Folder::new();
     let start = |name: &str| {
         let file = folder.join(&format!("{name}.state"));
@@ -1037,5 +1038,9 @@ fn a_file_of_an_instance_that_is_skipped_is_no_failure(haproxy: &Haproxy) -> Tes
     let report = Program::request(&request).report();
     assert_eq!((&report["failed"], &report["changed"]), (&json!(false), &json!(true)), "{report}");
     assert_eq!((rows(&first), second.exists()), (vec!["s1".to_owned()], false));
+    // A plain path is for one instance, also where only one of several has answered.
+    request["state_file"] = json!(second);
+    let report = Program::request(&request).report();
+    assert_eq!((kind(&report), second.exists()), ("bad_request", false), "{report}");
     Ok(())
 }
