@@ -595,10 +595,14 @@ fn a_host_name_is_resolved_again_by_a_resolver(haproxy: &Haproxy) -> TestResult 
 fn a_host_name_is_resolved_again_by_the_c_library(haproxy: &Haproxy) -> TestResult {
     let folder = Folder::new();
     let hosts = folder.write("hosts", "127.0.0.2 web.test\n");
-    // Only HAProxy sees this file as /etc/hosts.
+    let switch = folder.write("nsswitch.conf", "hosts: files\n");
+    // Only HAProxy sees this file as /etc/hosts, and asks nothing else.
     let script = format!(
-        "#!/bin/sh\nexec unshare -m sh -c 'mount --bind {} /etc/hosts && exec {} \"$@\"' sh \"$@\"\n",
+        "#!/bin/sh\nexec unshare -m sh -c 'mount --bind {} /etc/hosts && {{ [ ! -e {1} ] || mount --bind {2} {1}; }} && \
+         exec {3} \"$@\"' sh \"$@\"\n",
         hosts.display(),
+        "/etc/nsswitch.conf",
+        switch.display(),
         haproxy.binary.display()
     );
     let source = folder.write("haproxy.sh", &script);
@@ -625,6 +629,14 @@ fn a_host_name_is_resolved_again_by_the_c_library(haproxy: &Haproxy) -> TestResu
     assert_eq!(addresses(&instance), ["127.0.0.3"; 3]);
     let seen = ["s1", "s2", "s3"].map(|server| instance.row("b", server));
     assert_eq!(seen.map(|row| (row.admin, row.weight)), [(1, 1), (8, 1), (0, 3)]);
+
+    // Where the name has gone, HAProxy starts only with 'none', as it does without a file.
+    instance.set_proxies(&format!("backend b\n    default-server init-addr last,libc,none\n{}", &proxies[10..]));
+    fs::write(&hosts, "")?;
+    instance.reload();
+    let seen = ["s1", "s2", "s3"].map(|server| instance.row("b", server));
+    assert_eq!(seen.map(|row| row.admin), [33, 40, 32]);
+    assert_eq!(addresses(&instance), ["-"; 3]);
     Ok(())
 }
 
