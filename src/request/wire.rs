@@ -201,26 +201,26 @@ pub(super) fn take_callers_keys(object: &mut Map<String, Value>) -> Caller {
     Caller { is_task, dry_run, diff }
 }
 
-/// Puts the value of one `KEY=VALUE` word into the object, at `a.b` inside the object `a`.
+/// Puts the value of one `KEY=VALUE` word into the object; `a.b` is the key `b` of the object `a`.
 pub(super) fn insert(object: &mut Map<String, Value>, key: &str, value: &str) -> Result<(), String> {
     let twice = || format!("'{}' is given twice", key.escape_debug());
-    let mut parts = key.split('.');
-    let Some(first) = parts.next().filter(|part| !part.is_empty()) else {
+    // A name in an object may have dots itself.
+    let (first, second) = key.split_once('.').map_or((key, None), |(first, second)| (first, Some(second)));
+    if first.is_empty() {
         return Err(format!("'{}={}' has no key before the '='", key.escape_debug(), value.escape_debug()));
-    };
-    match (parts.next(), parts.next()) {
-        (None, _) => match object.insert(first.to_owned(), Value::from(value)) {
+    }
+    match second {
+        None => match object.insert(first.to_owned(), Value::from(value)) {
             None => Ok(()),
             Some(_) => Err(twice()),
         },
-        (Some(second), None) => {
+        Some(second) => {
             let inner = object.entry(first).or_insert_with(|| Value::Object(Map::new()));
             match inner.as_object_mut().map(|inner| inner.insert(second.to_owned(), Value::from(value))) {
                 Some(None) => Ok(()),
                 Some(Some(_)) | None => Err(twice()),
             }
         }
-        (Some(_), Some(_)) => Err(format!("'{}' has more than one '.'", key.escape_debug())),
     }
 }
 
