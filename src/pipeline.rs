@@ -58,7 +58,8 @@ fn decide_and_act(request: &Request, fleet: &mut Fleet<'_>, selected: &Selected,
     };
     run.warnings.extend(fleet.exclusion.check(request)?);
     permit(request, goal, &ownership, fleet);
-    open_state_files(request, fleet)?;
+    let asked: Vec<&str> = run.instances.iter().map(|instance| instance.name.as_str()).collect();
+    open_state_files(request, &asked, fleet)?;
     if fleet.has_failed() {
         return Ok(());
     }

@@ -4,7 +4,7 @@ use super::drain::{End, drain, next_step};
 use super::fleet::Fleet;
 use super::instance::Instance;
 use super::put_back::{self, put_back};
-use super::records::{compare, save};
+use super::records::{compare, save, save_for_good};
 use super::rollback::roll_back;
 use super::sessions::end_sessions;
 use super::wait::wait;
@@ -22,14 +22,20 @@ pub type Record<'a> = &'a mut dyn FnMut(&mut Fleet<'_>);
 /// # Errors
 /// With what ended the run as a whole. What fails on an instance or a server is kept there.
 pub fn carry_out(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record: Record<'_>) -> Result<()> {
-    let result = change_and_wait(request, goal, fleet, record);
+    let result = change_and_wait(request, goal, fleet, record).and_then(|end| match end {
+        End::Done | End::Shutdown => save_for_good(request, goal, fleet).map(|()| end),
+        End::Rollback => Ok(end),
+    });
     if result.is_err() {
         // Somebody else may have set something in a pause.
         fleet.refresh().ok();
     }
     fleet.give_up(&goal, result.as_ref().err());
     warn_of_traffic(request, fleet)?;
-    save(request, fleet);
+    match result {
+        Ok(End::Done | End::Shutdown) => {}
+        Ok(End::Rollback) | Err(_) => save(request, fleet),
+    }
     let must_roll_back = request.on_failure == OnFailure::Rollback && (result.is_err() || fleet.has_failed());
     if must_roll_back || matches!(result, Ok(End::Rollback)) {
         roll_back(fleet)?;

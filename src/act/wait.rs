@@ -182,7 +182,8 @@ impl Target {
                     Watch::Since(since) => *since,
                     Watch::Due | Watch::NotYet(_) | Watch::Proven | Watch::Excused | Watch::Over => now,
                 };
-                let is_long_enough = now.duration_since(since) >= long.max(stable) || (*watch == Watch::Proven && !self.last().has_agent());
+                let is_long_enough = now.duration_since(since) >= long.max(stable)
+                    || (*watch == Watch::Proven && !self.last().has_agent());
                 if is_long_enough { Watch::Over } else { Watch::Since(since) }
             }
             (Nearness::NotYet(why), _) => Watch::NotYet(why),

@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 /// The words that begin a section (all `REGISTER_CONFIG_SECTION()` from 2.2 to 3.5).
-const SECTIONS: [&[u8]; 25] = [
+pub(crate) const SECTIONS: [&[u8]; 25] = [
     b"acme",
     b"backend",
     b"cache",

@@ -33,7 +33,7 @@ mod accounts;
 mod acl;
 mod budget;
 mod condition;
-mod config;
+pub(crate) mod config;
 pub(crate) mod lexer;
 mod mounts;
 mod places;

@@ -219,7 +219,7 @@ def apply(server=None, state=None, test=None, **kwargs):
 
     state_file
         HAProxy's server-state file to keep in step: a path, or a dictionary
-        of instance names and paths.
+        of paths by ``instance`` or ``instance/backend``.
 
     owner
         Who takes the servers out, or puts them back. ``ready`` is refused

@@ -183,7 +183,9 @@ options:
   state_file:
     description:
       - Keeps HAProxy's server-state file in step with the state of the servers, so that a reload keeps it.
-      - The absolute path of the file on the target, where one instance is asked, or a dictionary of instance names and paths.
+      - The absolute path of the file on the target, where one instance is asked, or a dictionary of names and paths.
+      - A name is C(instance), for all rows of that instance, or C(instance/backend), for the rows of one backend
+        (C(load-server-state-from-file local)). Each file may be given only once.
       - Give it with every change. The configuration must load the file (C(server-state-file) and
         C(load-server-state-from-file)).
     type: raw
@@ -526,6 +528,24 @@ instances:
       returned: with O(state_file)
       type: dict
       contains:
+        path:
+          description: Its path.
+          returned: always
+          type: str
+        changed:
+          description: Whether it was written, or would be in check mode.
+          returned: always
+          type: bool
+    state_files:
+      description: Its server-state files with the rows of one backend.
+      returned: with such files in O(state_file)
+      type: list
+      elements: dict
+      contains:
+        backend:
+          description: The backend whose rows are in it.
+          returned: always
+          type: str
         path:
           description: Its path.
           returned: always

@@ -334,8 +334,10 @@ Puppet::Type.newtype(:haproxy_server) do
     desc <<~DOC
       Keeps HAProxy's server-state file in step with the state of the
       servers, so that a reload keeps it: the absolute path of the file
-      (where one instance is asked), or an object of instance names and
-      paths. The rows of the matched servers are compared also where HAProxy
+      (where one instance is asked), or an object of names and paths. A name
+      is `instance`, for all rows of that instance, or `instance/backend`, for
+      the rows of one backend (`load-server-state-from-file local`). Each file
+      may be given only once. The rows of the matched servers are compared also where HAProxy
       needs no command; a difference is written and is `changed`. The
       configuration must load the file (`server-state-file` and
       `load-server-state-from-file`). None by default.
