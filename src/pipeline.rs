@@ -37,7 +37,7 @@ fn steps(request: &Request, signals: &Interrupt, progress: Progress<'_>, run: &m
     };
     let instances = asked.into_iter().filter_map(start).collect();
     let guard = request.guard;
-    let mut fleet = Fleet { instances, progress, signals, exclusion, guard, last_poll: Duration::ZERO };
+    let mut fleet = Fleet { instances, progress, signals, exclusion, guard, last_poll: Duration::ZERO, changes: 0 };
     let result = decide_and_act(request, &mut fleet, &selected, run);
     run.take(fleet.instances);
     result

@@ -59,21 +59,25 @@ fn warn_of_traffic(request: &Request, fleet: &mut Fleet<'_>) -> Result<()> {
 
 fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record: Record<'_>) -> Result<End> {
     // A reload while this run waits must not forget what it has set, and who comes by must see who it was.
+    let mut kept = None;
     let mut keep = |fleet: &mut Fleet<'_>| {
+        if kept.replace(fleet.changes) == Some(fleet.changes) {
+            return;
+        }
         save(request, fleet);
-        record(fleet);
+        if request.state() != Some(AdminState::Ready) {
+            record(fleet);
+        }
     };
     let deadline = Deadline::after(request.wait.map(|bounds| bounds.timeout).unwrap_or_default());
     let end = match (request.drain, goal.state, request.wait) {
         (Some(bounds), _, _) => drain(fleet, goal, bounds, &mut keep)?,
         (None, Some(AdminState::Ready), Some(bounds)) => {
-            put_back(fleet, goal, bounds, &deadline, |fleet| save(request, fleet)).map(|()| End::Done)?
+            put_back(fleet, goal, bounds, &deadline, &mut keep).map(|()| End::Done)?
         }
         (None, _, _) => fleet.step(&|_| goal).map(|()| End::Done)?,
     };
-    if request.state() == Some(AdminState::Ready) && request.wait.is_some() {
-        save(request, fleet);
-    } else if request.wait.is_some() || request.shutdown_sessions {
+    if request.wait.is_some() || request.shutdown_sessions {
         keep(fleet);
     }
     if let (End::Done, Some(state), Some(bounds), false) = (end, goal.state, request.wait, request.shutdown_sessions) {

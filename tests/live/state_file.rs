@@ -43,6 +43,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_reload_in_mid_drain_lets_no_traffic_back,
         a_run_killed_in_mid_drain_lets_no_traffic_back,
         a_reload_just_before_the_file_is_written_loses_nothing,
+        a_reload_while_the_file_is_written_in_mid_drain_lets_no_traffic_back,
         a_port_that_differs_from_the_configuration_is_a_warning,
         a_server_missing_from_the_configuration_is_a_warning,
         a_backend_may_have_its_own_file,
@@ -822,6 +823,29 @@ fn a_reload_just_before_the_file_is_written_loses_nothing(haproxy: &Haproxy) -> 
         instance.reload();
         assert_eq!(instance.state("b", "s1"), expected, "{mode:?}");
     }
+    Ok(())
+}
+
+fn a_reload_while_the_file_is_written_in_mid_drain_lets_no_traffic_back(haproxy: &Haproxy) -> TestResult {
+    let (instance, file) = loading(Mode::MasterWorker, PROXIES, haproxy);
+    let (socket, tap) = (instance.socket.clone(), instance.folder.join("tap"));
+    let instance = Arc::new(Mutex::new(instance));
+    let reloads = instance.clone();
+    // HAProxy is asked who it is before the servers are observed, twice when they are read back, and before the dump that
+    // the file is written from: that is of a process which knows nothing of the drain.
+    let reload = move || reloads.lock().expect("the instance").reload();
+    let tap = Tap::at(&tap, &socket, ("show info", 3), reload);
+    let drain = json!({ "timeout": 60, "stable": 60 });
+    let request = json!({
+        "server": "s1", "state": "maint", "drain": drain, "instances": tap.address(), "state_file": file
+    });
+    let running = Program::request(&request).spawn();
+    eventually(PATIENCE, "the row of a server in drain", || (file.exists() && rows(&file) == ["s1"]).then_some(()));
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.wait().code, None);
+    let mut instance = instance.lock().expect("the instance");
+    instance.reload();
+    assert_eq!(instance.state("b", "s1"), (8, 2));
     Ok(())
 }
 
