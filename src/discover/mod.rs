@@ -3,7 +3,7 @@
 //! The way goes from the processes over their command lines and configurations to their stats sockets:
 //!
 //! 1. `process`: the HAProxy processes in `/proc` that serve, are no worker of another, and were not replaced.
-//! 2. `config`, with `lexer` and `condition`: the `stats socket` lines of their configurations, as HAProxy reads them.
+//! 2. `config`: what their configurations say, the `stats socket` lines above all, as HAProxy reads them.
 //! 3. `mounts` and `trust`: what belongs to somebody else is left out, with a warning that says why.
 //! 4. `places`: where a configuration cannot be read, or `/proc` shows nothing, the sockets in the usual places.
 //!
@@ -32,9 +32,7 @@
 mod accounts;
 mod acl;
 mod budget;
-mod condition;
 mod config;
-pub(crate) mod lexer;
 mod mounts;
 mod places;
 mod process;
@@ -44,16 +42,18 @@ mod trust;
 use crate::model::error::Result as Checked;
 use crate::model::error::excerpt;
 use crate::model::name::{Address, InstanceName};
-use crate::time::interrupt::{Interrupt, PATIENT};
+use crate::time::interrupt::Interrupt;
 use budget::{Budget, Spent};
+use config::lexer::{Environment, Variable};
+pub use config::state_files::{Loads, StateFileRules};
 use config::{Account, Reader, Settings};
-use lexer::Environment;
 use mounts::Sight;
 use process::{Process, Standing, WORDS_MAX};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use trust::{Owners, Refusal, absolute};
 
 /// The most warnings that are kept; anybody can start any number of processes that are called haproxy.
@@ -82,8 +82,8 @@ pub struct Candidate {
     pub masters: Vec<Address>,
     /// Where it is known from.
     pub origin: Origin,
-    /// All files of its configuration, in the order in which HAProxy reads them.
-    pub files: Vec<PathBuf>,
+    /// Which state files its configuration loads, where the whole of it is known.
+    pub state_files: Option<Arc<StateFileRules>>,
 }
 
 /// Where a candidate is known from.
@@ -102,14 +102,6 @@ pub struct Discovery {
     pub candidates: Vec<Candidate>,
     /// What was left out and why, a sentence each.
     pub warnings: Vec<String>,
-}
-
-/// Reads a configuration file that was found and trusted before.
-#[must_use]
-pub fn configuration(path: &Path) -> Option<Vec<u8>> {
-    let budget = Budget::new(&PATIENT);
-    let owners = Owners::new(Host::real().caller);
-    owners.read(&owners.reach(path, &budget).ok()?, &budget).ok().map(|content| content.bytes)
 }
 
 /// Finds every HAProxy of this host, within the limits that are left to it.
@@ -318,7 +310,7 @@ impl Host {
                 sockets: usable.addresses,
                 masters: usable.masters,
                 origin: Origin::Running,
-                files: files.list.iter().map(|file| file.path.clone()).collect(),
+                state_files: files.cut.is_none().then(|| Arc::new(files.settings.state_files)),
             }),
             _ => Err(Verdict::LeftOut(without_socket(process, &usable.refused))),
         }
@@ -388,7 +380,7 @@ impl Host {
                     masters: sockets.clone(),
                     sockets,
                     origin,
-                    files: Vec::new(),
+                    state_files: None,
                 },
             );
         }
@@ -423,7 +415,7 @@ impl Host {
                     sockets: vec![address],
                     masters: Vec::new(),
                     origin: Origin::UsualPlace,
-                    files: Vec::new(),
+                    state_files: None,
                 }),
                 (Err(why), _) => found.warnings.push(format!(
                     "the socket {} is left out because {why}; to use it, name it in 'instances'",
@@ -508,11 +500,11 @@ fn base(process: &Process, folder: &Path, sight: &Sight, environment: &Environme
         return fs::read_link(folder.join("cwd")).ok();
     }
     match environment.get(b"PWD") {
-        lexer::Variable::Set(path) => {
+        Variable::Set(path) => {
             let started_in = Path::new(OsStr::from_bytes(path));
             Some(change.map_or_else(|| started_in.to_owned(), |change| started_in.join(change)))
         }
-        lexer::Variable::Unset | lexer::Variable::Unknown => None,
+        Variable::Unset | Variable::Unknown => None,
     }
 }
 

@@ -1,8 +1,8 @@
 //! Which instances a request means: those it names, among those that are discovered, or those at the addresses it gives.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::discover::{Candidate, Discovery, Origin};
+use crate::discover::{Candidate, Discovery, Origin, StateFileRules};
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::{Address, InstanceName};
 use crate::request::WantedInstance;
@@ -20,8 +20,8 @@ pub struct Instance {
     pub presence: Presence,
     /// Those of the addresses that are known to be the CLI of its master.
     pub masters: Vec<Address>,
-    /// The files of its configuration, where they are known.
-    pub files: Vec<PathBuf>,
+    /// Which state files its configuration loads, where that is known.
+    pub state_files: Option<Arc<StateFileRules>>,
 }
 
 /// How sure it is that an instance exists.
@@ -69,7 +69,7 @@ pub fn select(wanted: Option<&[WantedInstance]>, discovery: &Discovery) -> Resul
                 origin: address.to_string(),
                 presence: Presence::Certain,
                 masters: Vec::new(),
-                files: Vec::new(),
+                state_files: None,
             }),
             WantedInstance::Named(name) => {
                 let named = discovered.iter().filter(|instance| instance.name == *name);
@@ -104,7 +104,7 @@ impl From<&Candidate> for Instance {
                 Origin::UsualPlace => Presence::Possible,
             },
             masters: candidate.masters.clone(),
-            files: candidate.files.clone(),
+            state_files: candidate.state_files.clone(),
         }
     }
 }
@@ -168,7 +168,7 @@ mod tests {
             sockets: vec![Address::parse(&format!("/run/haproxy/{name}.sock")).unwrap()],
             masters: Vec::new(),
             origin: Origin::Running,
-            files: Vec::new(),
+            state_files: None,
         }
     }
 

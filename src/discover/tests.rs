@@ -1,6 +1,7 @@
 //! Discovery on made-up processes, with real files in a temporary folder.
 
 use super::*;
+use crate::time::interrupt::PATIENT;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 

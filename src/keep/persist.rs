@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use crate::act::converge::Managed;
-use crate::discover::configuration;
 use crate::haproxy::observe::{Predicted, dump};
 use crate::keep::state_file::{Dump, StateFile, not_loaded};
 use crate::model::error::{Error, ErrorKind, Result};
@@ -118,10 +117,9 @@ fn try_to_persist(managed: &mut Managed<'_>, path: &str, mode: Mode) -> Result<b
     let comparison = file.compare(&rows, &matched)?;
     if managed.persisted.is_none() {
         managed.warnings.extend(comparison.warnings);
-        let files: Vec<Vec<u8>> = managed.instance.files.iter().filter_map(|file| configuration(file)).collect();
-        if !files.is_empty() {
+        if let Some(rules) = &managed.instance.state_files {
             let backends = servers.iter().map(|server| &*server.backend);
-            let warning = not_loaded(&files, Path::new(path), backends).filter(|it| !managed.warnings.contains(it));
+            let warning = not_loaded(rules, Path::new(path), backends).filter(|it| !managed.warnings.contains(it));
             managed.warnings.extend(warning);
         }
     }
