@@ -9,7 +9,9 @@ use crate::act::refuse::refuse;
 use crate::act::rollback::roll_back;
 use crate::act::wait::{end_sessions, wait};
 use crate::decide::missing;
+use crate::discover::account::{Account, account};
 use crate::discover::select::{Instance, Presence, Selected, check_names, needs_discovery, nothing_runs, select};
+use crate::discover::serving::Processes;
 use crate::discover::{Discovery, discover};
 use crate::haproxy::observe::{Detail, Observation, Process, Wanted, names, observe, observe_through, open_best};
 use crate::haproxy::parse::Level;
@@ -41,7 +43,7 @@ fn steps(request: &Request, interrupt: &Interrupt, progress: Progress<'_>, run: 
     let wanted = Wanted { servers: &request.servers, backends: &request.backends };
     let Selected { chosen, others } = choose(request, interrupt, run)?;
     let mut exclusion = Exclusion::new(request, interrupt, progress);
-    let asked = ask(request, wanted, chosen, &mut exclusion)?;
+    let asked = ask(request, wanted, chosen, &mut exclusion, &mut run.warnings)?;
     run.instances = asked.iter().map(|asked| asked.outcome(request)).collect();
     run.warnings.extend(asked.iter().filter_map(|asked| asked.skipped_warning(request)));
     let (instances, answers): (Vec<Instance>, Vec<Answer>) =
@@ -180,7 +182,8 @@ fn choose(request: &Request, interrupt: &Interrupt, run: &mut RunOutcome) -> Res
     let wanted = request.instances.as_deref();
     let names_something = !request.servers.is_empty() || !request.backends.is_empty();
     let needs_others = request.on_missing == OnMissing::ElsewhereOk && names_something;
-    let discovery = if needs_discovery(wanted) || needs_others { discover(interrupt)? } else { Discovery::default() };
+    let discovery =
+        if needs_discovery(wanted) || needs_others { discover(&[], interrupt)? } else { Discovery::default() };
     let selected = select(wanted, &discovery);
     if wanted.is_none() || selected.is_err() {
         run.warnings.extend(discovery.warnings);
@@ -228,6 +231,7 @@ fn ask(
     wanted: Wanted<'_>,
     chosen: Vec<Instance>,
     exclusion: &mut Exclusion<'_>,
+    warnings: &mut Vec<String>,
 ) -> Result<Vec<Asked>> {
     let detail = match (request.change, request.guard) {
         (None, _) => Detail::Statistics,
@@ -235,8 +239,19 @@ fn ask(
         (Some(_), Some(_)) => Detail::Everything,
     };
     let answers = look(request, wanted, detail, &chosen, exclusion)?;
+    let pid = |answer: &Answer| answer.as_ref().ok().map(|(observation, _)| observation.process.pid);
+    let accounts = account(&chosen, &answers.iter().map(pid).collect::<Vec<_>>(), &Processes::now());
     let mut asked: Vec<Asked> = Vec::new();
-    for (instance, answer) in chosen.into_iter().zip(answers) {
+    for ((instance, answer), account) in chosen.into_iter().zip(answers).zip(accounts) {
+        let answer = match account {
+            Account::OwnAnswer => answer,
+            Account::NotReached(error) => Err(error),
+            Account::OfAnother => continue,
+            Account::LeftOut(warning) => {
+                warnings.push(warning);
+                continue;
+            }
+        };
         if instance.presence == Presence::Possible && answer.as_ref().is_err_and(is_no_haproxy) {
             continue;
         }
