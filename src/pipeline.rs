@@ -182,8 +182,10 @@ fn choose(request: &Request, interrupt: &Interrupt, run: &mut RunOutcome) -> Res
     let wanted = request.instances.as_deref();
     let names_something = !request.servers.is_empty() || !request.backends.is_empty();
     let needs_others = request.on_missing == OnMissing::ElsewhereOk && names_something;
+    // Who names an instance means it.
+    let ignored = if wanted.is_none() { request.ignore_instances.as_slice() } else { &[] };
     let discovery =
-        if needs_discovery(wanted) || needs_others { discover(&[], interrupt)? } else { Discovery::default() };
+        if needs_discovery(wanted) || needs_others { discover(ignored, interrupt)? } else { Discovery::default() };
     let selected = select(wanted, &discovery);
     if wanted.is_none() || selected.is_err() {
         run.warnings.extend(discovery.warnings);
@@ -252,7 +254,11 @@ fn ask(
                 continue;
             }
         };
-        if instance.presence == Presence::Possible && answer.as_ref().is_err_and(is_no_haproxy) {
+        let is_possible = instance.presence == Presence::Possible;
+        if let Some(error) = answer.as_ref().err().filter(|error| is_possible && is_no_haproxy(error)) {
+            warnings.extend(instance.pid.map(|pid| {
+                format!("{}: HAProxy process {pid} ({}) is left out: {error}", instance.name, instance.origin)
+            }));
             continue;
         }
         let twin = asked.iter_mut().find(|other| match (&other.answer, &answer) {

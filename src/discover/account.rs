@@ -1,6 +1,6 @@
 //! Accounts for every process that was found, once the sockets have answered: was it this one, another one, or none?
 
-use super::select::Instance;
+use super::select::{Instance, Presence};
 use super::serving::{Processes, Serving};
 use crate::model::error::{Error, ErrorKind};
 
@@ -36,6 +36,9 @@ pub fn account(instances: &[Instance], answered: &[Option<u32>], processes: &Pro
         });
         let process = format!("{}: HAProxy process {found} ({})", instance.name, instance.origin);
         match (processes.serving(found), own) {
+            (_, Some(_)) if instance.presence == Presence::Possible => Account::LeftOut(format!(
+                "{process} was not reached at the sockets of its configuration; it is left out"
+            )),
             (Serving::Yes, Some(pid)) => Account::NotReached(taken(instance, found, pid)),
             (Serving::Unknown, Some(_)) if has_own_instance => Account::LeftOut(format!(
                 "{process} also runs, and whether it still serves cannot be seen; run as root to see that"
@@ -65,7 +68,6 @@ fn taken(instance: &Instance, found: u32, answered: u32) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::select::Presence;
     use super::super::serving::tests::{host, listen};
     use super::*;
     use crate::model::name::{Address, InstanceName};

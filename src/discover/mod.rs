@@ -22,7 +22,7 @@
 //!   `/run` or `/var/lib` (see `accounts`). With root and the caller it is called the house below.
 //! - The configuration, and each folder above it, must be the house's alone to write.
 //! - The process must run as one of the house, or as the user that this configuration names: a `haproxy -D` with
-//!   `user www-data` is a process of that user.
+//!   `user www-data` is a process of that user. That a process of anybody else cannot be reached is not a failure.
 //! - The folder of a socket must be the house's, or that user's or group's, alone to write: Debian's `/run/haproxy` is
 //!   2775 haproxy:haproxy.
 //! - The `-S` address, and the sockets that the kernel says a process listens on, count for a process of the house
@@ -246,17 +246,22 @@ impl Host {
     fn running(&self, subject: &Subject<'_>, files: Files, house: &House) -> Examined {
         let process = subject.process;
         let owners = house.with_accounts(&files.settings);
-        if !owners.has(process.uid) {
-            let why = format!(
-                "it runs as user id {}, which is not root, the caller, HAProxy's own account, or the user that its \
-                 configuration names",
-                process.uid
-            );
-            return Verdict::LeftOut(left_out(process, &why)).into();
-        }
         let mut usable = usable(subject, &files.settings, &owners, house);
         let has_changed = subject.started_before(&self.proc, files.changed);
         let mut origin = Origin::Running;
+        if !owners.has(process.uid) {
+            // Anybody can name this configuration, but nobody else can listen in the folders of its sockets.
+            origin = Origin::Guess;
+            usable.addresses.retain(|address| matches!(address, Address::Unix(_)));
+            if usable.addresses.is_empty() {
+                let why = format!(
+                    "it runs as user id {}, which is not root, the caller, HAProxy's own account, or the user that its \
+                     configuration names",
+                    process.uid
+                );
+                return Verdict::LeftOut(left_out(process, &why)).into();
+            }
+        }
         let mut remarks: Vec<String> = Vec::new();
         remarks.extend(files.cut.map(|spent| format!("{} was examined in part, because {spent}", label(process))));
         let is_missing =

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
-use super::Candidate;
+use super::{Candidate, Origin};
 use crate::model::name::InstanceName;
 
 /// Names an instance by its `-f` argument: the file, or the folder that holds the file.
@@ -78,8 +78,9 @@ fn split(paths: &BTreeSet<PathBuf>, which: Parts) -> Vec<(PathBuf, String)> {
 
 /// Puts the process id into the names of the older processes that have one configuration.
 fn tell_processes_apart(candidates: &mut [Candidate]) {
-    let mut newest: BTreeMap<InstanceName, (u64, u32)> = BTreeMap::new();
-    let age = |one: &Candidate| (one.start, one.pid.unwrap_or_default());
+    let mut newest: BTreeMap<InstanceName, (bool, u64, u32)> = BTreeMap::new();
+    // Anybody can start something that is called haproxy, and takes no name away.
+    let age = |one: &Candidate| (one.origin == Origin::Running, one.start, one.pid.unwrap_or_default());
     for one in candidates.iter().filter(|one| one.config.is_some()) {
         let seen = newest.entry(one.name.clone()).or_default();
         *seen = age(one).max(*seen);
@@ -93,7 +94,6 @@ fn tell_processes_apart(candidates: &mut [Candidate]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Origin;
     use super::*;
 
     fn names(configs: &[&str]) -> Vec<String> {

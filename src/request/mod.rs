@@ -37,6 +37,8 @@ pub struct Request {
     pub backends: Vec<Pattern>,
     /// On which instances; on all that are discovered where it is missing.
     pub instances: Option<Vec<WantedInstance>>,
+    /// Which of those that are discovered are left alone without a word.
+    pub ignore_instances: Vec<Pattern>,
     /// What is to become of the servers; nothing in a status request.
     pub change: Option<Change>,
     /// Whether and how servers are drained before they go to maint.
@@ -204,6 +206,7 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
         servers,
         backends,
         instances,
+        ignore_instances: patterns("ignore_instances", wire.ignore_instances.as_ref())?,
         change: is_change.then_some(change),
         drain: given.drain,
         shutdown_sessions: given.shutdown_sessions,

@@ -45,6 +45,11 @@ pub struct Wire {
     /// `name` and `socket`; a string (several are separated by commas) or a list. All that are discovered by default.
     #[cfg_attr(test, schemars(example = ["http", "puppet"], example = [serde_json::json!({"name": "ldap", "socket": "/run/haproxy/ldap.sock"})]))]
     pub instances: Option<Instances>,
+    /// The instances of this host that are left alone on purpose: names or patterns of `*`, `?` and `[…]`, as a string or
+    /// a list. Discovery passes over them and says nothing of them, also where it could not manage them. It has no effect
+    /// on instances that `instances` names. None by default.
+    #[cfg_attr(test, schemars(example = &"staging", example = ["test-*", "edge"]))]
+    pub ignore_instances: Option<Names>,
     /// The wanted weight: a number from 0 to 256, or a share of the configured weight as `"50%"`. It is compared
     /// first, like the state. A server of weight 0 takes no new traffic but that of its persistence clients.
     #[cfg_attr(test, schemars(example = 10, example = &"50%"))]
@@ -131,11 +136,12 @@ pub struct Wire {
 }
 
 /// The keys of [`Wire`], for the nearest one to a key that is unknown.
-pub(crate) const KNOWN: [&str; 24] = [
+pub(crate) const KNOWN: [&str; 25] = [
     "server",
     "state",
     "backend",
     "instances",
+    "ignore_instances",
     "weight",
     "health",
     "agent",

@@ -81,6 +81,13 @@ options:
     type: list
     elements: raw
     aliases: [socket]
+  ignore_instances:
+    description:
+      - The instances of the target that are left alone on purpose, as names or patterns. Discovery passes over them and says
+        nothing of them, also where it could not manage them.
+      - It has no effect on instances that O(instances) names. None by default.
+    type: list
+    elements: str
   weight:
     description:
       - The wanted weight, from V(0) to V(256), or a share of the configured weight as in V(50%).
