@@ -266,7 +266,8 @@ impl Host {
         remarks.extend(files.cut.map(|spent| format!("{} was examined in part, because {spent}", label(process))));
         let is_missing =
             |address: &&Address| matches!(address, Address::Unix(path) if fs::symlink_metadata(path).is_err());
-        if has_changed || usable.addresses.iter().any(|address| is_missing(&address)) {
+        let is_hidden = files.settings.sockets.iter().any(|declared| declared.address.is_none());
+        if has_changed || is_hidden || usable.addresses.iter().any(|address| is_missing(&address)) {
             let listening = subject.listening(&self.proc, files.settings.chroot.as_deref(), &owners, house);
             if let Some(listening) = listening.filter(|listening| usable.is_elsewhere(listening)) {
                 // Which of them is a stats socket is not known where the configuration has none.
@@ -274,11 +275,13 @@ impl Host {
                     origin = Origin::Guess;
                 }
                 usable.replace(listening);
-                remarks.push(format!(
-                    "{} does not listen on the stats socket of its configuration, which has {PERHAPS_CHANGED}; the \
-                     sockets that it listens on are used",
-                    label(process)
-                ));
+                if !is_hidden {
+                    remarks.push(format!(
+                        "{} does not listen on the stats socket of its configuration, which has {PERHAPS_CHANGED}; the \
+                         sockets that it listens on are used",
+                        label(process)
+                    ));
+                }
             }
         }
         let source = usable.file.and_then(|file| files.list.get(file)).or(files.list.first());

@@ -24,6 +24,7 @@ mod drain;
 mod guard;
 mod hanging;
 mod instances;
+mod layouts;
 mod load;
 mod moving;
 mod owner;
@@ -55,6 +56,7 @@ fn modules() -> harness::Modules {
         ("guard", guard::tests()),
         ("hanging", hanging::tests()),
         ("instances", instances::tests()),
+        ("layouts", layouts::tests()),
         ("load", load::tests()),
         ("moving", moving::tests()),
         ("owner", owner::tests()),
