@@ -111,6 +111,8 @@ pub enum Origin {
     Running,
     /// A socket alone, which may be left over or be something else's.
     Guess,
+    /// A process of a user that nothing vouches for, with sockets that nobody else could have made.
+    Stranger,
 }
 
 /// What was found.
@@ -204,6 +206,7 @@ impl Host {
         if must_look_around {
             self.look_around(&house, &mut found);
         }
+        drop_namesakes(&mut found);
         naming::distinguish(&mut found.candidates);
         found.candidates.retain(|candidate| !is_ignored(&candidate.name));
         found.candidates.sort_by_cached_key(|one| {
@@ -251,7 +254,7 @@ impl Host {
         let mut origin = Origin::Running;
         if !owners.has(process.uid) {
             // Anybody can name this configuration, but nobody else can listen in the folders of its sockets.
-            origin = Origin::Guess;
+            origin = Origin::Stranger;
             usable.addresses.retain(|address| matches!(address, Address::Unix(_)));
             if usable.addresses.is_empty() {
                 let why = format!(
@@ -487,6 +490,26 @@ fn without_socket(process: &Process, settings: &Settings, refused: &[String], ha
     };
     let changed = if has_changed { format!("; its configuration has {PERHAPS_CHANGED}") } else { String::new() };
     format!("{label} is left out because it has no stats socket{why}; {advice}{changed}")
+}
+
+/// Drops the processes of strangers that only have the sockets of another candidate: asking for them once more would
+/// let anybody multiply what a run asks of HAProxy.
+fn drop_namesakes(found: &mut Discovery) {
+    let (strangers, mut kept): (Vec<Candidate>, Vec<Candidate>) =
+        std::mem::take(&mut found.candidates).into_iter().partition(|one| one.origin == Origin::Stranger);
+    for one in strangers {
+        if one.sockets.iter().all(|socket| kept.iter().any(|other| other.sockets.contains(socket))) {
+            let config = one.config.as_deref().map(shown).unwrap_or_default();
+            found.warnings.push(format!(
+                "HAProxy process {} ({config}) is left out because its user is not that of its configuration, and another \
+                 process has its stats socket",
+                one.pid.unwrap_or_default()
+            ));
+        } else {
+            kept.push(one);
+        }
+    }
+    found.candidates = kept;
 }
 
 /// Drops the warnings that are too many, and says so.

@@ -131,7 +131,7 @@ impl From<&Candidate> for Instance {
             origin: candidate.config.as_ref().map_or_else(sockets, |config| config.display().to_string()),
             presence: match candidate.origin {
                 Origin::Running => Presence::Certain,
-                Origin::Guess => Presence::Possible,
+                Origin::Guess | Origin::Stranger => Presence::Possible,
             },
             masters: candidate.masters.clone(),
             state_files: candidate.state_files.clone(),

@@ -1,6 +1,7 @@
 //! Whether a process that was found is the one that answers at a socket, and whether it still serves.
 
 use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::listening::listens;
@@ -24,7 +25,15 @@ pub enum Serving {
 #[derive(Debug)]
 pub struct Processes {
     proc: PathBuf,
-    seen: OnceCell<Vec<Seen>>,
+    seen: OnceCell<Table>,
+}
+
+/// The processes by their ids; there may be very many, of anybody.
+#[derive(Debug, Default)]
+struct Table {
+    by_pid: HashMap<u32, Seen>,
+    /// The same by the ids that they have for themselves.
+    by_own_pid: HashMap<u32, Vec<u32>>,
 }
 
 impl Processes {
@@ -54,7 +63,8 @@ impl Processes {
         if see(answered).is_some_and(|one| one.own_pid.is_ours() && one.parent == found) {
             return true;
         }
-        let mut called = self.seen().iter().filter(|one| one.own_pid.pid == answered);
+        let called = self.seen().by_own_pid.get(&answered).into_iter().flatten();
+        let mut called = called.filter_map(|pid| self.get(*pid));
         called.any(|one| self.descends(one, found) || replaces(&self.proc, one.pid, process.own_pid.pid))
     }
 
@@ -79,7 +89,7 @@ impl Processes {
         if !self.is_there(found) {
             return Serving::No;
         }
-        let family = self.seen().iter().filter(|one| self.descends(one, found)).map(|one| one.pid);
+        let family = self.seen().by_pid.values().filter(|one| self.descends(one, found)).map(|one| one.pid);
         match listens(&self.proc, &family.collect::<Vec<u32>>()) {
             Some(true) => Serving::Yes,
             Some(false) => Serving::No,
@@ -87,12 +97,19 @@ impl Processes {
         }
     }
 
-    fn seen(&self) -> &[Seen] {
-        self.seen.get_or_init(|| all(&self.proc))
+    fn seen(&self) -> &Table {
+        self.seen.get_or_init(|| {
+            let mut table = Table::default();
+            for one in all(&self.proc) {
+                table.by_own_pid.entry(one.own_pid.pid).or_default().push(one.pid);
+                table.by_pid.insert(one.pid, one);
+            }
+            table
+        })
     }
 
     fn get(&self, pid: u32) -> Option<&Seen> {
-        self.seen().iter().find(|one| one.pid == pid)
+        self.seen().by_pid.get(&pid)
     }
 
     /// Tells whether a process is the other one or a worker of it.

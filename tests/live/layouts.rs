@@ -27,6 +27,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_configuration_from_standard_input,
         variables_that_haproxy_sets_itself,
         a_process_that_only_ends,
+        containers_that_share_the_files,
         an_instance_that_is_ignored,
         a_stranger_takes_no_name_away,
     ]
@@ -329,6 +330,23 @@ fn a_process_that_only_ends(haproxy: &Haproxy) -> TestResult {
         $H -db -f /etc/haproxy/web.cfg & sleep 1; kill -0 $old; ask '{\"server\": \"s1\", \"state\": \"maint\"}'";
     if let Some(report) = report(haproxy, script) {
         reached(&report, &[("web", "/run/haproxy/a.sock")]);
+    }
+    Ok(())
+}
+
+fn containers_that_share_the_files(haproxy: &Haproxy) -> TestResult {
+    // Each has process id 1 in a namespace of its own.
+    let script = "mkdir -p /etc/haproxy /run/haproxy
+        for name in one two; do { printf \"global\n stats socket /run/haproxy/$name.sock level admin\n\"; proxies $name; } > /etc/haproxy/$name.cfg
+        unshare --pid --fork --kill-child $H -db -f /etc/haproxy/$name.cfg & done
+        await /run/haproxy/one.sock; await /run/haproxy/two.sock; ask '{\"server\": \"s1\", \"state\": \"maint\"}'";
+    if let Some(report) = report(haproxy, script) {
+        reached(&report, &[("one", "/run/haproxy/one.sock"), ("two", "/run/haproxy/two.sock")]);
+    }
+    // The socket of one is gone: the other one, of the same process id, does not stand for it.
+    let gone = script.replace("; ask", "; rm /run/haproxy/one.sock; ask");
+    if let Some(report) = report(haproxy, &gone) {
+        assert_eq!((kind(&report), &report["error"]["instance"]), ("unreachable", &json!("one")), "{report}");
     }
     Ok(())
 }
