@@ -6,8 +6,8 @@ RUSTC ?= rustc
 # The steps of a target run one after the other, whatever -j says.
 .NOTPARALLEL:
 
-# $(call need,TOOL,WHAT TO DO): ends with a sentence where a tool is missing.
-need = @command -v $(1) >/dev/null 2>&1 || { echo "make: $(1) is missing: $(2)" >&2; exit 1; }
+# The first step of each target: names everything that is missing for it, at once.
+needs = @CARGO="$(CARGO)" RUSTC="$(RUSTC)" tests/checks/needs $@
 
 .PHONY: help
 help: ## shows this
@@ -15,7 +15,8 @@ help: ## shows this
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 12
 
 .PHONY: build
-build: rust ## builds target/release/haproxy_server
+build: ## builds target/release/haproxy_server
+	$(needs)
 	$(CARGO) build --locked --release
 
 # The standard library that comes with Rust cannot be made smaller, so that it is built anew. The options for that are
@@ -26,18 +27,24 @@ small_build = RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(small_flags) $(2)" $(CARGO) build -
 	-Z build-std=std,panic_abort -Z build-std-features=optimize_for_size --artifact-dir target/$(1)/bin -Z unstable-options
 
 .PHONY: small
-small: rust ## builds target/small/bin/haproxy_server and, with the C library in it, target/static/bin/haproxy_server
-	@test -e "$$($(RUSTC) --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock" || \
-	{ echo "make: the source of Rust's standard library is missing: rustup component add rust-src" >&2; exit 1; }
+small: ## builds target/small/bin/haproxy_server and, with the C library in it, target/static/bin/haproxy_server
+	$(needs)
 	$(call small_build,small)
 	$(call small_build,static,-C target-feature=+crt-static -C link-arg=-Wl$(comma)-z$(comma)pack-relative-relocs)
 
 .PHONY: demo
-demo: rust python ## plays a maintenance on three HAProxy instances of its own, and cleans up
+demo: ## plays a maintenance on three HAProxy instances of its own, and cleans up
+	$(needs)
 	@tests/demo/run
 
 .PHONY: test
-test: rust lints python haproxy tools ## runs every check and every test, on each HAProxy that can be had
+test: ## runs every check and every test, on each HAProxy that can be had
+	$(needs)
+	@tests/haproxy/fetch
+	@$(install_tools)
+	@tests/checks/shell
+	@tests/checks/deny
+	@tests/checks/msrv
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked
@@ -45,7 +52,9 @@ test: rust lints python haproxy tools ## runs every check and every test, on eac
 	@echo "make test: everything passed"
 
 .PHONY: bench
-bench: rust python haproxy ## measures the program beside the floor and beside community.general.haproxy
+bench: ## measures the program beside the floor and beside community.general.haproxy
+	$(needs)
+	@tests/haproxy/fetch
 	$(CARGO) build --locked --release --examples
 	$(CARGO) build --locked --release
 	@bench/install
@@ -53,12 +62,16 @@ bench: rust python haproxy ## measures the program beside the floor and beside c
 	$(CARGO) bench --locked --bench micro
 
 .PHONY: schema
-schema: rust ## writes schema/*.json and the tables of options anew from the types
+schema: ## writes schema/*.json, the tables of options and the list of layers anew from the code
+	$(needs)
 	UPDATE_SCHEMA=1 $(CARGO) test --locked --lib schema
 	UPDATE_SCHEMA=1 $(CARGO) test --locked --test docs adapters_pages
+	UPDATE_SCHEMA=1 $(CARGO) test --locked --test layers architecture
 
 .PHONY: fixtures
-fixtures: rust haproxy ## captures tests/fixtures anew from each HAProxy
+fixtures: ## captures tests/fixtures anew from each HAProxy
+	$(needs)
+	@tests/haproxy/fetch
 	$(CARGO) test --locked --test live -- --ignored capture
 
 .PHONY: clean
@@ -66,29 +79,12 @@ clean: ## removes what was built and unpacked
 	$(CARGO) clean
 	rm -rf .cache
 
-.PHONY: haproxy
-haproxy:
-	$(call need,bash,install the package bash)
-	@tests/haproxy/fetch
-
 .PHONY: tools
-tools:
-	$(call need,python3,install the packages python3 and python3-venv)
-	@pids=; for install in tests/adapters/*/install; do "$$install" & pids="$$pids $$!"; done; \
+tools: ## installs the tools that the tests of the adapters run
+	@$(install_tools)
+
+# All side by side, since each spends most of its time waiting for its registry.
+install_tools = pids=; for install in tests/adapters/*/install; do "$$install" & pids="$$pids $$!"; done; \
 	failed=0; for pid in $$pids; do wait "$$pid" || failed=1; done; exit "$$failed"
-
-.PHONY: rust
-rust:
-	$(call need,$(CARGO),install Rust 1.88 or later$(comma) best with rustup)
-	$(call need,cc,install a C compiler$(comma) as in the package gcc: Rust links with it)
-
-.PHONY: lints
-lints:
-	@$(CARGO) fmt --version >/dev/null 2>&1 || { echo "make: rustfmt is missing: rustup component add rustfmt" >&2; exit 1; }
-	@$(CARGO) clippy --version >/dev/null 2>&1 || { echo "make: clippy is missing: rustup component add clippy" >&2; exit 1; }
-
-.PHONY: python
-python:
-	$(call need,python3,install the package python3: the demo is written in it)
 
 comma := ,

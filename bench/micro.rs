@@ -5,12 +5,11 @@
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use haproxy_server::decide::plan::plan;
-use haproxy_server::haproxy::command::Uniqueness;
-use haproxy_server::haproxy::observe::Server;
 use haproxy_server::haproxy::parse::{AnyRow, LastBackend, StatHeader, StateHeader};
+use haproxy_server::model::goal::{Goal, Switch};
+use haproxy_server::model::server::{Server, ServerState, Uniqueness};
 use haproxy_server::model::state::{AdminFlags, AdminState, OperationalState};
 use haproxy_server::report::to_ascii_json;
-use haproxy_server::request::Change;
 
 /// Allocations are counted as well: memory is what grows with the servers.
 #[global_allocator]
@@ -23,9 +22,10 @@ const STATE_HEADER: &[u8] = b"# be_id be_name srv_id srv_name srv_addr srv_op_st
 const STATE_ROW: &[u8] =
     b"1003 web_backend 7 web-server-7 192.168.100.107 2 0 100 100 3600 15 3 4 6 0 0 0 - 8080 - 0 0 - - 0";
 
-const STAT_HEADER: &[u8] = b"# pxname,svname,qcur,scur,status,bck,iid,sid,throttle,tracked,check_status,check_rise,\
+const STAT_HEADER: &[u8] =
+    b"# pxname,svname,qcur,scur,stot,status,bck,iid,sid,throttle,tracked,check_status,check_rise,\
     check_fall,check_health,";
-const STAT_ROW: &[u8] = b"web_backend,web-server-7,0,12,UP,0,1003,7,,,L7OK,2,3,4,";
+const STAT_ROW: &[u8] = b"web_backend,web-server-7,0,12,3456,UP,0,1003,7,,,L7OK,2,3,4,";
 
 fn main() {
     divan::main();
@@ -58,8 +58,9 @@ fn stat_row(bencher: Bencher<'_, '_>) {
 #[divan::bench(args = [10, 1_000, 10_000])]
 fn plan_maint(bencher: Bencher<'_, '_>, count: u32) {
     let servers: Vec<Server> = (0..count).map(server).collect();
-    let change = Change { state: Some(AdminState::Maint), ..Change::default() };
-    bencher.counter(ItemsCount::new(count)).bench(|| plan(&|_| change, black_box(&servers)));
+    let goal = Goal { state: Some(AdminState::Maint), ..Goal::default() };
+    let wishes: Vec<(&Server, Goal)> = servers.iter().map(|server| (server, goal)).collect();
+    bencher.counter(ItemsCount::new(count)).bench(|| plan(black_box(&wishes)));
 }
 
 /// Writes a text as JSON, as each name of a report is.
@@ -76,13 +77,14 @@ fn server(index: u32) -> Server {
         backend_id: index + 3,
         server_id: 7,
         address: "192.168.100.107:8080".into(),
-        flags: AdminFlags(0),
-        operational: OperationalState::Running,
-        weight: 100,
-        initial_weight: 100,
-        check: 6,
-        agent: 0,
-        stat: None,
-        is_whole: false,
+        state: ServerState {
+            flags: AdminFlags(0),
+            operational: OperationalState::Running,
+            weight: 100,
+            health: Some(Switch::Enabled),
+            agent: None,
+        },
+        configured_weight: 100,
+        statistics: None,
     }
 }

@@ -86,7 +86,7 @@ def resources(cases):
 
 
 def waiting(polling):
-    yield "| waited for | of | for | looks a second | bytes from HAProxy a look | CPU time of HAProxy, of one core |"
+    yield "| pending | of | for | polls a second | bytes from HAProxy per poll | CPU time of HAProxy, of one core |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for look in polling.values():
         yield (f"| {look['matched']:,} | {look['servers']:,} | {look['seconds']} s | {look['looks_a_second']} | {look['bytes_a_look']:,} | "
@@ -94,9 +94,9 @@ def waiting(polling):
 
 
 def targets(results):
-    """What was wanted, what was reached, and whether that is enough."""
+    """What the target is, what was measured, and whether that meets it."""
     cases, program, playbook, polling = (results[name] for name in ("cases", "program", "playbook", "polling"))
-    yield "| what is wanted | what was reached | |"
+    yield "| target | measured | met |"
     yield "| --- | --- | --- |"
 
     def row(wanted, reached, is_enough):
@@ -132,7 +132,7 @@ def targets(results):
     small, static = (program.get(name) for name in ("small_bytes", "small_static_bytes"))
     built = f"{small / 1e6:.2f} and {static / 1e6:.2f} MB" if small and static else "not built"
     yield row(
-        "a program of at most 700 kB, 1.5 MB with the C library in it",
+        "a program of at most 700 kB, or 1.5 MB statically linked",
         f"`make small`: {built}, see [below](#size); `make build`: {program['bytes'] / 1e6:.2f} MB",
         small and static and small <= 700_000 and static <= 1_500_000,
     )
@@ -142,7 +142,7 @@ def targets(results):
     )
     wide = cases["wide"]["seconds"]
     yield row(
-        "all 16 instances of wide at most 1.5 times the slowest of them alone, the cores taken into account",
+        "all 16 instances of wide at most 1.5 times as long as the slowest of them alone, adjusted for the cores",
         f"{wide['unchanged'] / wide['one']:.1f} times on {results['machine']['cores']} cores, see [below](#where-the-time-goes)",
         wide["unchanged"] / wide["one"] <= 1.5 * 16 / results["machine"]["cores"],
     )

@@ -61,20 +61,58 @@ fn dependencies(table: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn readme_has_every_field_of_a_request() {
-    let listed = first_column(&section(&read("README.md"), "## Request"));
+fn every_document_names_the_oldest_rust_that_builds() {
+    let oldest = package("rust-version");
+    for name in ["README.md", "CONTRIBUTING.md"] {
+        let named: BTreeSet<String> = read(name)
+            .split("Rust 1.")
+            .skip(1)
+            .map(|rest| rest.chars().take_while(char::is_ascii_digit).collect())
+            .collect();
+        assert_eq!(named, BTreeSet::from([oldest.trim_start_matches("1.").to_owned()]), "{name}");
+    }
+}
+
+/// The value of a key of `[package]` in Cargo.toml.
+fn package(key: &str) -> String {
+    let manifest = read("Cargo.toml");
+    let value = manifest.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = ").map(str::to_owned));
+    value.unwrap_or_else(|| panic!("no {key} in Cargo.toml")).trim_matches('"').to_owned()
+}
+
+#[test]
+fn the_modules_have_the_version_and_the_address_of_the_program() {
+    // The Ansible collection counts versions of its own.
+    for name in ["modules/puppet/metadata.json", "modules/salt/pyproject.toml"] {
+        let text = read(name);
+        let mut words = text.split([' ', '"', '=', ':', '\n']).filter(|word| !word.is_empty());
+        assert!(words.by_ref().any(|word| word == "version"), "{name}");
+        assert_eq!(words.next(), Some(package("version").as_str()), "{name}");
+    }
+    for name in files("modules").iter().filter(|name| !name.contains("/.")) {
+        let text = fs::read(path(name)).unwrap();
+        let text = String::from_utf8_lossy(&text);
+        for (at, _) in text.match_indices("https://github.com/lbops") {
+            assert!(text[at..].starts_with(&package("repository")), "{name} names another repository");
+        }
+    }
+}
+
+#[test]
+fn reference_has_every_field_of_a_request() {
+    let listed = first_column(&section(&read("docs/reference.md"), "## Request"));
     assert_eq!(listed, keys(&schema("request")["properties"]));
 }
 
 #[test]
-fn readme_has_every_field_of_a_report() {
-    let listed = first_column(&section(&read("README.md"), "## Report"));
+fn reference_has_every_field_of_a_report() {
+    let listed = first_column(&section(&read("docs/reference.md"), "## Report"));
     assert_eq!(listed, keys(&schema("report")["properties"]));
 }
 
 #[test]
-fn readme_has_every_error_kind() {
-    let listed = first_column(&section(&read("README.md"), "## Troubleshooting"));
+fn reference_has_every_error_kind() {
+    let listed = first_column(&section(&read("docs/reference.md"), "## Troubleshooting"));
     let kinds = schema("report")["$defs"]["ErrorKind"]["oneOf"].as_array().unwrap().clone();
     let kinds: BTreeSet<String> = kinds.iter().map(|kind| kind["const"].as_str().unwrap().to_owned()).collect();
     assert_eq!(listed, kinds);

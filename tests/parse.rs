@@ -57,7 +57,7 @@ fn every_row_of_show_stat_is_understood() {
             let header = StatHeader::parse(text.lines().next().unwrap().as_bytes()).unwrap();
             let parsed: Vec<_> = rows(&text, 1).map(|line| header.row(line.as_bytes()).unwrap()).collect();
             assert!(!parsed.is_empty(), "{version} {name}");
-            assert_eq!(parsed.iter().any(|row| row.tracks.is_some()), tracks, "{version} {name}");
+            assert_eq!(parsed.iter().any(|row| row.statistics.tracks.is_some()), tracks, "{version} {name}");
         }
     }
 }

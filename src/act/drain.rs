@@ -1,11 +1,13 @@
 //! Takes servers out without cutting anybody off: drain first, maint as soon as a server has nothing left to do.
 
-use crate::act::fleet::{Fleet, Look, servers};
-use crate::haproxy::observe::Server;
-use crate::haproxy::parse::StatRow;
+use std::time::Duration;
+
+use super::fleet::{Fleet, Processes, servers};
+use super::target::{Poll, Target};
 use crate::model::error::{Error, ErrorKind, Result};
+use crate::model::goal::Goal;
 use crate::model::state::{AdminState, OperationalState};
-use crate::request::{Change, DrainBounds, OnTimeout};
+use crate::request::{DrainBounds, OnTimeout};
 use crate::time::deadline::{Backoff, Deadline};
 
 /// How a drain has ended.
@@ -15,71 +17,73 @@ pub enum End {
     Done,
     /// Servers went to maint with sessions left, which are to be ended.
     Shutdown,
-    /// Servers had sessions left, and all that was changed is to be set back.
+    /// Servers had sessions left, and all that was changed is to be rolled back.
     Rollback,
 }
 
 /// The state that a server is to be in next, on its way to maint.
 ///
 /// What is in maintenance stays there, and what is down takes no traffic that could be waited for. What is in drain goes
-/// on to maintenance once its statistics show nothing left to do, those of old workers included: it may have been in
-/// drain since before a reload.
+/// on to maintenance once a poll shows nothing left to do: it may have been in drain since before a reload, and only
+/// polls count what old processes do.
 #[must_use]
-fn next_state(server: &Server) -> AdminState {
-    let is_out = server.flags.effective() == AdminState::Maint || server.operational == OperationalState::Stopped;
-    let is_free = server.flags.forced() == Some(AdminState::Drain)
-        && server.is_whole
-        && server.stat.as_deref().is_some_and(is_drained);
+fn next_state(target: &Target, stable: Duration) -> AdminState {
+    let state = &target.last().state;
+    let is_out = state.flags.effective() == AdminState::Maint || state.operational == OperationalState::Stopped;
+    let is_free = state.flags.forced() == Some(AdminState::Drain)
+        && target.last_poll.as_deref().is_some_and(|poll| poll.is_drained(stable));
     if is_out || is_free { AdminState::Maint } else { AdminState::Drain }
 }
 
-/// Returns what a server is to become next, on its way to what is wanted.
+/// Returns what a server is to become next, on its way to what is requested.
 #[must_use]
-pub fn next_step(change: Change, server: &Server) -> Change {
-    Change { state: Some(next_state(server)), ..change }
+pub fn next_step(goal: Goal, target: &Target, stable: Duration) -> Goal {
+    Goal { state: Some(next_state(target, stable)), ..goal }
 }
 
-/// Tells whether a server has nothing left to do.
+/// Says what a server is still doing, or what keeps it from counting as free.
 #[must_use]
-pub fn is_drained(stat: &StatRow) -> bool {
-    stat.sessions == 0 && stat.queue == 0
-}
-
-/// Says what a server is still doing.
-#[must_use]
-pub fn what_is_left(stat: Option<&StatRow>) -> String {
+pub fn what_is_left(poll: Option<&Poll>) -> String {
     let count = |count: u32, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
-    match stat {
-        None => "an unknown number of sessions".to_owned(),
-        Some(stat) if stat.queue > 0 => format!(
-            "{} and {} in its queue",
-            count(stat.sessions, "session", "sessions"),
-            count(stat.queue, "request", "requests")
-        ),
-        Some(stat) => count(stat.sessions, "session", "sessions"),
+    let Some(Poll { statistics, held_by, .. }) = poll else { return "an unknown number of sessions".to_owned() };
+    let sessions = count(statistics.sessions, "session", "sessions");
+    match (statistics.queue, statistics.sessions, held_by) {
+        (0, 0, Some(pid)) => format!("the process {pid} from before a reload, which still runs"),
+        (0, 0, None) => "new sessions all the time".to_owned(),
+        (0, _, _) => sessions,
+        (queue, _, _) => format!("{sessions} and {} in its queue", count(queue, "request", "requests")),
     }
 }
 
-/// Drains the servers of all instances under one deadline, and sets each to maint as soon as it is drained.
+/// Drains the servers of all instances under one deadline, and sets each to maint as soon as it is drained; calls
+/// `once_draining` as soon as they drain.
 ///
 /// # Errors
 /// When a signal ends the run or the lock cannot be had again. What fails on an instance or a server is kept there.
-pub fn drain(fleet: &mut Fleet<'_>, change: Change, bounds: DrainBounds) -> Result<End> {
+pub fn drain(
+    fleet: &mut Fleet<'_>,
+    goal: Goal,
+    bounds: DrainBounds,
+    once_draining: impl FnOnce(&mut Fleet<'_>),
+) -> Result<End> {
+    fleet.step(&|target| next_step(goal, target, bounds.stable))?;
+    once_draining(fleet);
     let deadline = Deadline::after(bounds.timeout);
     let mut backoff = Backoff::default();
     loop {
-        fleet.carry_out(&|_, server| next_step(change, server))?;
-        let draining = fleet.pick(|_, managed, place| {
-            managed.planned.get(place).is_some_and(|planned| planned.goal.state == Some(AdminState::Drain))
-        });
-        if draining.iter().all(Vec::is_empty) {
+        if !fleet.at_work().any(is_draining) {
             return Ok(End::Done);
         }
-        match until_something_moves(fleet, &draining, &deadline, &mut backoff)? {
-            Moved::Some => {}
-            Moved::None => return time_is_over(fleet, change, &draining, bounds),
+        match until_something_moves(fleet, bounds, &deadline, &mut backoff)? {
+            Moved::Some => fleet.step(&|target| next_step(goal, target, bounds.stable))?,
+            Moved::None => return time_is_over(fleet, goal, bounds),
         }
     }
+}
+
+/// Tells whether a server was set to drain, and has to go on to maint.
+fn is_draining(target: &Target) -> bool {
+    target.plan.as_ref().is_some_and(|planned| planned.goal.state == Some(AdminState::Drain))
 }
 
 /// Whether anything has happened to servers in drain before the time was over.
@@ -88,40 +92,36 @@ enum Moved {
     None,
 }
 
-/// Looks at the servers in drain, and at nothing else, until there is something to do.
+/// Polls the servers in drain, and nothing else, until there is something to do.
 fn until_something_moves(
     fleet: &mut Fleet<'_>,
-    draining: &[Vec<usize>],
+    bounds: DrainBounds,
     deadline: &Deadline,
     backoff: &mut Backoff,
 ) -> Result<Moved> {
-    let count: usize = draining.iter().map(Vec::len).sum();
+    let count = fleet.at_work().filter(|target| is_draining(target)).count();
     loop {
-        let Some(looks) = fleet.look(draining)? else { return Ok(Moved::Some) };
-        // What has failed on an instance is not looked at again.
-        let is_any_missing = looks.len() < count;
-        let stats = || looks.iter().filter_map(|look| look.stat.as_ref());
-        let is_any_free = stats().any(is_drained);
-        let is_any_other = stats().any(is_out_of_drain);
-        let progress = progress(&looks);
-        let gone: Vec<(usize, usize)> =
-            looks.iter().filter(|look| look.stat.is_none()).map(|look| (look.instance, look.place)).collect();
-        let is_any_gone = !gone.is_empty();
-        fail_gone(fleet, &gone);
-        if is_any_free || is_any_gone || is_any_missing {
+        if fleet.poll(&is_draining)? == Processes::Replaced {
+            return Ok(Moved::Some);
+        }
+        let draining: Vec<&Target> = fleet.at_work().filter(|target| is_draining(target)).collect();
+        let polls = || draining.iter().filter_map(|target| target.last_poll.as_deref());
+        // What has failed is not polled again.
+        if draining.len() < count || polls().any(|poll| poll.is_drained(bounds.stable)) {
             backoff.reset();
             return Ok(Moved::Some);
         }
         if deadline.is_over() {
-            return Ok(Moved::None);
+            if !backoff.is_first() {
+                return Ok(Moved::None);
+            }
+            fleet.pause_once(backoff)?;
+            continue;
         }
-        let all = fleet.count();
-        let left = deadline.seconds_left();
-        (fleet.progress)(&format!(
-            "drained {} of {}, {progress}, {left} s to go",
-            all.saturating_sub(count),
-            servers(all)
-        ));
+        let is_any_other = polls().any(is_out_of_drain);
+        let (all, left) = (fleet.count(), deadline.seconds_left());
+        let done = all.saturating_sub(count);
+        (fleet.progress)(&format!("drained {done} of {}, {}, {left} s to go", servers(all), progress(&draining)));
         fleet.pause(backoff, deadline)?;
         if is_any_other {
             // It went down, or somebody else has set it: that is for a new plan to judge.
@@ -131,52 +131,37 @@ fn until_something_moves(
 }
 
 /// Says for a person how many sessions are left, and where the most of them are.
-fn progress(looks: &[Look<'_>]) -> String {
-    let left = |look: &Look<'_>| look.stat.as_ref().map_or(0, |stat| stat.sessions.saturating_add(stat.queue));
-    let total = looks.iter().map(left).fold(0, u32::saturating_add);
-    let most = looks.iter().max_by_key(|look| left(look)).map(|look| look.server.full_name()).unwrap_or_default();
-    let where_ = if looks.len() == 1 { format!("on {most}") } else { format!("most on {most}") };
+fn progress(draining: &[&Target]) -> String {
+    let left = |target: &&&Target| {
+        target.last_poll.as_ref().map_or(0, |poll| poll.statistics.sessions.saturating_add(poll.statistics.queue))
+    };
+    let total = draining.iter().map(|target| left(&target)).fold(0, u32::saturating_add);
+    let most = draining.iter().max_by_key(left).map(|target| target.before.full_name()).unwrap_or_default();
+    let where_ = if draining.len() == 1 { format!("on {most}") } else { format!("most on {most}") };
     format!("{total} {} left {where_}", if total == 1 { "session" } else { "sessions" })
 }
 
 /// Tells whether a server that was set to drain is something else now.
-fn is_out_of_drain(stat: &StatRow) -> bool {
-    ["UP", "no check", "DOWN", "MAINT"].iter().any(|status| stat.status.starts_with(status))
-}
-
-/// Says of servers that HAProxy does not know them any more.
-fn fail_gone(fleet: &mut Fleet<'_>, places: &[(usize, usize)]) {
-    for &(instance, place) in places {
-        let Some(managed) = fleet.managed.get_mut(instance) else { continue };
-        managed.fail(place, |_, server| {
-            let name = server.full_name();
-            (ErrorKind::ServerNotFound, format!("{name} is gone: it was deleted while it was drained"))
-        });
-    }
+fn is_out_of_drain(poll: &Poll) -> bool {
+    ["UP", "no check", "DOWN", "MAINT"].iter().any(|status| poll.statistics.status.starts_with(status))
 }
 
 /// Does what the request says about servers that have sessions when the time is over.
-fn time_is_over(fleet: &mut Fleet<'_>, change: Change, draining: &[Vec<usize>], bounds: DrainBounds) -> Result<End> {
-    for (managed, places) in fleet.managed.iter_mut().zip(draining) {
-        for &place in places {
-            let (Some(outcome), Some(server)) = (managed.outcomes.get_mut(place), managed.current.servers.get(place))
-            else {
-                continue;
-            };
-            let left = what_is_left(outcome.last_seen.as_deref());
-            let name = server.full_name();
-            let seconds = bounds.timeout.as_secs_f64();
+fn time_is_over(fleet: &mut Fleet<'_>, goal: Goal, bounds: DrainBounds) -> Result<End> {
+    let seconds = bounds.timeout.as_secs_f64();
+    for instance in fleet.instances.iter_mut().filter(|instance| instance.error.is_none()) {
+        for target in instance.targets.iter_mut().filter(|target| target.is_at_work() && is_draining(target)) {
+            let (name, left) = (target.before.full_name(), what_is_left(target.last_poll.as_deref()));
             match bounds.on_timeout {
                 OnTimeout::Fail | OnTimeout::Rollback => {
                     let msg = format!(
                         "{name} still has {left} after {seconds} s of drain; mostly these are clients with a persistence \
                          cookie, long downloads or idle TCP sessions: give more time, or set 'drain.on_timeout' to 'maint' or 'shutdown'"
                     );
-                    outcome.error =
-                        Some(Error::new(ErrorKind::NotDrained, msg).on_server(&server.backend, &server.server));
+                    target.fail(Error::new(ErrorKind::NotDrained, msg));
                 }
                 OnTimeout::Maint | OnTimeout::Shutdown => {
-                    managed.warnings.push(format!("{name} went to maint with {left} after {seconds} s of drain"));
+                    instance.warnings.push(format!("{name} went to maint with {left} after {seconds} s of drain"));
                 }
             }
         }
@@ -184,9 +169,7 @@ fn time_is_over(fleet: &mut Fleet<'_>, change: Change, draining: &[Vec<usize>], 
     match bounds.on_timeout {
         OnTimeout::Fail => Ok(End::Done),
         OnTimeout::Rollback => Ok(End::Rollback),
-        OnTimeout::Maint | OnTimeout::Shutdown => {
-            fleet.carry_out(&|_, _| change)?;
-            Ok(if bounds.on_timeout == OnTimeout::Shutdown { End::Shutdown } else { End::Done })
-        }
+        OnTimeout::Maint => fleet.step(&|_| goal).map(|()| End::Done),
+        OnTimeout::Shutdown => fleet.step(&|_| goal).map(|()| End::Shutdown),
     }
 }

@@ -2,187 +2,227 @@
 
 use std::time::{Duration, Instant};
 
-use crate::act::converge::{Direction, Goals, Managed};
-use crate::decide::plan::Decision;
-use crate::haproxy::observe::Server;
-use crate::haproxy::parse::StatRow;
-use crate::keep::exclusion::Exclusion;
-use crate::model::error::Result;
-use crate::request::Change;
-use crate::time::deadline::{Backoff, Deadline};
+use super::instance::{Admission, Direction, Instance, Pass};
+use super::target::Target;
+use crate::decide::shortfall::shortfall;
+use crate::haproxy::client::Answered;
+use crate::keep::exclusion::{Exclusion, Since};
+use crate::model::error::{Error, Result};
+use crate::model::goal::Goal;
+use crate::request::MinAvailable;
+use crate::time::deadline::{Backoff, Deadline, Progress};
 use crate::time::interrupt::Interrupt;
 use crate::time::side_by_side::side_by_side;
-
-/// Where a person sees how a long wait goes.
-pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
 
 /// The instances that a run works on.
 pub struct Fleet<'a> {
     /// The instances.
-    pub managed: Vec<Managed<'a>>,
+    pub instances: Vec<Instance<'a>>,
     /// Where a person sees how a long wait goes.
     pub progress: Progress<'a>,
-    /// Whether a signal has asked the run to end.
-    pub interrupt: &'a Interrupt,
+    /// What may end the run.
+    pub signals: &'a Interrupt,
     /// What keeps other runs out.
     pub exclusion: Exclusion<'a>,
-    /// How long the last look at the statistics of an instance took, of the slowest that answered.
-    pub last_look: Duration,
+    /// What must stay usable.
+    pub guard: Option<MinAvailable>,
+    /// How long the last poll of an instance took, of the slowest that answered.
+    pub last_poll: Duration,
 }
 
-/// What was seen of one server that is waited for.
-#[derive(Debug)]
-pub struct Look<'f> {
-    /// Which instance it is on.
-    pub instance: usize,
-    /// Which of its servers it is.
-    pub place: usize,
-    /// The server as it was observed last.
-    pub server: &'f Server,
-    /// Its statistics; nothing where it is gone.
-    pub stat: Option<StatRow>,
+/// Whether all instances are the processes that were observed, or one has been replaced and is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Processes {
+    /// They are the same.
+    Same,
+    /// At least one is another one, which knows nothing of what was set.
+    Replaced,
 }
 
-impl Fleet<'_> {
-    /// Brings every instance to the goals, which may depend on the instance and the server.
+impl<'a> Fleet<'a> {
+    /// Brings every server that has not failed to its goal.
     ///
     /// # Errors
     /// When the lock cannot be had. What fails on an instance is kept there.
-    pub fn carry_out(&mut self, goals: &(dyn Fn(usize, &Server) -> Change + Sync)) -> Result<()> {
-        if self.lock()? {
-            // Somebody else may have changed something while this run only waited.
-            let again = |(index, managed): (usize, &mut Managed<'_>)| {
-                managed.refresh_for(&|server: &Server| goals(index, server));
+    pub fn step(&mut self, goal: &(dyn Fn(&Target) -> Goal + Sync)) -> Result<()> {
+        let since = self.lock()?;
+        let admit: Admission<'_> = &|contact| self.exclusion.admit(contact);
+        let pass = Pass {
+            goals: &|target| Some(goal(target)),
+            direction: Direction::Forward,
+            guard: self.guard,
+            signals: self.signals,
+            admit,
+        };
+        let mut working: Vec<&mut Instance<'_>> =
+            self.instances.iter_mut().filter(|instance| instance.error.is_none()).collect();
+        if since == Since::Released {
+            // Somebody else may have changed something while this run only waited: what they have set as this step
+            // would is as good.
+            let again = |instance: &mut &mut Instance<'_>| {
+                instance.refresh(|target| shortfall(&goal(target), target.last()).is_none(), admit);
             };
-            side_by_side(self.managed.iter_mut().enumerate(), again).into_iter().collect::<Result<()>>()?;
+            side_by_side(working.iter_mut(), again).into_iter().collect::<Result<Vec<()>>>()?;
+            working.retain(|instance| instance.error.is_none());
         }
-        let work = |(index, managed): (usize, &mut Managed<'_>)| {
-            let goals: Goals<'_> = &|server: &Server| goals(index, server);
-            managed.carry_on(goals, Direction::Forward);
+        working.iter_mut().for_each(|instance| instance.plan(&pass));
+        let carry_out = |instance: &mut Instance<'_>| {
+            let result = instance.carry_out(&pass);
+            instance.error = result.err();
         };
-        // Those that are as wanted already have nothing to wait for.
-        let is_busy = |(index, managed): &mut (usize, &mut Managed<'_>)| {
-            if managed.error.is_some() {
-                return false;
-            }
-            managed.plan(&|server: &Server| goals(*index, server));
-            managed.planned.iter().any(|planned| matches!(planned.decision, Decision::Change(_)))
+        // Those that are as requested already have nothing to wait for.
+        let (busy, idle): (Vec<_>, Vec<_>) = working.into_iter().partition(|instance| instance.needs_commands());
+        idle.into_iter().for_each(carry_out);
+        side_by_side(busy, carry_out).into_iter().collect()
+    }
+
+    /// Predicts what a step would send, and how the servers would be then.
+    pub fn foresee(&mut self, goal: &(dyn Fn(&Target) -> Goal + Sync)) {
+        let pass = Pass {
+            goals: &|target| Some(goal(target)),
+            direction: Direction::Forward,
+            guard: self.guard,
+            signals: self.signals,
+            admit: &|_| Ok(()),
         };
-        let all = self.managed.iter_mut().enumerate();
-        let (busy, idle): (Vec<_>, Vec<_>) =
-            all.map(|mut one| (is_busy(&mut one), one)).partition(|(is_busy, _)| *is_busy);
-        idle.into_iter().for_each(|(_, one)| work(one));
-        side_by_side(busy, |(_, one)| work(one)).into_iter().collect()
+        self.instances.iter_mut().for_each(|instance| instance.foresee(&pass));
     }
 
     /// Takes the lock on all instances, if it is not held; tells whether others could do something before.
     ///
     /// # Errors
-    /// When another run does not let go of it in time, or a signal comes.
-    pub fn lock(&mut self) -> Result<bool> {
-        self.exclusion.take(self.managed.iter().map(|managed| (&managed.current.address, &managed.current.process)))
+    /// When another run does not release it in time, or a signal comes.
+    pub fn lock(&self) -> Result<Since> {
+        self.exclusion.take(self.instances.iter().map(|instance| &instance.contact))
     }
 
-    /// Reads back what this run has set, because time has passed since; tells whether no instance was reloaded.
+    /// Reads all servers back, because time has passed since.
     ///
     /// # Errors
     /// When a thread fails. What fails on an instance is kept there.
-    pub fn refresh(&mut self) -> Result<bool> {
-        let same: Vec<bool> = side_by_side(&mut self.managed, Managed::refresh).into_iter().collect::<Result<_>>()?;
-        Ok(same.into_iter().all(|is_same| is_same))
+    pub fn refresh(&mut self) -> Result<Processes> {
+        let admit: Admission<'_> = &|contact| self.exclusion.admit(contact);
+        let working = self.instances.iter_mut().filter(|instance| instance.error.is_none());
+        let answers = side_by_side(working, |instance| instance.refresh(|_| false, admit));
+        summary(answers)
     }
 
-    /// The servers that have not failed and that a test picks, by instance.
-    pub fn pick(&self, mut test: impl FnMut(usize, &Managed<'_>, usize) -> bool) -> Vec<Vec<usize>> {
-        let of = |(index, managed): (usize, &Managed<'_>)| match managed.error {
-            Some(_) => Vec::new(),
-            None => (0..managed.outcomes.len())
-                .filter(|&place| {
-                    let outcome = managed.outcomes.get(place);
-                    outcome.is_some_and(|outcome| outcome.error.is_none() && !outcome.is_disabled)
-                })
-                .filter(|&place| test(index, managed, place))
-                .collect(),
-        };
-        self.managed.iter().enumerate().map(of).collect()
-    }
-
-    /// Looks at the statistics of the picked servers; returns nothing where an instance was reloaded and is followed.
+    /// Polls the statistics of the servers that have not failed and that a test picks.
     ///
     /// # Errors
     /// When a thread fails. What fails on an instance is kept there.
-    pub fn look(&mut self, picked: &[Vec<usize>]) -> Result<Option<Vec<Look<'_>>>> {
-        let looks = side_by_side(self.managed.iter_mut().zip(picked), |(managed, places)| {
-            if places.is_empty() {
-                return (Some(Vec::new()), Duration::ZERO);
-            }
+    pub fn poll(&mut self, of: &(dyn Fn(&Target) -> bool + Sync)) -> Result<Processes> {
+        let admit: Admission<'_> = &|contact| self.exclusion.admit(contact);
+        let working = self.instances.iter_mut().filter(|instance| instance.error.is_none());
+        let polls = side_by_side(working, |instance| {
             let began = Instant::now();
-            match managed.look(places) {
-                Ok(Some(rows)) => (Some(rows), began.elapsed()),
-                Ok(None) => {
-                    managed.error = managed.follow().err();
-                    (None, Duration::ZERO)
+            match instance.poll(|target| target.is_at_work() && of(target)) {
+                Ok(Answered::Same(())) => (Answered::Same(()), began.elapsed()),
+                Ok(Answered::Replaced(process)) => {
+                    instance.error = instance.follow(&process, admit).err();
+                    (Answered::Replaced(process), Duration::ZERO)
                 }
-                // What it took says nothing of the next look, which is at the others only.
+                // What it took says nothing of the next poll, which is of the others only.
                 Err(error) => {
-                    managed.error = Some(error);
-                    (Some(Vec::new()), Duration::ZERO)
+                    instance.error = Some(error);
+                    (Answered::Same(()), Duration::ZERO)
                 }
             }
         });
-        let (looks, took): (Vec<Option<_>>, Vec<Duration>) =
-            looks.into_iter().collect::<Result<Vec<_>>>()?.into_iter().unzip();
-        self.last_look = took.into_iter().max().unwrap_or_default();
-        let Some(looks) = looks.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
-        let mut seen = Vec::new();
-        for (instance, (managed, (places, rows))) in self.managed.iter().zip(picked.iter().zip(looks)).enumerate() {
-            for (&place, stat) in places.iter().zip(rows) {
-                let Some(server) = managed.current.servers.get(place) else { continue };
-                seen.push(Look { instance, place, server, stat });
-            }
-        }
-        Ok(Some(seen))
+        let (answers, took): (Vec<_>, Vec<_>) = polls.into_iter().map(split).unzip();
+        self.last_poll = took.into_iter().max().unwrap_or_default();
+        summary(answers)
     }
 
-    /// Lets go of the lock and waits until the next look.
+    /// Finds the processes from before a reload that still run on each instance.
+    ///
+    /// # Errors
+    /// When a thread fails. What cannot be found out on an instance is a warning there.
+    pub fn note_old_processes(&mut self) -> Result<()> {
+        let working = self.instances.iter_mut().filter(|instance| instance.error.is_none());
+        let note = |instance: &mut Instance<'_>| {
+            if let Err(error) = instance.note_old_processes() {
+                instance.warnings.push(format!("processes from before a reload could not be looked for: {error}"));
+            }
+        };
+        side_by_side(working, note).into_iter().collect()
+    }
+
+    /// Releases the lock and waits until the next poll.
     ///
     /// # Errors
     /// The failure that ends the run, once a signal has come.
-    pub fn pause(&mut self, backoff: &mut Backoff, deadline: &Deadline) -> Result<()> {
-        let pause = backoff.next(self.last_look).min(deadline.left());
+    pub fn pause(&self, backoff: &mut Backoff, deadline: &Deadline) -> Result<()> {
+        let pause = backoff.next(self.last_poll).min(deadline.left());
         if pause > Duration::ZERO {
             self.exclusion.release();
-            self.interrupt.pause(pause)?;
+            self.signals.pause(pause)?;
         }
         Ok(())
+    }
+
+    /// Says of each server that is not as requested in the end, or not known, what ended the work on it before.
+    pub fn give_up(&mut self, goal: &Goal, why: Option<&Error>) {
+        for instance in &mut self.instances {
+            if let Some(why) = why.or(instance.error.as_ref()).cloned() {
+                instance.give_up(goal, &why);
+            }
+        }
+    }
+
+    /// Waits for the second poll, whatever the deadline: one alone does not show whether sessions begin.
+    ///
+    /// # Errors
+    /// As [`Fleet::pause`].
+    pub fn pause_once(&self, backoff: &mut Backoff) -> Result<()> {
+        self.exclusion.release();
+        self.signals.pause(backoff.next(self.last_poll))
+    }
+
+    /// Returns the servers that have not failed, on instances that have not failed.
+    pub fn at_work(&self) -> impl Iterator<Item = &Target> {
+        let working = self.instances.iter().filter(|instance| instance.error.is_none());
+        working.flat_map(|instance| &instance.targets).filter(|target| target.is_at_work())
+    }
+
+    /// Returns these servers to change what is known of them.
+    pub fn at_work_mut(&mut self) -> impl Iterator<Item = &mut Target> {
+        let working = self.instances.iter_mut().filter(|instance| instance.error.is_none());
+        working.flat_map(|instance| &mut instance.targets).filter(|target| target.is_at_work())
     }
 
     /// Counts the servers of all instances.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.managed.iter().map(|managed| managed.outcomes.len()).sum()
+        self.instances.iter().map(|instance| instance.targets.len()).sum()
     }
 
     /// Tells whether any part of the run has failed.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        self.managed.iter().any(Managed::has_failed)
+        self.instances.iter().any(Instance::has_failed)
     }
+}
+
+fn split<T>(result: Result<(Answered<()>, T)>) -> (Result<Answered<()>>, T)
+where
+    T: Default,
+{
+    match result {
+        Ok((answer, rest)) => (Ok(answer), rest),
+        Err(error) => (Err(error), T::default()),
+    }
+}
+
+/// Tells of several answers whether all are of the same processes.
+fn summary(answers: Vec<Result<Answered<()>>>) -> Result<Processes> {
+    let answers: Vec<Answered<()>> = answers.into_iter().collect::<Result<_>>()?;
+    let is_same = answers.iter().all(|answer| *answer == Answered::Same(()));
+    Ok(if is_same { Processes::Same } else { Processes::Replaced })
 }
 
 /// Counts servers for a person.
 #[must_use]
 pub fn servers(count: usize) -> String {
     if count == 1 { "1 server".to_owned() } else { format!("{count} servers") }
-}
-
-/// Names the first few of many, for a person.
-#[must_use]
-pub fn a_few_of(names: &[String]) -> String {
-    const NAMED: usize = 3;
-    let named = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(NAMED) {
-        0 => named,
-        more => format!("{named} and {more} more"),
-    }
 }

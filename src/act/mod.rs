@@ -1,10 +1,13 @@
 //! Carries a plan out: on one instance, on all of them together, with the waits that a request asks for.
 
-pub mod apply;
-pub mod converge;
+pub mod carry_out;
 pub mod drain;
 pub mod fleet;
-pub mod refuse;
+pub mod gather;
+pub mod instance;
+pub mod permit;
+pub mod records;
 pub mod rollback;
-pub mod verify;
+pub mod sessions;
+pub mod target;
 pub mod wait;

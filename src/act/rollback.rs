@@ -1,83 +1,91 @@
-//! Sets back what a run has changed, in reverse, and leaves alone what somebody else has changed meanwhile.
+//! Rolls back what a run has changed, in reverse, and leaves alone what somebody else has changed meanwhile.
+//!
+//! It is a second pass over the targets: it writes what became of undoing, and leaves the verdicts as they are. It is a
+//! change like any other, so that the guard judges it under the lock.
 
-use std::collections::HashMap;
-
-use crate::act::converge::{Direction, Managed, Outcome};
-use crate::act::fleet::Fleet;
-use crate::decide::plan::State;
-use crate::haproxy::observe::{Identity, Server};
-use crate::model::error::Result;
-use crate::request::Change;
+use super::fleet::Fleet;
+use super::instance::{Admission, Direction, Instance, Pass};
+use super::target::{Target, Undo};
+use crate::haproxy::client::Answered;
+use crate::model::error::{Error, Result};
+use crate::model::goal::Goal;
 use crate::time::interrupt::PATIENT;
 
-/// Sets every server back that this run has changed.
+/// Rolls every server back that this run has changed.
 ///
 /// # Errors
 /// When the lock cannot be had again. What fails on an instance or a server is kept there.
 pub fn roll_back(fleet: &mut Fleet<'_>) -> Result<()> {
     fleet.exclusion.ignore_signals();
     let lock = fleet.lock();
-    for managed in fleet.managed.iter_mut().rev().filter(|managed| managed.outcomes.iter().any(Outcome::is_changed)) {
-        if let Err(error) = &lock {
-            managed.warnings.push(format!("nothing was rolled back: {error}"));
+    let pass = Pass {
+        goals: &goal_of,
+        direction: Direction::Backward,
+        guard: fleet.guard,
+        signals: &PATIENT,
+        admit: &|contact| fleet.exclusion.admit(contact),
+    };
+    for instance in fleet.instances.iter_mut().rev() {
+        if !instance.targets.iter().any(Target::is_changed) {
             continue;
         }
-        // What has failed is what the report is about; it must not keep the servers from being set back.
-        let failure = managed.error.take();
-        for outcome in &mut managed.outcomes {
-            outcome.former_error = outcome.error.take();
+        let result = match &lock {
+            Err(error) => Err(error.clone()),
+            Ok(_) => observe_before(instance, &pass),
+        };
+        if let Err(error) = result {
+            instance.warnings.push(format!("nothing was rolled back: {error}"));
+            stop(instance, error);
+            continue;
         }
-        let interrupt = std::mem::replace(&mut managed.interrupt, &PATIENT);
-        // What was before is as good as it was.
-        managed.guard = None;
-        roll_back_one(managed);
-        managed.interrupt = interrupt;
-        managed.error = failure.or(managed.error.take());
-        for outcome in &mut managed.outcomes {
-            outcome.error = outcome.former_error.take().or(outcome.error.take());
-        }
-        if let Some(error) = managed.error.clone() {
-            managed.give_up(&Change::default(), &error);
+        leave_alone_what_others_have_set(instance);
+        instance.plan(&pass);
+        if let Err(error) = instance.carry_out(&pass) {
+            stop(instance, error);
         }
     }
     lock.map(drop)
 }
 
-/// Sets back the servers of one instance.
-fn roll_back_one(managed: &mut Managed<'_>) {
-    let read = managed.read_back();
-    let is_new = read == Ok(false);
-    if let Err(error) = read.and_then(|is_same| if is_same { Ok(()) } else { managed.follow() }) {
-        managed.warnings.push(format!("nothing was rolled back: {error}"));
-        managed.error = Some(error);
-        return;
+/// Keeps what stopped rolling an instance back; what cannot be read back has failed with it.
+fn stop(instance: &mut Instance<'_>, error: Error) {
+    instance.give_up(&Goal::default(), &error);
+    instance.undo_error = Some(error);
+}
+
+/// Sees how the servers are now; for a guard, all of them.
+fn observe_before(instance: &mut Instance<'_>, pass: &Pass<'_>) -> Result<()> {
+    let admit: Admission<'_> = pass.admit;
+    match instance.read_back()? {
+        Answered::Same(()) if pass.guard.is_some() => instance.observe_anew(admit),
+        Answered::Same(()) => Ok(()),
+        Answered::Replaced(process) => {
+            instance.follow(&process, admit)?;
+            if !instance.targets.iter().any(|target| goal_of(target).is_some()) {
+                let forgotten = "nothing was rolled back: HAProxy has forgotten the change in its reload";
+                instance.warnings.push(forgotten.to_owned());
+            }
+            Ok(())
+        }
     }
-    let mut goals: HashMap<Identity, Change> = HashMap::new();
-    let mut left_alone = Vec::new();
-    for (outcome, server) in managed.outcomes.iter_mut().zip(&managed.current.servers) {
-        let before = State::from(&outcome.before);
-        let Some(now) = outcome.after.filter(|now| !outcome.commands.is_empty() && !now.is_set_as(&before)) else {
-            continue;
-        };
-        let name = outcome.before.full_name();
-        if outcome.left_as.is_some_and(|left_as| !left_as.is_set_as(&now)) {
-            left_alone.push(format!(
-                "{name} was left alone: somebody else has set it to {} meanwhile",
-                now.flags.effective()
-            ));
+}
+
+/// Leaves alone what differs from how this run has left it.
+fn leave_alone_what_others_have_set(instance: &mut Instance<'_>) {
+    for target in instance.targets.iter_mut().filter(|target| goal_of(target).is_some()) {
+        let now = target.last().state;
+        if target.settled().is_none_or(|settled| settled.is_set_as(&now)) {
             continue;
         }
-        outcome.is_rolled_back = true;
-        goals.insert(server.identity(), before.as_goal());
+        target.undo = Some(Undo::LeftAlone(now));
+        let name = target.before.full_name();
+        let state = now.flags.effective();
+        instance.warnings.push(format!("{name} was left alone: somebody else has set it to {state} meanwhile"));
     }
-    if is_new && goals.is_empty() && left_alone.is_empty() {
-        managed.warnings.push("nothing was rolled back: HAProxy has forgotten the change in its reload".to_owned());
-    }
-    managed.warnings.extend(left_alone);
-    let goal = |server: &Server| goals.get(&server.identity()).copied().unwrap_or_default();
-    managed.carry_out(&goal, Direction::Backward);
-    for outcome in &mut managed.outcomes {
-        let before = State::from(&outcome.before);
-        outcome.is_rolled_back &= outcome.after.is_some_and(|after| after.is_set_as(&before));
-    }
+}
+
+/// Returns what brings a server back to what it was before, where this run has changed it.
+fn goal_of(target: &Target) -> Option<Goal> {
+    let is_left_alone = matches!(target.undo, Some(Undo::LeftAlone(_)));
+    (!is_left_alone && target.after().is_some() && target.is_changed()).then(|| target.before.state.as_goal())
 }

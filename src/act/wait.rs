@@ -1,16 +1,18 @@
 //! Waits for the effect of a change: until servers take traffic, or until no session is left on them.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::act::converge::Managed;
-use crate::act::drain::{is_drained, what_is_left};
-use crate::act::fleet::{Fleet, Look, a_few_of, servers};
-use crate::haproxy::observe::Server;
-use crate::haproxy::parse::{CheckCounter, StatRow};
-use crate::model::error::{ErrorKind, Result};
+use super::drain::what_is_left;
+use super::fleet::{Fleet, Processes, servers};
+use super::instance::Instance;
+use super::target::{Poll, Target, Watch};
+use crate::decide::shortfall::who_overrides_it;
+use crate::model::error::{Error, ErrorKind, Result};
+use crate::model::goal::{Goal, Switch};
+use crate::model::server::{CheckCounter, Server, Statistics};
 use crate::model::state::AdminState;
-use crate::request::{Change, Switch, WaitBounds};
+use crate::model::text::a_few_of;
+use crate::request::WaitBounds;
 use crate::time::deadline::{Backoff, Deadline};
 
 /// How long a server must stay up whose check goes down at the first failure: such a check shows nothing when it
@@ -24,8 +26,8 @@ pub enum Nearness {
     There(Duration),
     /// It is not there yet, for this reason.
     NotYet(String),
-    /// Something else has set it back: waiting does not help.
-    SetBack,
+    /// Something else has overridden what was set: waiting does not help.
+    Overridden,
 }
 
 /// Tells whether a server takes traffic since it was set to ready.
@@ -33,26 +35,26 @@ pub enum Nearness {
 /// HAProxy calls a server up as soon as it leaves maintenance, before its next check: it sets the count of its check to
 /// `rise` (`srv_set_running()` in `src/server.c`), which a passed check then exceeds, unless `fall` is 1.
 #[must_use]
-pub fn serving(server: &Server, stat: &StatRow) -> Nearness {
-    let status = stat.status.as_str();
+pub fn serving(server: &Server, statistics: &Statistics) -> Nearness {
+    let status = statistics.status.as_str();
     let not_yet = |why: &str| Nearness::NotYet(why.to_owned());
     if status.starts_with("MAINT") || status.starts_with("DRAIN") {
-        return Nearness::SetBack;
+        return Nearness::Overridden;
     }
     if status.starts_with("DOWN") {
-        let check = stat.check.as_ref().map(|check| format!(" ({check})")).unwrap_or_default();
+        let check = statistics.check.as_ref().map(|check| format!(" ({check})")).unwrap_or_default();
         return Nearness::NotYet(format!("it is down{check}"));
     }
     if status.starts_with("NOLB") {
         return not_yet("its check answers 404, so that it takes no new traffic");
     }
-    if server.weight == 0 {
+    if server.state.weight == 0 {
         return not_yet("its weight is 0, so that it takes no new traffic");
     }
-    if stat.is_throttled {
+    if statistics.is_throttled {
         return not_yet("its slowstart is under way");
     }
-    match (server.health(), &stat.counter) {
+    match (server.state.health, &statistics.counter) {
         (Some(Switch::Enabled), Some(CheckCounter { fall: 1, .. })) => Nearness::There(UP_WITH_FALL_1),
         (Some(Switch::Enabled), Some(counter)) if counter.health <= counter.rise => {
             not_yet("its check has not passed since the change")
@@ -63,15 +65,15 @@ pub fn serving(server: &Server, stat: &StatRow) -> Nearness {
 
 /// Tells whether nothing is left to do on a server that was taken out.
 #[must_use]
-pub fn quiet(stat: &StatRow) -> Nearness {
-    let status = stat.status.as_str();
+pub fn quiet(poll: &Poll) -> Nearness {
+    let status = poll.statistics.status.as_str();
     if status.starts_with("UP") || status.starts_with("no check") {
-        return Nearness::SetBack;
+        return Nearness::Overridden;
     }
-    if is_drained(stat) {
+    if poll.is_drained(Duration::ZERO) {
         Nearness::There(Duration::ZERO)
     } else {
-        Nearness::NotYet(format!("it has {}", what_is_left(Some(stat))))
+        Nearness::NotYet(format!("it has {}", what_is_left(Some(poll))))
     }
 }
 
@@ -79,223 +81,138 @@ pub fn quiet(stat: &StatRow) -> Nearness {
 ///
 /// # Errors
 /// When a signal ends the run or the lock cannot be had again. What fails on an instance or a server is kept there.
-pub fn wait(fleet: &mut Fleet<'_>, change: Change, wanted: AdminState, bounds: WaitBounds) -> Result<()> {
+pub fn wait(fleet: &mut Fleet<'_>, goal: Goal, requested: AdminState, bounds: WaitBounds) -> Result<()> {
     let deadline = Deadline::after(bounds.timeout);
     let mut backoff = Backoff::default();
-    let mut waiting = Waiting { wanted, stable: bounds.stable, since: HashMap::new(), why: HashMap::new() };
-    let mut picked = fleet.pick(|_, _, _| true);
+    fleet.instances.iter_mut().for_each(Instance::watch_anew);
     loop {
-        let Some(looks) = fleet.look(&picked)? else {
-            // A new process knows nothing of the change: set it again, and wait for it anew.
-            fleet.carry_out(&|_, _| change)?;
-            waiting.since.clear();
-            picked = fleet.pick(|_, _, _| true);
-            continue;
-        };
-        let open = waiting.still_open(&looks);
-        let set_back: Vec<(usize, usize)> =
-            open.iter().filter(|open| open.is_set_back).map(|open| open.place).collect();
-        let count = open.len() - set_back.len();
-        let mut next: Vec<Vec<usize>> = vec![Vec::new(); picked.len()];
-        for open in open.iter().filter(|open| !open.is_set_back) {
-            if let Some(places) = next.get_mut(open.place.0) {
-                places.push(open.place.1);
+        let polled = fleet.poll(&is_waited_for)?;
+        if polled == Processes::Same {
+            let now = Instant::now();
+            fleet.at_work_mut().for_each(|target| target.notice(requested, bounds.stable, now));
+            let count = fleet.at_work().filter(|target| is_waited_for(target)).count();
+            if count > 0 && !deadline.is_over() {
+                (fleet.progress)(&progress(fleet, requested, count, &deadline));
+                fleet.pause(&mut backoff, &deadline)?;
+                continue;
             }
-        }
-        picked = next;
-        fail_set_back(fleet, wanted, &set_back);
-        if count > 0 && deadline.is_over() {
-            waiting.time_is_over(fleet, &picked, bounds.timeout);
-        }
-        if count == 0 || deadline.is_over() {
-            if fleet.refresh()? {
-                if wanted == AdminState::Ready {
-                    fleet.managed.iter_mut().for_each(say_unchecked);
-                }
-                return Ok(());
+            if count > 0 && backoff.is_first() {
+                fleet.pause_once(&mut backoff)?;
+                continue;
             }
-            fleet.carry_out(&|_, _| change)?;
-            waiting.since.clear();
-            picked = fleet.pick(|_, _, _| true);
-            continue;
+            fleet.at_work_mut().for_each(|target| target.time_is_over(requested, bounds.timeout));
         }
-        let what = if wanted == AdminState::Ready { "up" } else { "free of sessions" };
-        let left = deadline.seconds_left();
-        let (all, who) = (fleet.count(), waiting.one_of(fleet, &picked));
-        let done = all.saturating_sub(count);
-        (fleet.progress)(&format!("{done} of {} {what}, {left} s to go{who}", servers(all)));
-        fleet.pause(&mut backoff, &deadline)?;
+        // What is reported is how the servers are in the end, be it that nothing was sent to them.
+        if polled == Processes::Same && fleet.refresh()? == Processes::Same {
+            if requested == AdminState::Ready {
+                fleet.instances.iter_mut().for_each(say_unchecked);
+            }
+            return Ok(());
+        }
+        // A new process knows nothing of the change: set it again, and wait for it anew.
+        fleet.step(&|_| goal)?;
+        fleet.instances.iter_mut().for_each(Instance::watch_anew);
     }
 }
 
+/// Tells whether a server has to be polled again.
+fn is_waited_for(target: &Target) -> bool {
+    match target.watch {
+        Watch::Due | Watch::NotYet(_) | Watch::Since(_) => true,
+        Watch::Over => false,
+    }
+}
+
+fn progress(fleet: &Fleet<'_>, requested: AdminState, count: usize, deadline: &Deadline) -> String {
+    let what = match requested {
+        AdminState::Ready => "up",
+        AdminState::Drain | AdminState::Maint => "free of sessions",
+    };
+    let (all, left) = (fleet.count(), deadline.seconds_left());
+    let done = all.saturating_sub(count);
+    let first = fleet.at_work().find(|target| is_waited_for(target));
+    let who = first.map(|target| format!(" ({}: {})", target.before.full_name(), target.why_not()));
+    format!("{done} of {} {what}, {left} s to go{}", servers(all), who.unwrap_or_default())
+}
+
 /// Says which servers counted as up although nothing has seen them work.
-fn say_unchecked(managed: &mut Managed<'_>) {
-    let servers = managed.current.servers.iter().zip(&managed.outcomes);
-    let unchecked: Vec<String> = servers
-        .filter(|(server, outcome)| outcome.error.is_none() && !outcome.is_disabled && !server.has_check())
+fn say_unchecked(instance: &mut Instance<'_>) {
+    let unchecked: Vec<String> = instance
+        .targets
+        .iter()
         // The check of the server that it tracks stands for its own.
-        .filter(|(server, _)| server.tracks().is_none())
-        .map(|(server, _)| server.full_name())
+        .filter(|target| target.is_at_work() && !target.last().has_check() && target.last().tracks().is_none())
+        .map(|target| target.before.full_name())
         .collect();
     if !unchecked.is_empty() {
         let named = a_few_of(&unchecked);
-        managed
+        instance
             .warnings
             .push(format!("{named}: no health check is under way, so that 'wait' counted it as up at once"));
     }
 }
 
-/// What is known of the servers that are waited for.
-struct Waiting {
-    wanted: AdminState,
-    stable: Duration,
-    since: HashMap<(usize, usize), Instant>,
-    why: HashMap<(usize, usize), String>,
-}
-
-/// A server that is not there yet, or not long enough.
-struct Open {
-    place: (usize, usize),
-    is_set_back: bool,
-}
-
-impl Waiting {
-    /// Finds the servers that have to be looked at again.
-    fn still_open(&mut self, looks: &[Look<'_>]) -> Vec<Open> {
-        let now = Instant::now();
-        let mut open = Vec::new();
-        for look in looks {
-            let place = (look.instance, look.place);
-            let nearness = match (&look.stat, self.wanted) {
-                (None, _) => Nearness::NotYet("HAProxy does not know it any more".to_owned()),
-                (Some(stat), AdminState::Ready) => serving(look.server, stat),
-                (Some(stat), AdminState::Drain | AdminState::Maint) => quiet(stat),
-            };
-            match nearness {
-                Nearness::There(long) => {
-                    let since = *self.since.entry(place).or_insert(now);
-                    if now.duration_since(since) < long.max(self.stable) {
-                        self.why.insert(place, "it has not been up for long enough".to_owned());
-                        open.push(Open { place, is_set_back: false });
-                    }
-                }
-                Nearness::NotYet(why) => {
-                    self.since.remove(&place);
-                    self.why.insert(place, why);
-                    open.push(Open { place, is_set_back: false });
-                }
-                Nearness::SetBack => open.push(Open { place, is_set_back: true }),
-            }
-        }
-        open
-    }
-
-    /// Names a server that is still waited for, and says what was last seen of it.
-    fn one_of(&self, fleet: &Fleet<'_>, picked: &[Vec<usize>]) -> String {
-        let mut open =
-            picked.iter().enumerate().flat_map(|(instance, places)| places.iter().map(move |it| (instance, *it)));
-        let Some((instance, place)) = open.next() else { return String::new() };
-        let server = fleet.managed.get(instance).and_then(|managed| managed.current.servers.get(place));
-        match (server, self.why.get(&(instance, place))) {
-            (Some(server), Some(why)) => format!(" ({}: {why})", server.full_name()),
-            (_, None) | (None, _) => String::new(),
-        }
-    }
-
-    /// Says of each server that is still waited for what was last seen of it.
-    fn time_is_over(&self, fleet: &mut Fleet<'_>, picked: &[Vec<usize>], timeout: Duration) {
-        let seconds = timeout.as_secs_f64();
-        for (instance, (managed, places)) in fleet.managed.iter_mut().zip(picked).enumerate() {
-            for &place in places {
-                let why = self.why.get(&(instance, place)).map_or("nothing is known of it", String::as_str);
-                managed.fail(place, |_, server| {
-                    let name = server.full_name();
-                    match self.wanted {
-                        AdminState::Ready => (
-                            ErrorKind::NotUp,
-                            format!(
-                                "{name} does not take traffic after {seconds} s: {why}; look at the server itself, or wait longer"
-                            ),
-                        ),
-                        AdminState::Drain | AdminState::Maint => (
-                            ErrorKind::NotDrained,
-                            format!(
-                                "{name} is not free of sessions after {seconds} s: {why}; wait longer, or end them with \
-                                 'shutdown_sessions', which does not reach a process from before a reload"
-                            ),
-                        ),
-                    }
-                });
-            }
-        }
-    }
-}
-
-/// Says of servers that something else has set them back.
-fn fail_set_back(fleet: &mut Fleet<'_>, wanted: AdminState, places: &[(usize, usize)]) {
-    for &(instance, place) in places {
-        let Some(managed) = fleet.managed.get_mut(instance) else { continue };
-        managed.fail(place, |outcome, server| {
-            let status = outcome.last_seen.as_ref().map(|stat| stat.status.as_str()).unwrap_or_default();
-            let why = if server.has_agent() {
-                "its agent check sets the state as well; give 'agent': 'disabled' too, or correct what the agent answers"
-            } else {
-                "somebody else has set it in the meantime; find out who, and run this again"
-            };
-            let name = server.full_name();
-            (ErrorKind::Overridden, format!("{name} was set to {wanted}, but HAProxy shows it as '{status}' now: {why}"))
-        });
-    }
-}
-
-/// Ends the sessions that are left on servers in maint, again until none is left.
-///
-/// # Errors
-/// When a signal ends the run or the lock cannot be had again. What fails on an instance or a server is kept there.
-pub fn end_sessions(fleet: &mut Fleet<'_>, change: Change, timeout: Duration) -> Result<()> {
-    let deadline = Deadline::after(timeout);
-    let mut backoff = Backoff::default();
-    loop {
-        let picked = fleet.pick(|_, managed, place| {
-            managed.current.servers.get(place).is_some_and(|server| server.flags.effective() == AdminState::Maint)
-        });
-        let Some(looks) = fleet.look(&picked)? else {
-            // A new process knows nothing of the change.
-            fleet.carry_out(&|_, _| change)?;
-            continue;
+impl Target {
+    /// Takes over what the last poll says of how near it is.
+    fn notice(&mut self, requested: AdminState, stable: Duration, now: Instant) {
+        let Some(poll) = self.last_poll.as_deref().filter(|_| is_waited_for(self)) else { return };
+        let nearness = match requested {
+            AdminState::Ready => serving(self.last(), &poll.statistics),
+            AdminState::Drain | AdminState::Maint => quiet(poll),
         };
-        let mut busy: Vec<Vec<usize>> = vec![Vec::new(); picked.len()];
-        for look in looks.iter().filter(|look| look.stat.as_ref().is_some_and(|stat| !is_drained(stat))) {
-            if let Some(places) = busy.get_mut(look.instance) {
-                places.push(look.place);
+        self.watch = match (nearness, &self.watch) {
+            (Nearness::There(long), watch) => {
+                let since = match watch {
+                    Watch::Since(since) => *since,
+                    Watch::Due | Watch::NotYet(_) | Watch::Over => now,
+                };
+                let is_long_enough = now.duration_since(since) >= long.max(stable);
+                if is_long_enough { Watch::Over } else { Watch::Since(since) }
             }
-        }
-        let count: usize = busy.iter().map(Vec::len).sum();
-        if count == 0 {
-            return Ok(());
-        }
-        if deadline.is_over() {
-            let seconds = timeout.as_secs_f64();
-            for (managed, places) in fleet.managed.iter_mut().zip(&busy) {
-                for &place in places {
-                    managed.fail(place, |outcome, server| {
-                        let (name, left) = (server.full_name(), what_is_left(outcome.last_seen.as_deref()));
-                        let msg = format!(
-                            "{name} is not free of sessions after {seconds} s: it has {left}; give more time, or look at \
-                             processes from before a reload, whose sessions cannot be ended from here"
-                        );
-                        (ErrorKind::NotDrained, msg)
-                    });
-                }
+            (Nearness::NotYet(why), _) => Watch::NotYet(why),
+            (Nearness::Overridden, _) => {
+                let status = poll.statistics.status.clone();
+                return self.fail_overridden(requested, &status);
             }
-            return Ok(());
+        };
+    }
+
+    /// Says why it is still waited for.
+    fn why_not(&self) -> &str {
+        match &self.watch {
+            Watch::Due | Watch::Over => "nothing is known of it",
+            Watch::NotYet(why) => why,
+            Watch::Since(_) => "it has not been up for long enough",
         }
-        for (managed, places) in fleet.managed.iter_mut().zip(&busy) {
-            if !places.is_empty() && managed.error.is_none() {
-                managed.error = managed.shut_sessions(places).err();
-            }
+    }
+
+    fn fail_overridden(&mut self, requested: AdminState, status: &str) {
+        let (name, why) = (self.before.full_name(), who_overrides_it(self.last()));
+        let msg = format!("{name} was set to {requested}, but HAProxy shows it as '{status}' now: {why}");
+        self.fail(Error::new(ErrorKind::Overridden, msg));
+    }
+
+    /// Fails, if it is still waited for, with what was last seen of it.
+    fn time_is_over(&mut self, requested: AdminState, timeout: Duration) {
+        if !is_waited_for(self) {
+            return;
         }
-        (fleet.progress)(&format!("ending the sessions of {}, {} s to go", servers(count), deadline.seconds_left()));
-        fleet.pause(&mut backoff, &deadline)?;
+        let (name, seconds, why) = (self.before.full_name(), timeout.as_secs_f64(), self.why_not());
+        let error = match requested {
+            AdminState::Ready => Error::new(
+                ErrorKind::NotUp,
+                format!(
+                    "{name} does not take traffic after {seconds} s: {why}; look at the server itself, or wait longer"
+                ),
+            ),
+            AdminState::Drain | AdminState::Maint => Error::new(
+                ErrorKind::NotDrained,
+                format!(
+                    "{name} is not free of sessions after {seconds} s: {why}; wait longer, or end them with \
+                     'shutdown_sessions', which does not reach a process from before a reload"
+                ),
+            ),
+        };
+        self.fail(error);
     }
 }

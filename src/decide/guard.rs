@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use crate::decide::plan::{Planned, State};
-use crate::haproxy::observe::Server;
+use super::plan::Planned;
 use crate::model::error::{Error, ErrorKind};
-use crate::model::state::{AdminFlags, AdminState};
+use crate::model::server::{Server, ServerState};
+use crate::model::state::AdminFlags;
 use crate::request::MinAvailable;
 
 /// A server of a backend that a change touches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member {
     /// How it is.
-    pub before: State,
+    pub before: ServerState,
     /// How it would be.
-    pub after: State,
+    pub after: ServerState,
     /// Whether it is a backup server.
     pub is_backup: bool,
 }
@@ -30,19 +30,17 @@ pub struct Count {
     pub configured: u32,
 }
 
-/// Tells whether HAProxy gives the server new traffic.
+/// Finds the backends that a plan leaves with fewer servers than the guard allows, each with its number.
 #[must_use]
-pub fn is_usable(state: &State) -> bool {
-    state.flags.effective() == AdminState::Ready && state.operational.takes_traffic() && state.weight > 0
-}
-
-/// Finds what a plan does to whole backends that the guard does not allow, each with the number of its backend.
-#[must_use]
-pub fn refusals(guard: MinAvailable, instance: &str, servers: &[Server], planned: &[Planned]) -> Vec<(u32, Error)> {
+pub fn refusals<'a>(
+    guard: MinAvailable,
+    instance: &str,
+    planned: impl IntoIterator<Item = (&'a Server, &'a Planned)>,
+) -> Vec<(u32, Error)> {
     let mut backends: BTreeMap<u32, (&str, Vec<Member>)> = BTreeMap::new();
-    for (server, Planned { after, .. }) in servers.iter().zip(planned) {
-        let is_backup = server.stat.as_ref().is_some_and(|stat| stat.backup);
-        let member = Member { before: State::from(server), after: *after, is_backup };
+    for (server, Planned { after, .. }) in planned {
+        let is_backup = server.statistics.as_ref().is_some_and(|statistics| statistics.backup);
+        let member = Member { before: server.state, after: *after, is_backup };
         backends.entry(server.backend_id).or_insert((&server.backend, Vec::new())).1.push(member);
     }
     let refusal = |(id, (name, members)): (u32, (&str, Vec<Member>))| {
@@ -57,9 +55,9 @@ pub fn refusals(guard: MinAvailable, instance: &str, servers: &[Server], planned
 /// with `option allbackups` it uses all, which cannot be seen from outside, so that they count as one.
 #[must_use]
 pub fn count(members: &[Member]) -> Count {
-    let usable = |state: &dyn Fn(&Member) -> State| {
+    let usable = |state: &dyn Fn(&Member) -> ServerState| {
         let of = |is_backup: bool| {
-            members.iter().filter(|member| member.is_backup == is_backup && is_usable(&state(member))).count()
+            members.iter().filter(|member| member.is_backup == is_backup && state(member).takes_traffic()).count()
         };
         let (active, backup) = (of(false), of(true));
         u32::try_from(if active > 0 { active } else { backup.min(1) }).unwrap_or(u32::MAX)
@@ -98,12 +96,12 @@ mod tests {
     use crate::model::state::OperationalState;
     use proptest::prelude::*;
 
-    fn state(mask: u32, weight: u32, op: u32) -> State {
+    fn state(mask: u32, weight: u32, op: u32) -> ServerState {
         let operational = OperationalState::from_number(op).unwrap();
-        State { flags: AdminFlags(mask), operational, weight, health: None, agent: None }
+        ServerState { flags: AdminFlags(mask), operational, weight, health: None, agent: None }
     }
 
-    fn member(before: State, after: State, is_backup: bool) -> Member {
+    fn member(before: ServerState, after: ServerState, is_backup: bool) -> Member {
         Member { before, after, is_backup }
     }
 
@@ -152,7 +150,7 @@ mod tests {
     }
 
     prop_compose! {
-        fn any_state()(mask in 0u32..=127, weight in 0u32..=2, op in 0u32..=3) -> State { state(mask, weight, op) }
+        fn any_state()(mask in 0u32..=127, weight in 0u32..=2, op in 0u32..=3) -> ServerState { state(mask, weight, op) }
     }
 
     proptest! {

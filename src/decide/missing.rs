@@ -3,7 +3,23 @@
 use crate::haproxy::observe::Observation;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::{Pattern, Selector, nearest};
+use crate::model::server::Server;
 use crate::request::{OnMissing, Request};
+
+/// What an instance has of what a request names.
+#[derive(Debug, Clone)]
+pub struct Found<'a> {
+    /// Its servers that matched.
+    pub servers: Vec<&'a Server>,
+    /// Which of the listed backends exist, also where they have no such server.
+    pub backends: &'a [bool],
+}
+
+impl<'a> From<&'a Observation> for Found<'a> {
+    fn from(observation: &'a Observation) -> Self {
+        Self { servers: observation.servers.iter().collect(), backends: &observation.rest.backends_found }
+    }
+}
 
 /// Checks that every listed server and backend is where the request expects it.
 ///
@@ -14,19 +30,19 @@ use crate::request::{OnMissing, Request};
 /// Names all that are missing, each with the name that is nearest to it.
 pub fn check(
     request: &Request,
-    observations: &[&Observation],
+    found: &[Found<'_>],
     elsewhere: impl FnOnce() -> Vec<Observation>,
     names: impl FnOnce() -> Vec<(String, String)>,
 ) -> Result<()> {
     let is_everywhere = request.on_missing == OnMissing::FailEach;
-    let mut missing = Missing::of(request, observations, is_everywhere);
+    let mut missing = Missing::of(request, found, is_everywhere);
     match request.on_missing {
         OnMissing::Ignore => return Ok(()),
         OnMissing::Fail | OnMissing::FailEach => {}
         OnMissing::ElsewhereOk if missing.is_none() => return Ok(()),
         OnMissing::ElsewhereOk => {
             let others = elsewhere();
-            let all: Vec<&Observation> = observations.iter().copied().chain(&others).collect();
+            let all: Vec<Found<'_>> = found.iter().cloned().chain(others.iter().map(Found::from)).collect();
             missing = Missing::of(request, &all, false);
         }
     }
@@ -51,21 +67,16 @@ fn with_nearest<'n>(missing: &str, wanted: &Pattern, names: impl Iterator<Item =
 }
 
 impl<'r> Missing<'r> {
-    fn of(request: &'r Request, observations: &[&Observation], is_everywhere: bool) -> Self {
-        let is_missing = |is_at: &dyn Fn(&Observation) -> bool| {
-            if is_everywhere {
-                !observations.iter().all(|observation| is_at(observation))
-            } else {
-                !observations.iter().any(|observation| is_at(observation))
-            }
+    fn of(request: &'r Request, found: &[Found<'_>], is_everywhere: bool) -> Self {
+        let is_missing = |is_at: &dyn Fn(&Found<'_>) -> bool| {
+            if is_everywhere { !found.iter().all(is_at) } else { !found.iter().any(is_at) }
         };
         let backends = request.backends.iter().enumerate();
-        let backends = backends.filter(|(index, _)| {
-            is_missing(&|observation| observation.backends_found.get(*index).copied().unwrap_or_default())
-        });
+        let backends =
+            backends.filter(|(index, _)| is_missing(&|found| found.backends.get(*index).copied().unwrap_or_default()));
         let servers = request.servers.iter().filter(|selector| {
-            is_missing(&|observation| {
-                let mut servers = observation.servers.iter();
+            is_missing(&|found| {
+                let mut servers = found.servers.iter();
                 servers.any(|it| selector.matches(it.backend.as_bytes(), it.server.as_bytes()))
             })
         });

@@ -1,6 +1,6 @@
 //! Accounts for every process that was found, once the sockets have answered: was it this one, another one, or none?
 
-use super::select::{Instance, Presence};
+use super::select::{Presence, Site};
 use super::serving::{Processes, Serving};
 use crate::model::error::{Error, ErrorKind};
 
@@ -19,8 +19,8 @@ pub enum Account {
 
 /// Tells what became of each instance, by the process ids that have answered (`Pid` of `show info`).
 #[must_use]
-pub fn account(instances: &[Instance], answered: &[Option<u32>], processes: &Processes) -> Vec<Account> {
-    let one = |(index, instance): (usize, &Instance)| {
+pub fn account(instances: &[Site], answered: &[Option<u32>], processes: &Processes) -> Vec<Account> {
+    let one = |(index, instance): (usize, &Site)| {
         let Some(found) = instance.pid else { return Account::OwnAnswer };
         let own = answered.get(index).copied().flatten();
         if own.is_some_and(|pid| processes.are_one(found, pid)) {
@@ -54,7 +54,7 @@ pub fn account(instances: &[Instance], answered: &[Option<u32>], processes: &Pro
 }
 
 /// The failure of a process whose socket another one has taken.
-fn taken(instance: &Instance, found: u32, answered: u32) -> Error {
+fn taken(instance: &Site, found: u32, answered: u32) -> Error {
     let socket = instance.addresses.first().map(ToString::to_string).unwrap_or_default();
     Error::new(
         ErrorKind::Unreachable,
@@ -72,8 +72,8 @@ mod tests {
     use super::*;
     use crate::model::name::{Address, InstanceName};
 
-    fn instance(name: &str, pid: Option<u32>) -> Instance {
-        Instance {
+    fn instance(name: &str, pid: Option<u32>) -> Site {
+        Site {
             name: InstanceName::parse(name).unwrap(),
             pid,
             addresses: vec![Address::parse("/run/a.sock").unwrap()],
@@ -95,7 +95,7 @@ mod tests {
         ]);
         [11, 20, 30].iter().for_each(|pid| listen(&place, *pid));
         let answered: Vec<Option<u32>> = instances.iter().map(|(.., answered)| *answered).collect();
-        let instances: Vec<Instance> = instances.iter().map(|(name, pid, _)| instance(name, *pid)).collect();
+        let instances: Vec<Site> = instances.iter().map(|(name, pid, _)| instance(name, *pid)).collect();
         let accounts = account(&instances, &answered, &processes);
         let word = |account: Account| match account {
             Account::OwnAnswer => "own".to_owned(),

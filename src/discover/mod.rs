@@ -45,19 +45,22 @@ mod listening;
 mod mounts;
 mod naming;
 mod places;
+pub mod predecessors;
 mod process;
 pub mod select;
 pub mod serving;
 mod subject;
 mod trust;
+pub mod twins;
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::model::error::{Result as Checked, excerpt};
+use crate::model::error::Result as Checked;
 use crate::model::name::{Address, InstanceName, Pattern};
+use crate::model::text::excerpt;
 use crate::time::interrupt::Interrupt;
 use accounts::House;
 use budget::{Budget, Spent};

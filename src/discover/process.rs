@@ -89,7 +89,7 @@ pub(super) struct Arguments {
 
 impl Arguments {
     /// Reads the words of a command line; none if this is no HAProxy that serves, such as `haproxy -c`.
-    fn parse(cmdline: &[u8]) -> Option<Self> {
+    pub(super) fn parse(cmdline: &[u8]) -> Option<Self> {
         let mut read = Self::default();
         let mut words = cmdline.strip_suffix(&[0]).unwrap_or(cmdline).split(|byte| *byte == 0).skip(1).peekable();
         while let Some(word) = words.next() {
@@ -165,7 +165,7 @@ pub(super) struct Seen {
     /// The process id of the parent.
     pub(super) parent: u32,
     /// The real user id.
-    uid: u32,
+    pub(super) uid: u32,
     /// When it was started, in clock ticks since the host was.
     pub(super) start: u64,
 }
@@ -238,7 +238,7 @@ pub(super) fn read_to(path: &Path, max: usize) -> io::Result<Vec<u8>> {
 }
 
 /// Reads the name of the command, in one call: this is done for every process of the host.
-fn is_called_haproxy(folder: &Path) -> io::Result<bool> {
+pub(super) fn is_called_haproxy(folder: &Path) -> io::Result<bool> {
     let mut name = [0; COMMAND_MAX];
     let length = File::open(folder.join("comm"))?.read(&mut name)?;
     let name = name.get(..length).and_then(|name| name.strip_suffix(b"\n"));

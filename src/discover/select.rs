@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::discover::{Candidate, Discovery, Origin, StateFileRules};
+use super::{Candidate, Discovery, Origin, StateFileRules, discover};
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::{Address, InstanceName};
-use crate::request::WantedInstance;
+use crate::request::{OnMissing, Request, WantedInstance};
+use crate::time::interrupt::Interrupt;
 
 /// One local HAProxy, before it has answered.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Instance {
+pub struct Site {
     /// What the report calls it.
     pub name: InstanceName,
     /// The process that was found, where one was.
@@ -39,9 +40,29 @@ pub enum Presence {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Selected {
     /// Those that the request means, in its order.
-    pub chosen: Vec<Instance>,
+    pub chosen: Vec<Site>,
     /// The others that were discovered.
-    pub others: Vec<Instance>,
+    pub others: Vec<Site>,
+}
+
+/// Finds the instances that a request means; what discovery leaves out is a warning where the request leaves it the
+/// choice.
+///
+/// # Errors
+/// As [`select`]; also when a signal ends the search.
+pub fn choose(request: &Request, signals: &Interrupt, warnings: &mut Vec<String>) -> Result<Selected> {
+    let wanted = request.instances.as_deref();
+    let names_something = !request.servers.is_empty() || !request.backends.is_empty();
+    let needs_others = request.on_missing == OnMissing::ElsewhereOk && names_something;
+    // Whoever names an instance means it.
+    let ignored = if wanted.is_none() { request.ignore_instances.as_slice() } else { &[] };
+    let discovery =
+        if needs_discovery(wanted) || needs_others { discover(ignored, signals)? } else { Discovery::default() };
+    let selected = select(wanted, &discovery);
+    if wanted.is_none() || selected.is_err() {
+        warnings.extend(discovery.warnings);
+    }
+    selected
 }
 
 /// Tells whether a request needs to know which instances this host has.
@@ -55,17 +76,17 @@ pub fn needs_discovery(wanted: Option<&[WantedInstance]>) -> bool {
 /// # Errors
 /// When a name is none of those that were discovered or stands for several, or when nothing was discovered at all.
 pub fn select(wanted: Option<&[WantedInstance]>, discovery: &Discovery) -> Result<Selected> {
-    let discovered: Vec<Instance> = discovery.candidates.iter().map(Instance::from).collect();
+    let discovered: Vec<Site> = discovery.candidates.iter().map(Site::from).collect();
     let Some(wanted) = wanted else {
         if discovered.is_empty() {
             return Err(nothing_runs());
         }
         return Ok(Selected { chosen: discovered, others: Vec::new() });
     };
-    let mut chosen: Vec<Instance> = Vec::new();
+    let mut chosen: Vec<Site> = Vec::new();
     for instance in wanted {
         match instance {
-            WantedInstance::At(name, address) => chosen.push(Instance {
+            WantedInstance::At(name, address) => chosen.push(Site {
                 name: name.clone(),
                 pid: None,
                 addresses: vec![address.clone()],
@@ -76,19 +97,18 @@ pub fn select(wanted: Option<&[WantedInstance]>, discovery: &Discovery) -> Resul
             }),
             WantedInstance::Named(name) => {
                 let named = named(name, &discovery.candidates)?;
-                let certain = |one| Instance { presence: Presence::Certain, ..Instance::from(one) };
+                let certain = |one| Site { presence: Presence::Certain, ..Site::from(one) };
                 chosen.extend(named.into_iter().map(certain));
             }
         }
     }
-    let mut distinct: Vec<Instance> = Vec::new();
+    let mut distinct: Vec<Site> = Vec::new();
     for instance in chosen {
         if !distinct.contains(&instance) {
             distinct.push(instance);
         }
     }
-    let is_chosen =
-        |one: &Instance| distinct.iter().any(|chosen| (&chosen.origin, chosen.pid) == (&one.origin, one.pid));
+    let is_chosen = |one: &Site| distinct.iter().any(|chosen| (&chosen.origin, chosen.pid) == (&one.origin, one.pid));
     let others = discovered.into_iter().filter(|one| !is_chosen(one)).collect();
     Ok(Selected { chosen: distinct, others })
 }
@@ -109,7 +129,7 @@ fn named<'a>(name: &InstanceName, candidates: &'a [Candidate]) -> Result<Vec<&'a
         [] => Err(unknown(name, candidates)),
         [first, others @ ..] => {
             match others.iter().find(|other| by_name.is_empty() && !is_one_configuration(first, other)) {
-                Some(other) => Err(ambiguous(name, &Instance::from(*first), &Instance::from(*other))),
+                Some(other) => Err(ambiguous(name, &Site::from(*first), &Site::from(*other))),
                 None => Ok(found),
             }
         }
@@ -121,7 +141,7 @@ fn is_one_configuration(one: &Candidate, other: &Candidate) -> bool {
     one.plain_name == other.plain_name && one.config.is_some() && one.config == other.config
 }
 
-impl From<&Candidate> for Instance {
+impl From<&Candidate> for Site {
     fn from(candidate: &Candidate) -> Self {
         let sockets = || candidate.sockets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         Self {
@@ -168,8 +188,8 @@ fn unknown(name: &InstanceName, discovered: &[Candidate]) -> Error {
 ///
 /// # Errors
 /// Shows both.
-pub fn check_names<'a>(instances: impl Iterator<Item = &'a Instance>) -> Result<()> {
-    let mut seen: Vec<&Instance> = Vec::new();
+pub fn check_names<'a>(instances: impl Iterator<Item = &'a Site>) -> Result<()> {
+    let mut seen: Vec<&Site> = Vec::new();
     for instance in instances {
         if let Some(other) = seen.iter().find(|other| other.name == instance.name) {
             return Err(ambiguous(&instance.name, other, instance));
@@ -179,8 +199,8 @@ pub fn check_names<'a>(instances: impl Iterator<Item = &'a Instance>) -> Result<
     Ok(())
 }
 
-fn ambiguous(name: &InstanceName, one: &Instance, other: &Instance) -> Error {
-    let shown = |instance: &Instance| match instance.name == *name {
+fn ambiguous(name: &InstanceName, one: &Site, other: &Site) -> Error {
+    let shown = |instance: &Site| match instance.name == *name {
         true => instance.origin.clone(),
         false => format!("{} ({})", instance.name, instance.origin),
     };

@@ -15,8 +15,8 @@ use super::mounts::Sight;
 use super::process::{Process, Standing, WORDS_MAX, read, read_to};
 use super::trust::{Owners, Refusal, absolute};
 use super::{SHOWN_MAX, shown};
-use crate::model::error::excerpt;
 use crate::model::name::Address;
+use crate::model::text::excerpt;
 
 /// How many clock ticks of `/proc` make a second (`USER_HZ`).
 const TICKS: u64 = 100;

@@ -5,9 +5,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::model::goal::{Switch, Weight};
 use crate::model::name::is_plain;
+use crate::model::server::{Server, Uniqueness};
 use crate::model::state::AdminState;
-use crate::request::{Switch, WantedWeight};
 
 /// A proxy or a server as a command names it: by its name, or by its number (`#7`) where the name would not do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,15 +37,6 @@ impl<'a> Reference<'a> {
     }
 }
 
-/// Whether a name stands for one thing only in its HAProxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Uniqueness {
-    /// Nothing else has the name.
-    Unique,
-    /// A `backend` and a `listen` of HAProxy 3.0 and older share the name; by name only the first is reached.
-    Shared,
-}
-
 impl fmt::Display for Reference<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text())
@@ -58,6 +50,17 @@ pub struct Target<'a> {
     pub backend: Reference<'a>,
     /// The server itself.
     pub server: Reference<'a>,
+}
+
+impl<'a> Target<'a> {
+    /// Returns how commands name a server.
+    #[must_use]
+    pub fn of(server: &'a Server) -> Self {
+        Self {
+            backend: Reference::new(&server.backend, server.backend_id, server.backend_name),
+            server: Reference::new(&server.server, server.server_id, Uniqueness::Unique),
+        }
+    }
 }
 
 /// A command that only reads.
@@ -85,12 +88,10 @@ pub enum Query<'a> {
         /// The backend, whose name must be plain.
         backend: &'a str,
     },
-    /// The connections to all servers of a backend in one worker, on the CLI of its master.
-    ConnOf {
+    /// The sessions of one worker, on the CLI of its master.
+    SessionsOf {
         /// The process id of the worker.
         worker: u32,
-        /// The backend, whose name must be plain.
-        backend: &'a str,
     },
 }
 
@@ -103,7 +104,7 @@ impl fmt::Display for Query<'_> {
             Self::ServersState(Some(backend)) => write!(f, "show servers state {backend}"),
             Self::Processes => f.write_str("show proc"),
             Self::StatOf { worker, backend } => write!(f, "@!{worker} show stat {backend} 4 -1"),
-            Self::ConnOf { worker, backend } => write!(f, "@!{worker} show servers conn {backend}"),
+            Self::SessionsOf { worker } => write!(f, "@!{worker} show sess"),
             Self::Stat { proxy, server } => {
                 // 4 is the type mask for servers; -1 stands for all (management.txt, "show stat").
                 let number = |id: &Option<u32>| id.map_or_else(|| "-1".to_owned(), |id| id.to_string());
@@ -113,13 +114,13 @@ impl fmt::Display for Query<'_> {
     }
 }
 
-/// A command that changes something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Change<'a> {
-    /// The server that is changed.
-    pub target: Target<'a>,
-    /// What becomes of it.
-    pub action: Action,
+/// Writes the command that ends one session of a worker, on the CLI of its master; nothing where the session is not named
+/// by an address as `show sess` does.
+#[must_use]
+pub fn end_session(worker: u32, session: &str) -> Option<String> {
+    let digits = session.strip_prefix("0x")?;
+    let is_address = (1..=16).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_address.then(|| format!("@!{worker} shutdown session {session}"))
 }
 
 /// What a command makes of a server.
@@ -128,7 +129,7 @@ pub enum Action {
     /// Sets the administrative state.
     State(AdminState),
     /// Sets the weight, absolute or as a share of the configured one.
-    Weight(WantedWeight),
+    Weight(Weight),
     /// Resumes or pauses health checks.
     Health(Switch),
     /// Resumes or pauses agent checks.
@@ -137,20 +138,20 @@ pub enum Action {
     ShutdownSessions,
 }
 
-impl Change<'_> {
-    /// Writes the line that is sent, in one allocation of its size: there may be many of them.
+impl Action {
+    /// Writes the line that does this to a server, in one allocation of its size: there may be many of them.
     #[must_use]
-    pub fn line(&self) -> Box<str> {
-        let (before, after, value) = match self.action {
-            Action::State(state) => ("set server ", " state ", state.as_str().into()),
-            Action::Weight(weight) => ("set server ", " weight ", weight.to_string().into()),
-            Action::Health(Switch::Enabled) => ("enable health ", "", Cow::default()),
-            Action::Health(Switch::Disabled) => ("disable health ", "", Cow::default()),
-            Action::Agent(Switch::Enabled) => ("enable agent ", "", Cow::default()),
-            Action::Agent(Switch::Disabled) => ("disable agent ", "", Cow::default()),
-            Action::ShutdownSessions => ("shutdown sessions server ", "", Cow::default()),
+    pub fn line(self, target: Target<'_>) -> Box<str> {
+        let (before, after, value) = match self {
+            Self::State(state) => ("set server ", " state ", state.as_str().into()),
+            Self::Weight(weight) => ("set server ", " weight ", weight.to_string().into()),
+            Self::Health(Switch::Enabled) => ("enable health ", "", Cow::default()),
+            Self::Health(Switch::Disabled) => ("disable health ", "", Cow::default()),
+            Self::Agent(Switch::Enabled) => ("enable agent ", "", Cow::default()),
+            Self::Agent(Switch::Disabled) => ("disable agent ", "", Cow::default()),
+            Self::ShutdownSessions => ("shutdown sessions server ", "", Cow::default()),
         };
-        let Target { backend, server } = self.target;
+        let Target { backend, server } = target;
         [before, &backend.text(), "/", &server.text(), after, &value].concat().into_boxed_str()
     }
 }
@@ -162,9 +163,9 @@ mod tests {
     #[test]
     fn commands_are_what_the_manual_says() {
         let target = Target { backend: Reference::Name("app"), server: Reference::Name("web1") };
-        let change = |action| Change { target, action }.line();
+        let change = |action: Action| action.line(target);
         assert_eq!(&*change(Action::State(AdminState::Maint)), "set server app/web1 state maint");
-        assert_eq!(&*change(Action::Weight(WantedWeight::Percent(50))), "set server app/web1 weight 50%");
+        assert_eq!(&*change(Action::Weight(Weight::Percent(50))), "set server app/web1 weight 50%");
         assert_eq!(&*change(Action::Health(Switch::Disabled)), "disable health app/web1");
         assert_eq!(&*change(Action::Agent(Switch::Enabled)), "enable agent app/web1");
         assert_eq!(&*change(Action::ShutdownSessions), "shutdown sessions server app/web1");
@@ -186,10 +187,7 @@ mod tests {
     fn the_longest_line_is_bounded() {
         let name = "x".repeat(2 * crate::model::name::NAME_MAX);
         let reference = Reference::new(&name, 1, Uniqueness::Unique);
-        let change = Change {
-            target: Target { backend: reference, server: reference },
-            action: Action::State(AdminState::Ready),
-        };
-        assert!(change.line().len() < 8_000);
+        let line = Action::State(AdminState::Ready).line(Target { backend: reference, server: reference });
+        assert!(line.len() < 8_000);
     }
 }

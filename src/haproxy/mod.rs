@@ -1,7 +1,20 @@
-//! HAProxy's runtime API: the stats socket, the commands sent to it, the replies read from it, and what they add up to.
+//! HAProxy's runtime API: the sockets, the commands sent to them, the replies read from them, and what they add up to.
 
+pub mod client;
 pub mod command;
 pub mod observe;
 pub mod old_processes;
+pub mod open;
 pub mod parse;
+mod rows;
 pub mod socket;
+mod statistics;
+
+use self::parse::ParseError;
+use crate::model::error::{Error, ErrorKind};
+use crate::model::name::Address;
+
+/// Makes the failure of a reply that is not understood.
+fn not_understood(address: &Address, error: &ParseError) -> Error {
+    Error::new(ErrorKind::BadReply, format!("the HAProxy at {address} gave an answer that is not understood: {error}"))
+}

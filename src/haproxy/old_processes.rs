@@ -1,96 +1,191 @@
-//! Sessions on processes that HAProxy has replaced: after a reload, what the old workers still serve is not drained.
+//! Processes that HAProxy has replaced: after a reload, what they still serve is not drained.
 //!
-//! Only the master CLI (`-S`) leads to old workers (management.txt, section 9.4): `show proc` lists them, and a command
-//! with the prefix `@!PID` goes to one of them.
+//! Only the master CLI (`-S`) leads to them (management.txt, section 9.4): `show proc` lists them, and a command with
+//! the prefix `@!PID` goes to one of them. Elsewhere it is known only that they run.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use crate::haproxy::command::Query;
-use crate::haproxy::observe::{Server, StatReader};
-use crate::haproxy::socket::Connection;
-use crate::model::error::{Error, ErrorKind, Result, excerpt};
+use super::command::{Query, end_session};
+use super::socket::{Connection, Form};
+use super::statistics::StatReader;
+use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::{Address, is_plain};
+use crate::model::server::Server;
 use crate::time::deadline::patiently;
-
-/// What the old workers still do for each server, by backend and server.
-pub type Load = HashMap<(String, String), u32>;
 
 /// How long a count is tried again that the end of a connection has cut off.
 const TRIES: Duration = Duration::from_secs(2);
 
-/// Counts the sessions and queued requests of the servers on all old workers.
+/// A process from before a reload that still runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OldProcess {
+    /// Its process id.
+    pub pid: u32,
+    /// What it still does for the servers that were asked about; nothing where that cannot be seen.
+    pub sessions: Option<u32>,
+}
+
+/// What old processes still do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OldLoad {
+    /// The processes.
+    pub processes: Vec<OldProcess>,
+    /// Sessions and queued requests, by backend and server.
+    by_server: HashMap<(String, String), u32>,
+}
+
+impl OldLoad {
+    /// Notes processes of which nothing but their ids is known.
+    #[must_use]
+    pub fn unseen(pids: impl IntoIterator<Item = u32>) -> Self {
+        let processes = pids.into_iter().map(|pid| OldProcess { pid, sessions: None }).collect();
+        Self { processes, by_server: HashMap::new() }
+    }
+
+    /// Returns what all of them together still do for a server.
+    #[must_use]
+    pub fn of(&self, server: &Server) -> u32 {
+        if self.by_server.is_empty() {
+            return 0;
+        }
+        let name = (server.backend.to_string(), server.server.to_string());
+        self.by_server.get(&name).copied().unwrap_or_default()
+    }
+}
+
+/// Counts the sessions and queued requests of servers on all old processes.
 ///
 /// The connection ends when a worker does, and also when the master starts itself anew in a reload. The next list of
 /// processes tells which: no worker that is on it goes uncounted.
 ///
 /// # Errors
 /// When the master CLI does not answer, or not as HAProxy does.
-pub fn load_on_old_workers(master: &Address, servers: &[&Server], timeout: Duration) -> Result<Load> {
-    // The end of a worker may leave any answer behind.
-    let cut_off = |error: Error| if error.kind == ErrorKind::BadReply { error.cut_off() } else { error };
+pub(super) fn count(master: &Address, servers: &[&Server], timeout: Duration) -> Result<OldLoad> {
     patiently(TRIES.min(timeout), || try_to_count(master, servers, timeout).map_err(cut_off))
 }
 
-fn try_to_count(master: &Address, servers: &[&Server], timeout: Duration) -> Result<Load> {
+/// Ends the sessions of servers on all old processes: `set server` and `shutdown sessions server` do not work there.
+///
+/// # Errors
+/// As [`count`].
+pub(super) fn end_sessions(master: &Address, servers: &[&Server], timeout: Duration) -> Result<()> {
+    patiently(TRIES.min(timeout), || try_to_end(master, servers, timeout).map_err(cut_off))
+}
+
+/// The end of a worker may leave any answer behind.
+fn cut_off(error: Error) -> Error {
+    if error.kind == ErrorKind::BadReply { error.cut_off() } else { error }
+}
+
+/// Opens the master CLI and lists its old processes.
+fn open(master: &Address, timeout: Duration) -> Result<(Connection, Vec<u32>)> {
     let mut connection = Connection::open_master(master, timeout)?;
-    let workers = old_workers(&connection.ask(&Query::Processes.to_string())?)
-        .ok_or_else(|| not_understood(master, "'show proc' has no line '# workers'"))?;
-    let backends: BTreeSet<&str> =
-        servers.iter().map(|server| &*server.backend).filter(|name| is_plain(name)).collect();
-    let mut load = Load::new();
+    let reply = connection.ask(&Query::Processes.to_string())?;
+    let workers = old_workers(&reply).ok_or_else(|| {
+        let msg = format!(
+            "the master CLI at {master} gave an answer that is not understood: 'show proc' has no line '# workers'"
+        );
+        Error::new(ErrorKind::BadReply, msg)
+    })?;
+    Ok((connection, workers))
+}
+
+fn try_to_count(master: &Address, servers: &[&Server], timeout: Duration) -> Result<OldLoad> {
+    let (mut connection, workers) = open(master, timeout)?;
+    let names = names(servers);
+    let backends: BTreeSet<&str> = names.iter().map(|(backend, _)| *backend).filter(|name| is_plain(name)).collect();
+    let mut load = OldLoad::default();
     for worker in workers {
-        for &backend in &backends {
-            // One that has ended since has no sessions any more.
-            let Some(servers) = load_of(&mut connection, worker, backend)? else { break };
-            for (server, count) in servers {
-                let sum = load.entry((backend.to_owned(), server)).or_default();
+        let mut sessions = 0u32;
+        for (name, count) in load_of(&mut connection, worker, &backends)? {
+            if names.contains(&(name.0.as_str(), name.1.as_str())) {
+                sessions = sessions.saturating_add(count);
+                let sum = load.by_server.entry(name).or_default();
                 *sum = sum.saturating_add(count);
             }
         }
+        load.processes.push(OldProcess { pid: worker, sessions: Some(sessions) });
     }
     Ok(load)
 }
 
-/// Counts what one worker still does for the servers of a backend; nothing where the worker has ended.
-fn load_of(connection: &mut Connection, worker: u32, backend: &str) -> Result<Option<Vec<(String, u32)>>> {
-    let mut servers = Vec::new();
-    let mut has_ended = false;
-    let address = connection.address().clone();
-    let mut reader = StatReader::new(&address, |row| {
-        servers.push((row.server, row.sessions.saturating_add(row.queue)));
-    });
-    connection.rows(&[Query::StatOf { worker, backend }.to_string()], |row| {
-        has_ended |= row.starts_with(b"Can't find the target");
-        if has_ended { Ok(()) } else { reader.line(row) }
-    })?;
-    if has_ended {
-        return Ok(None);
+fn try_to_end(master: &Address, servers: &[&Server], timeout: Duration) -> Result<()> {
+    let (mut connection, workers) = open(master, timeout)?;
+    let names = names(servers);
+    for worker in workers {
+        let mut commands = Vec::new();
+        read_sessions(&mut connection, worker, |session| {
+            if names.contains(&(session.backend, session.server)) {
+                commands.extend(end_session(worker, session.id));
+            }
+        })?;
+        for window in commands.chunks(64) {
+            connection.exchange(window).1?;
+        }
     }
-    if servers.is_empty() {
-        // HAProxy 2.4 and older show no statistics of a proxy that is stopping; their connection counts have TCP
-        // sessions, too, which those of later ones have not.
-        let reply = connection.ask(&Query::ConnOf { worker, backend }.to_string())?;
-        let why =
-            || not_understood(&address, &format!("'show servers conn' answered '{}'", excerpt(reply.as_bytes(), 200)));
-        servers = connections(&reply).ok_or_else(why)?;
-    }
-    Ok(Some(servers))
+    Ok(())
 }
 
-/// Reads the connections in use from `show servers conn`; nothing where the reply is not its.
-fn connections(reply: &str) -> Option<Vec<(String, u32)>> {
-    if reply.trim() == "Can't find backend." || reply.starts_with("Can't find the target") {
-        return Some(Vec::new());
+fn names<'a>(servers: &[&'a Server]) -> BTreeSet<(&'a str, &'a str)> {
+    servers.iter().map(|server| (&*server.backend, &*server.server)).collect()
+}
+
+/// What is done for servers, by their names.
+type Counts = Vec<((String, String), u32)>;
+
+/// Counts what one worker still does for the servers of backends; nothing where the worker has ended.
+fn load_of(connection: &mut Connection, worker: u32, backends: &BTreeSet<&str>) -> Result<Counts> {
+    let mut counts = Vec::new();
+    let mut is_shown = false;
+    let address = connection.address().clone();
+    for &backend in backends {
+        let mut has_ended = false;
+        let mut reader = StatReader::new(&address, |row| {
+            is_shown = true;
+            let busy = row.statistics.sessions.saturating_add(row.statistics.queue);
+            counts.push(((row.backend.into_owned(), row.server.into_owned()), busy));
+        });
+        connection.rows(&[Query::StatOf { worker, backend }.to_string()], |row| {
+            has_ended |= row.starts_with(b"Can't find the target");
+            if has_ended { Ok(()) } else { reader.line(row) }
+        })?;
+        if has_ended {
+            return Ok(Vec::new());
+        }
     }
-    let mut lines = reply.lines().filter(|line| !line.is_empty());
-    let columns: Vec<&str> = lines.next()?.strip_prefix("# ")?.split_whitespace().collect();
-    let used = columns.iter().position(|column| *column == "used_cur")?;
-    let row = |line: &str| {
-        let (_, server) = line.split_whitespace().next()?.rsplit_once('/')?;
-        Some((server.to_owned(), line.split_whitespace().nth(used)?.parse().ok()?))
-    };
-    lines.map(row).collect()
+    if !is_shown {
+        // HAProxy 2.4 and older show no statistics of a proxy that is stopping.
+        read_sessions(connection, worker, |session| {
+            counts.push(((session.backend.to_owned(), session.server.to_owned()), 1));
+        })?;
+    }
+    Ok(counts)
+}
+
+/// A session as `show sess` shows it.
+struct Session<'a> {
+    id: &'a str,
+    backend: &'a str,
+    server: &'a str,
+}
+
+impl<'a> Session<'a> {
+    /// Reads a line as `0x55d0c0ffee00: proto=tcpv4 src=127.0.0.1:40000 fe=http be=app srv=web1 ts=02 age=2s …`; nothing
+    /// where it has no server.
+    fn parse(line: &'a str) -> Option<Self> {
+        let (id, rest) = line.split_once(": ")?;
+        let value = |key: &str| rest.split(' ').find_map(|word| word.strip_prefix(key));
+        Some(Self { id, backend: value("be=")?, server: value("srv=")? })
+    }
+}
+
+/// Reads the sessions of a worker that have a server.
+fn read_sessions(connection: &mut Connection, worker: u32, mut on_session: impl FnMut(Session<'_>)) -> Result<()> {
+    connection.dump(&Query::SessionsOf { worker }.to_string(), Form::Lines, |line| {
+        std::str::from_utf8(line).ok().and_then(Session::parse).into_iter().for_each(&mut on_session);
+        Ok(())
+    })
 }
 
 /// Reads the processes that `show proc` lists as old workers; nothing where the reply is not its.
@@ -99,10 +194,6 @@ fn old_workers(reply: &str) -> Option<Vec<u32>> {
     let Some((_, old)) = workers.split_once("# old workers\n") else { return Some(Vec::new()) };
     let rows = old.lines().take_while(|line| !line.starts_with('#') && !line.is_empty());
     rows.map(|row| row.split_whitespace().next()?.parse().ok()).collect()
-}
-
-fn not_understood(master: &Address, what: &str) -> Error {
-    Error::new(ErrorKind::BadReply, format!("the master CLI at {master} gave an answer that is not understood: {what}"))
 }
 
 #[cfg(test)]
@@ -122,11 +213,12 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_read_by_their_column() {
-        let reply = "# bkname/svname bkid/svid addr port - purge_delay used_cur used_max need_est\n\
-                     app/web1 3/1 127.0.0.1 18091 - 5000 4 5 1\n\n";
-        assert_eq!(connections(reply), Some(vec![("web1".to_owned(), 4)]));
-        assert_eq!(connections("Can't find backend.\n\n"), Some(vec![]));
-        assert_eq!(connections("# bkname/svname\n"), None);
+    fn a_session_is_known_by_its_server() {
+        let line = "0x55d0c0ffee00: proto=tcpv4 src=127.0.0.1:40000 fe=http be=app srv=web1 ts=02 age=2s calls=1";
+        let session = Session::parse(line).unwrap();
+        assert_eq!((session.id, session.backend, session.server), ("0x55d0c0ffee00", "app", "web1"));
+        assert!(Session::parse("").is_none() && Session::parse("Can't find the target PID").is_none());
+        assert_eq!(end_session(7, session.id).as_deref(), Some("@!7 shutdown session 0x55d0c0ffee00"));
+        assert_eq!(end_session(7, "0x1; shutdown"), None);
     }
 }

@@ -7,8 +7,10 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
-use crate::model::error::excerpt;
-use crate::model::state::{AdminFlags, AdminState, OperationalState};
+use crate::model::server::{CheckCounter, Start, Statistics};
+use crate::model::state::{AdminFlags, OperationalState};
+use crate::model::text::{excerpt, printable};
+use crate::model::traffic::takes_traffic;
 
 /// How much of a line that is not understood an error shows, in bytes.
 const SHOWN: usize = 200;
@@ -183,13 +185,15 @@ pub struct OtherRow<'a> {
 impl OtherRow<'_> {
     /// Tells whether it takes new traffic.
     #[must_use]
-    pub fn is_usable(&self) -> bool {
+    pub fn takes_traffic(&self) -> bool {
         let number = |index| decimal(column(self.line, index));
-        number(self.header.srv_admin_state).is_some_and(|flags| AdminFlags(flags).effective() == AdminState::Ready)
-            && number(self.header.srv_op_state)
-                .and_then(OperationalState::from_number)
-                .is_some_and(OperationalState::takes_traffic)
-            && number(self.header.srv_uweight).is_some_and(|weight| weight > 0)
+        let flags = number(self.header.srv_admin_state).map(AdminFlags);
+        let operational = number(self.header.srv_op_state).and_then(OperationalState::from_number);
+        let weight = number(self.header.srv_uweight);
+        match (flags, operational, weight) {
+            (Some(flags), Some(operational), Some(weight)) => takes_traffic(flags, operational, weight),
+            _ => false,
+        }
     }
 }
 
@@ -284,14 +288,17 @@ impl StateHeader {
 }
 
 impl StateHeader {
-    /// Writes a row anew with the flags, the weight and the checks that `of` gives for its backend and server.
+    /// Writes a row anew with the flags, the weight and the checks that `of` gives for its backend, its server and its
+    /// checks.
     #[must_use]
     pub fn rewritten(
         &self,
         line: &[u8],
-        of: impl FnOnce(&[u8], &[u8]) -> Option<(AdminFlags, u32, u32, u32)>,
+        of: impl FnOnce(&[u8], &[u8], u32, u32) -> Option<(AdminFlags, u32, u32, u32)>,
     ) -> Option<Vec<u8>> {
-        let (flags, weight, check, agent) = of(column(line, self.be_name), column(line, self.srv_name))?;
+        let check = decimal(column(line, self.srv_check_state))?;
+        let agent = decimal(column(line, self.srv_agent_state))?;
+        let (flags, weight, check, agent) = of(column(line, self.be_name), column(line, self.srv_name), check, agent)?;
         let columns = line.split(is_space).enumerate().map(|(index, text)| match index {
             _ if index == self.srv_admin_state => flags.0.to_string().into_bytes(),
             _ if index == self.srv_uweight => weight.to_string().into_bytes(),
@@ -355,6 +362,13 @@ impl<'a> Row<'_, 'a> {
             .ok_or_else(|| self.wrong(index, column))
     }
 
+    fn count(&self, index: usize, column: &'static str) -> Result<u64, ParseError> {
+        let digits = self.bytes(index);
+        let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+        let text = std::str::from_utf8(digits).ok().filter(|_| is_number);
+        text.and_then(|text| text.parse().ok()).ok_or_else(|| self.wrong(index, column))
+    }
+
     fn number(&self, index: usize, column: &'static str) -> Result<u32, ParseError> {
         decimal(self.bytes(index)).ok_or_else(|| self.wrong(index, column))
     }
@@ -369,15 +383,6 @@ pub(crate) fn decimal(digits: &[u8]) -> Option<u32> {
         let digit = digit.is_ascii_digit().then(|| u32::from(digit - b'0'))?;
         number.checked_mul(10)?.checked_add(digit)
     })
-}
-
-/// When a process started, as far as its HAProxy tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// `Start_time_sec` (HAProxy 2.4 and later), in seconds since the epoch.
-    At(u64),
-    /// `Uptime_sec` of older ones, in whole seconds before now.
-    Ago(u64),
 }
 
 /// What `show info` tells about the process that answers.
@@ -403,7 +408,7 @@ impl Info {
     pub fn parse(reply: &[u8]) -> Result<Self, ParseError> {
         let [mut version, mut pid, mut started, mut uptime, mut stopping, mut processes] = [None; 6];
         // A description may be in any encoding.
-        let lines = reply.split(|byte| *byte == b'\n').filter_map(|line| str::from_utf8(line).ok());
+        let lines = reply.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
         for (key, value) in lines.filter_map(|line| line.split_once(':')) {
             let slot = match key {
                 "Version" => &mut version,
@@ -472,11 +477,13 @@ impl Level {
 /// The columns of `show stat` that this program reads (management.txt, section 9.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatHeader {
+    pxname: usize,
     svname: usize,
     iid: usize,
     sid: usize,
     qcur: usize,
     scur: usize,
+    stot: usize,
     status: usize,
     check_status: usize,
     tracked: usize,
@@ -489,40 +496,17 @@ pub struct StatHeader {
 
 /// One server as `show stat` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StatRow {
-    /// The number of the proxy in this process.
+pub struct StatRow<'a> {
+    /// The backend.
+    pub backend: Cow<'a, str>,
+    /// The server.
+    pub server: Cow<'a, str>,
+    /// The number of the backend in this process.
     pub backend_id: u32,
     /// The number of the server in its backend.
     pub server_id: u32,
-    /// The server.
-    pub server: String,
-    /// Requests that wait for this server.
-    pub queue: u32,
-    /// Sessions on this server.
-    pub sessions: u32,
-    /// Its status in one phrase, as `UP`, `DOWN 1/3`, `MAINT (via app/web1)`.
-    pub status: String,
-    /// What its last health check found, as `L7OK`; nothing without checks.
-    pub check: Option<String>,
-    /// The server that it tracks, as `backend/server`.
-    pub tracks: Option<String>,
-    /// Whether it is a backup server.
-    pub backup: bool,
-    /// Whether `slowstart` is under way: it takes only a share of its traffic.
-    pub is_throttled: bool,
-    /// How its health check counts; nothing without checks.
-    pub counter: Option<CheckCounter>,
-}
-
-/// How a health check counts its results: up at `rise`, and one more for each that passes, to `rise + fall - 1`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CheckCounter {
-    /// The count.
-    pub health: u32,
-    /// From which count on the server is up.
-    pub rise: u32,
-    /// How many failures in a row take a server down that has the highest count.
-    pub fall: u32,
+    /// What the row says of it.
+    pub statistics: Statistics,
 }
 
 impl StatHeader {
@@ -538,11 +522,13 @@ impl StatHeader {
             names.iter().position(|name| *name == column.as_bytes()).ok_or_else(|| missing(column))
         };
         Ok(Self {
+            pxname: find("pxname")?,
             svname: find("svname")?,
             iid: find("iid")?,
             sid: find("sid")?,
             qcur: find("qcur")?,
             scur: find("scur")?,
+            stot: find("stot")?,
             status: find("status")?,
             check_status: find("check_status")?,
             tracked: find("tracked")?,
@@ -558,28 +544,42 @@ impl StatHeader {
     ///
     /// # Errors
     /// Shows the row and what is wrong with it.
-    pub fn row(&self, line: &[u8]) -> Result<StatRow, ParseError> {
-        let columns = csv(line);
-        let columns: Vec<&[u8]> = columns.iter().map(AsRef::as_ref).collect();
+    pub fn row<'a>(&self, line: &'a [u8]) -> Result<StatRow<'a>, ParseError> {
+        let values = csv(line);
+        let columns: Vec<&[u8]> = values.iter().map(AsRef::as_ref).collect();
         let row = Row { command: STAT, columns: &columns, line };
         let some = |index| {
-            let text = String::from_utf8_lossy(row.bytes(index)).into_owned();
+            let text = printable(&String::from_utf8_lossy(row.bytes(index))).into_owned();
             (!text.is_empty()).then_some(text)
         };
-        Ok(StatRow {
-            backend_id: decimal(row.bytes(self.iid)).ok_or_else(|| row.wrong(self.iid, "iid"))?,
-            server_id: decimal(row.bytes(self.sid)).ok_or_else(|| row.wrong(self.sid, "sid"))?,
-            server: row.text(self.svname, "svname")?.to_owned(),
-            queue: decimal(row.bytes(self.qcur)).ok_or_else(|| row.wrong(self.qcur, "qcur"))?,
-            sessions: decimal(row.bytes(self.scur)).ok_or_else(|| row.wrong(self.scur, "scur"))?,
+        let statistics = Statistics {
+            queue: row.number(self.qcur, "qcur")?,
+            sessions: row.number(self.scur, "scur")?,
+            total_sessions: row.count(self.stot, "stot")?,
             status: some(self.status).ok_or_else(|| row.wrong(self.status, "status"))?,
             check: some(self.check_status).map(|check| check.trim_start_matches("* ").to_owned()),
             tracks: some(self.tracked),
             backup: row.bytes(self.bck) == b"1",
             is_throttled: !matches!(row.bytes(self.throttle), b"" | b"100"),
             counter: self.counter(&row),
+        };
+        Ok(StatRow {
+            backend_id: row.number(self.iid, "iid")?,
+            server_id: row.number(self.sid, "sid")?,
+            statistics,
+            backend: name(&values, self.pxname).ok_or_else(|| row.wrong(self.pxname, "pxname"))?,
+            server: name(&values, self.svname).ok_or_else(|| row.wrong(self.svname, "svname"))?,
         })
     }
+}
+
+/// Takes a name out of the values of a row, printable as all names are.
+fn name<'a>(values: &[Cow<'a, [u8]>], index: usize) -> Option<Cow<'a, str>> {
+    let name = match values.get(index)? {
+        Cow::Borrowed(name) => std::str::from_utf8(name).ok().map(printable)?,
+        Cow::Owned(name) => Cow::Owned(printable(std::str::from_utf8(name).ok()?).into_owned()),
+    };
+    (!name.is_empty()).then_some(name)
 }
 
 impl StatHeader {
@@ -726,7 +726,7 @@ mod tests {
             let _ = StateHeader::parse(&bytes);
             let _ = COLUMNS.row(&bytes, &mut LastBackend::default(), |_, _, _| true);
             let _ = StatHeader::parse(&bytes);
-            let _ = StatHeader::parse(b"# pxname,svname,iid,sid,qcur,scur,status,check_status,tracked,bck,throttle,check_rise,check_health,check_fall").unwrap().row(&bytes);
+            let _ = StatHeader::parse(b"# pxname,svname,iid,sid,qcur,scur,stot,status,check_status,tracked,bck,throttle,check_rise,check_health,check_fall").unwrap().row(&bytes);
             let _ = Info::parse(&bytes);
             let _ = Level::parse(&text);
             let _ = without_severity(&text);

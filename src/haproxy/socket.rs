@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 use memchr::memchr;
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, SockaddrIn6, UnixAddr, connect, recv, send, setsockopt,
-    socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, SockaddrIn6, UnixAddr, connect, getsockopt, recv, send,
+    setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use crate::model::error::{Error, ErrorKind, Result, excerpt};
+use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::Address;
+use crate::model::text::excerpt;
 
 /// The least silence after which a dump that has begun may be left.
 const DUMP_SILENCE: Duration = Duration::from_secs(5);
@@ -150,6 +151,14 @@ impl Connection {
         self.door
     }
 
+    /// Returns the process that listens at a Unix socket, or that did when it began to, by its id here; nothing where it
+    /// cannot be seen from here, as in a container.
+    #[must_use]
+    pub fn peer(&self) -> Option<u32> {
+        let peer = getsockopt(&self.fd, sockopt::PeerCredentials).ok()?;
+        u32::try_from(peer.pid()).ok().filter(|pid| *pid > 0)
+    }
+
     /// Asks one command and returns its reply without the prompt.
     ///
     /// # Errors
@@ -237,11 +246,9 @@ impl Connection {
         let lines: String =
             ["prompt"].into_iter().chain(first.iter().map(String::as_str)).flat_map(|it| [it, "\n"]).collect();
         // Who has closed already is found out by reading.
-        let sent = self.send(lines.as_bytes(), "prompt");
-        if let Err(error) = sent
-            && error.kind != ErrorKind::Unreachable
-        {
-            return Err(error);
+        match self.send(lines.as_bytes(), "prompt") {
+            Err(error) if error.kind != ErrorKind::Unreachable => return Err(error),
+            Ok(()) | Err(_) => {}
         }
         let until = Instant::now() + self.timeout;
         let door = self.read_greeting(until)?;
@@ -482,9 +489,8 @@ fn take_lines(text: &[u8], prompt: &[u8], form: Form, on_line: &mut impl FnMut(&
     // Nearly no line begins as the prompt does.
     let is_over = |rest: &[u8]| rest.first() == prompt.first() && rest.starts_with(prompt);
     let mut rest = text;
-    while !is_over(rest)
-        && let Some((line, after)) = split_line(rest, form)
-    {
+    while !is_over(rest) {
+        let Some((line, after)) = split_line(rest, form) else { break };
         on_line(line);
         rest = after;
     }

@@ -1,104 +1,155 @@
-//! Keeps two runs from changing the same HAProxy at once: the lock is held while a run looks, decides and sets, and let
-//! go while it only waits.
+//! Keeps two runs from changing the same HAProxy at once: the lock is held while a run observes, decides and sets, and
+//! released while it only waits.
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::act::fleet::Progress;
-use crate::haproxy::observe::Process;
-use crate::keep::folder::{Folder, Unavailable};
-use crate::keep::lock::{LockSet, NotTaken, Wanted};
+use super::folder::{Folder, Unavailable};
+use super::lock::{Ask, LockSet, NotTaken};
+use crate::haproxy::open::Contact;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::Address;
 use crate::request::Request;
+use crate::time::deadline::Progress;
 use crate::time::interrupt::{Interrupt, PATIENT};
 
 /// The lock of a run on all its HAProxy processes.
 pub struct Exclusion<'a> {
-    folder: std::result::Result<Folder, Unavailable>,
+    folder: Option<Folder>,
+    /// Why there is no lock at all.
+    unavailable: OnceLock<Unavailable>,
     note: String,
     timeout: Duration,
-    interrupt: &'a Interrupt,
+    signals: &'a Interrupt,
     progress: Progress<'a>,
-    held: Option<LockSet>,
-    /// Whether others could change something since this run has looked.
+    held: Mutex<Held>,
+    /// One thread at a time waits, so that none waits for a lock that another one of this run takes.
+    waiting: Mutex<()>,
+}
+
+/// What is held.
+#[derive(Default)]
+struct Held {
+    locks: LockSet,
+    keys: BTreeSet<String>,
+    /// Whether others could change something since this run has observed.
     was_released: bool,
+}
+
+/// Whether others could change something since this run has observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// The lock was held all the time.
+    Held,
+    /// It was released in between.
+    Released,
 }
 
 impl<'a> Exclusion<'a> {
     /// Prepares the lock of a run; nothing is held yet.
     #[must_use]
-    pub fn new(request: &Request, interrupt: &'a Interrupt, progress: Progress<'a>) -> Self {
+    pub fn new(request: &Request, signals: &'a Interrupt, progress: Progress<'a>) -> Self {
         let servers: Vec<String> = request.servers.iter().map(ToString::to_string).collect();
-        let state = request.change.and_then(|change| change.state);
-        let note = state.map_or_else(|| servers.join(","), |state| format!("{} to {state}", servers.join(",")));
-        // What changes nothing leaves no trace on the host.
-        let folder = match request.change {
-            Some(_) if !request.dry_run => Folder::of_caller(),
-            Some(_) | None => Err(Unavailable("what changes nothing needs no lock".to_owned())),
+        let note = request.state().map_or_else(|| servers.join(","), |to| format!("{} to {to}", servers.join(",")));
+        let unavailable = OnceLock::new();
+        let folder = match request.goal {
+            Some(_) if !request.dry_run => Folder::of_caller().map_err(|why| unavailable.set(why)).ok(),
+            // What changes nothing leaves no trace on the host.
+            Some(_) | None => None,
         };
-        Self { folder, note, timeout: request.lock_timeout, interrupt, progress, held: None, was_released: false }
+        let (held, waiting) = (Mutex::default(), Mutex::default());
+        Self { folder, unavailable, note, timeout: request.lock_timeout, signals, progress, held, waiting }
     }
 
-    /// Takes the lock on the processes, if it is not held; tells whether others could do something before.
+    /// Takes the lock on the processes, as far as it is not held, in the order that all runs keep; tells whether it was
+    /// released since this run has observed.
     ///
     /// # Errors
-    /// When another run does not let go of it in time, or a signal comes.
-    pub fn take<'p>(&mut self, processes: impl Iterator<Item = (&'p Address, &'p Process)>) -> Result<bool> {
-        let was_released = std::mem::take(&mut self.was_released);
-        let Ok(folder) = &self.folder else { return Ok(was_released) };
-        if self.held.is_some() {
-            return Ok(false);
-        }
-        let keys: Vec<String> = processes.flat_map(|(address, process)| keys(address, process)).collect();
-        let wanted = Wanted { keys: &keys, note: &self.note, timeout: self.timeout };
-        match LockSet::take(folder, &wanted, self.interrupt, &|line| (self.progress)(line)) {
-            Ok(held) => {
-                self.held = Some(held);
-                Ok(was_released)
+    /// When another run does not release it in time, or a signal comes.
+    pub fn take<'c>(&self, contacts: impl IntoIterator<Item = &'c Contact>) -> Result<Since> {
+        let was_released = std::mem::take(&mut self.held().was_released);
+        self.wait_for(contacts.into_iter().flat_map(keys).collect())?;
+        Ok(if was_released { Since::Released } else { Since::Held })
+    }
+
+    /// Takes the lock on a process that has taken over during the run, before it is observed.
+    ///
+    /// # Errors
+    /// As [`Exclusion::take`].
+    pub fn admit(&self, contact: &Contact) -> Result<()> {
+        self.wait_for(keys(contact).into())
+    }
+
+    /// Takes the lock on one process, if nobody else has it, and tells whether it is held now: who waits for nobody may
+    /// take several in any order.
+    #[must_use]
+    pub fn try_take(&self, contact: &Contact) -> bool {
+        let Some(folder) = self.folder() else { return true };
+        let missing: Vec<String> = {
+            let held = self.held();
+            keys(contact).into_iter().filter(|key| !held.keys.contains(key)).collect()
+        };
+        let ask = Ask { keys: &missing, note: &self.note, timeout: Duration::ZERO };
+        match LockSet::take(folder, &ask, self.signals, &|_| {}) {
+            Ok(locks) => {
+                self.keep(locks, missing);
+                true
             }
-            Err(NotTaken::Failed(error)) => Err(error),
+            Err(NotTaken::Failed(_)) => false,
             Err(NotTaken::Unavailable(why)) => {
-                self.folder = Err(why);
-                Ok(was_released)
+                let _ = self.unavailable.set(why);
+                true
             }
         }
     }
 
-    /// Takes the lock on one process, if nobody has it: who waits for nobody may take several in any order.
-    #[must_use]
-    pub fn try_take(&self, address: &Address, process: &Process) -> Option<LockSet> {
-        let Ok(folder) = &self.folder else { return Some(LockSet::default()) };
-        let wanted = Wanted { keys: &keys(address, process), note: &self.note, timeout: Duration::ZERO };
-        LockSet::take(folder, &wanted, self.interrupt, &|_| {}).ok()
+    fn wait_for(&self, keys: Vec<String>) -> Result<()> {
+        let Some(folder) = self.folder() else { return Ok(()) };
+        let _alone = self.waiting.lock();
+        let missing: Vec<String> = {
+            let held = self.held();
+            keys.into_iter().filter(|key| !held.keys.contains(key)).collect()
+        };
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let ask = Ask { keys: &missing, note: &self.note, timeout: self.timeout };
+        match LockSet::take(folder, &ask, self.signals, &|line| (self.progress)(line)) {
+            Ok(locks) => self.keep(locks, missing),
+            Err(NotTaken::Failed(error)) => return Err(error),
+            Err(NotTaken::Unavailable(why)) => {
+                let _ = self.unavailable.set(why);
+            }
+        }
+        Ok(())
     }
 
-    /// Keeps the locks on all processes that were taken one by one.
-    pub fn hold(&mut self, locks: impl IntoIterator<Item = LockSet>) {
-        self.held = Some(locks.into_iter().collect());
+    fn keep(&self, locks: LockSet, keys: Vec<String>) {
+        let mut held = self.held();
+        held.locks.join(locks);
+        held.keys.extend(keys);
     }
 
-    /// Waits for the lock over signals from now on: who sets back what was changed must not be kept from it.
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the lock over signals from now on: who rolls back must not be kept from it.
     pub fn ignore_signals(&mut self) {
-        self.interrupt = &PATIENT;
+        self.signals = &PATIENT;
     }
 
-    /// Lets the lock go.
-    pub fn release(&mut self) {
-        self.held = None;
-        self.was_released = true;
+    /// Releases the lock.
+    pub fn release(&self) {
+        *self.held() = Held { was_released: true, ..Held::default() };
     }
 
-    /// Says why there is no lock at all, if that is so.
-    #[must_use]
-    pub fn unavailable(&self) -> Option<&Unavailable> {
-        self.folder.as_ref().err()
-    }
-
-    /// Returns the folder that the lock is in.
+    /// Returns the folder that the lock is in, where there is one.
     #[must_use]
     pub fn folder(&self) -> Option<&Folder> {
-        self.folder.as_ref().ok()
+        self.folder.as_ref().filter(|_| self.unavailable.get().is_none())
     }
 
     /// Says what it means that there is no lock: a warning, but a failure for a guard, which could then be passed by two
@@ -107,7 +158,7 @@ impl<'a> Exclusion<'a> {
     /// # Errors
     /// When there is a guard.
     pub fn check(&self, request: &Request) -> Result<Option<String>> {
-        let Some(why) = self.unavailable().filter(|_| !request.dry_run) else { return Ok(None) };
+        let Some(why) = self.unavailable.get() else { return Ok(None) };
         if request.guard.is_some() {
             let msg =
                 format!("'guard' needs the lock that keeps other runs out, but {why}; run as root, or leave it out");
@@ -117,9 +168,10 @@ impl<'a> Exclusion<'a> {
     }
 }
 
-/// What is locked for a process: itself, whichever of its sockets leads there, and the socket, which stays the same when a
-/// reload brings a new process during a run.
-fn keys(address: &Address, process: &Process) -> [String; 2] {
+/// Returns the keys of the locks for a process: its own, which all its sockets share, and that of the socket, which
+/// stays the same when a reload brings a new process during a run.
+fn keys(contact: &Contact) -> [String; 2] {
+    let Contact { address, process, .. } = contact;
     [process.key(), socket_key(address)]
 }
 
@@ -133,13 +185,13 @@ fn socket_key(address: &Address) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::{Overrides, from_words};
+    use crate::request::Draft;
 
     #[test]
     fn a_status_has_no_folder() {
-        let request = from_words(&["server=web1".to_owned()], Overrides::default()).unwrap();
+        let request = Draft::from_words(&["server=web1".to_owned()]).unwrap().check().unwrap();
         let never = Interrupt::never();
         let exclusion = Exclusion::new(&request, &never, &|_| {});
-        assert!(exclusion.folder().is_none() && exclusion.unavailable().is_some());
+        assert!(exclusion.folder().is_none() && exclusion.check(&request) == Ok(None));
     }
 }

@@ -16,7 +16,8 @@ use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::folder::{Folder, Unavailable};
-use crate::model::error::{Error, ErrorKind, excerpt};
+use crate::model::error::{Error, ErrorKind};
+use crate::model::text::excerpt;
 use crate::time::interrupt::Interrupt;
 
 /// How long to wait between two tries.
@@ -31,8 +32,8 @@ const NOTE_MAX: usize = 1000;
 
 /// What is to be locked, and for what.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
-    /// The keys of the processes, in any order ([`Process::key`](crate::haproxy::observe::Process::key)).
+pub struct Ask<'a> {
+    /// The keys of the processes, in any order ([`Process::key`](crate::model::server::Process::key)).
     pub keys: &'a [String],
     /// What this run is about to do, for others who wait, as `web1 to maint`.
     pub note: &'a str,
@@ -65,12 +66,12 @@ impl LockSet {
     /// When the time is over, a signal has come, or no lock file can be opened; then none is held.
     pub fn take(
         folder: &Folder,
-        wanted: &Wanted<'_>,
+        ask: &Ask<'_>,
         interrupt: &Interrupt,
         on_wait: &dyn Fn(&str),
     ) -> Result<Self, NotTaken> {
-        let deadline = Instant::now().checked_add(wanted.timeout);
-        let mut keys: Vec<&str> = wanted.keys.iter().map(String::as_str).collect();
+        let deadline = Instant::now().checked_add(ask.timeout);
+        let mut keys: Vec<&str> = ask.keys.iter().map(String::as_str).collect();
         keys.sort_unstable();
         // Two opens of one file exclude each other also within a process.
         keys.dedup();
@@ -88,7 +89,7 @@ impl LockSet {
                     return Err(NotTaken::Failed(interrupted));
                 }
                 if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                    return Err(NotTaken::Failed(too_late(&holder, wanted.timeout)));
+                    return Err(NotTaken::Failed(too_late(&holder, ask.timeout)));
                 }
                 if last.as_ref() != Some(&holder) {
                     on_wait(&format!("waiting for {holder}"));
@@ -96,16 +97,17 @@ impl LockSet {
                 }
                 std::thread::sleep(PAUSE);
             };
-            held.write(wanted.note);
+            held.write(ask.note);
             set.held.push(held);
         }
         Ok(set)
     }
 }
 
-impl FromIterator<LockSet> for LockSet {
-    fn from_iter<I: IntoIterator<Item = LockSet>>(sets: I) -> Self {
-        Self { held: sets.into_iter().flat_map(|set| set.held).collect() }
+impl LockSet {
+    /// Holds the locks of another set as well.
+    pub fn join(&mut self, other: Self) {
+        self.held.extend(other.held);
     }
 }
 
@@ -207,8 +209,7 @@ fn unavailable(folder: &Folder, why: &io::Error) -> Unavailable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::haproxy::observe::Process;
-    use crate::haproxy::parse::{Info, Start};
+    use crate::model::server::{Process, Start};
     use nix::unistd::geteuid;
     use std::cell::RefCell;
     use std::io::{BufRead, BufReader};
@@ -227,8 +228,8 @@ mod tests {
 
     fn take(folder: &Folder, keys: &[&str], note: &str, milliseconds: u64) -> Result<LockSet, NotTaken> {
         let keys: Vec<String> = keys.iter().map(|&key| key.to_owned()).collect();
-        let wanted = Wanted { keys: &keys, note, timeout: Duration::from_millis(milliseconds) };
-        LockSet::take(folder, &wanted, &Interrupt::default(), &|_| {})
+        let ask = Ask { keys: &keys, note, timeout: Duration::from_millis(milliseconds) };
+        LockSet::take(folder, &ask, &Interrupt::default(), &|_| {})
     }
 
     fn files(folder: &Folder) -> Vec<PathBuf> {
@@ -241,10 +242,10 @@ mod tests {
         let first = take(&folder, &["1-2"], "web1 to maint", 0).unwrap();
         let said = RefCell::new(Vec::new());
         let keys = ["1-2".to_owned()];
-        let wanted = Wanted { keys: &keys, note: "", timeout: Duration::from_millis(200) };
+        let ask = Ask { keys: &keys, note: "", timeout: Duration::from_millis(200) };
         let started = Instant::now();
         let failed =
-            LockSet::take(&folder, &wanted, &Interrupt::default(), &|text| said.borrow_mut().push(text.to_owned()));
+            LockSet::take(&folder, &ask, &Interrupt::default(), &|text| said.borrow_mut().push(text.to_owned()));
         assert!(started.elapsed() >= Duration::from_millis(200));
         let holder = format!("process {} (web1 to maint)", std::process::id());
         assert_eq!(said.into_inner(), [format!("waiting for {holder}")]);
@@ -259,8 +260,7 @@ mod tests {
 
     #[test]
     fn an_exact_start_is_part_of_the_key() {
-        let process =
-            |start| Process::new(&Info { version: String::new(), pid: 812, start, stopping: false, processes: 1 });
+        let process = |start| Process::new("3.2.4", 812, start, (1_700_000_100, Instant::now()));
         assert_eq!(process(Start::At(1_700_000_000)).key(), "812-1700000000");
         assert_eq!(process(Start::Ago(60)).key(), "812");
     }

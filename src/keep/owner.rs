@@ -14,10 +14,11 @@ use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 
 use super::folder::Folder;
-use super::lock::{LockSet, NotTaken, Wanted};
+use super::lock::{Ask, LockSet, NotTaken};
 use super::replace::replace;
-use crate::haproxy::observe::Process;
+use crate::model::server::{Process, Server};
 use crate::model::state::{AdminFlags, AdminState};
+use crate::request::Claim;
 use crate::time::interrupt::Interrupt;
 
 /// The longest owner or reason that is recorded, in bytes; what is longer is cut.
@@ -54,38 +55,26 @@ pub struct Record {
     pub server: String,
     /// What it was set to.
     pub state: AdminState,
-    /// Who did it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub owner: Option<String>,
-    /// Why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Until when, in seconds since the epoch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires: Option<u64>,
+    /// Who did it, why, and until when.
+    #[serde(flatten)]
+    pub claim: Claim,
     /// When it was recorded, in seconds since the epoch.
     pub recorded: u64,
 }
 
 impl Record {
-    /// Tells whether the time that it was meant for is over.
-    #[must_use]
-    pub fn is_expired(&self, now: u64) -> bool {
-        self.expires.is_some_and(|expires| expires <= now)
-    }
-
     /// Tells whether the record is about this very server now.
     ///
     /// It is while the server is forced into the recorded state, and either the process is the recorded one, at
     /// whatever address, or the state has come over a reload by the state file.
-    fn counts(&self, place: &Place<'_>, flags: AdminFlags) -> bool {
-        let same = place.process.is(&self.process) || (self.survives_reload && self.address == place.address);
+    fn counts(&self, at: &At<'_>, flags: AdminFlags) -> bool {
+        let same = at.process.is(&self.process) || (self.survives_reload && self.address == at.address);
         same && is_forced_to(self.state, flags)
     }
 
     /// Tells whether the record is about the same instance, as it is or as it was before a reload.
-    fn is_of(&self, place: &Place<'_>) -> bool {
-        self.address == place.address || place.process.is(&self.process)
+    fn is_of(&self, at: &At<'_>) -> bool {
+        self.address == at.address || at.process.is(&self.process)
     }
 
     fn is(&self, backend: &str, server: &str) -> bool {
@@ -104,7 +93,7 @@ fn is_forced_to(state: AdminState, flags: AdminFlags) -> bool {
 
 /// The instance that records are looked for in.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct At<'a> {
     /// Its address, in HAProxy's notation.
     pub address: &'a str,
     /// The process that answered.
@@ -122,6 +111,12 @@ pub struct Seen<'a> {
     pub flags: AdminFlags,
 }
 
+impl<'a> From<&'a Server> for Seen<'a> {
+    fn from(server: &'a Server) -> Self {
+        Self { backend: &server.backend, server: &server.server, flags: server.state.flags }
+    }
+}
+
 /// All records of a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Records {
@@ -132,9 +127,9 @@ pub struct Records {
 impl Records {
     /// Finds the record that counts for a server as it was observed.
     #[must_use]
-    pub fn find(&self, place: &Place<'_>, seen: &Seen<'_>) -> Option<&Record> {
+    pub fn find(&self, at: &At<'_>, seen: &Seen<'_>) -> Option<&Record> {
         let records = self.by_name.get(&full_name(seen.backend, seen.server))?;
-        records.iter().find(|record| record.is(seen.backend, seen.server) && record.counts(place, seen.flags))
+        records.iter().find(|record| record.is(seen.backend, seen.server) && record.counts(at, seen.flags))
     }
 
     /// Tells whether nothing is recorded at all.
@@ -145,25 +140,25 @@ impl Records {
 
     /// Tells whether anything is recorded for an instance, as it is or as it was before a reload.
     #[must_use]
-    pub fn knows(&self, place: &Place<'_>) -> bool {
-        self.by_name.values().flatten().any(|record| record.is_of(place))
+    pub fn knows(&self, at: &At<'_>) -> bool {
+        self.by_name.values().flatten().any(|record| record.is_of(at))
     }
 
     /// Records who has taken a server out, in place of what was recorded for that server of that instance.
     pub fn put(&mut self, mut record: Record) {
-        for text in [&mut record.owner, &mut record.reason].into_iter().flatten() {
+        for text in [&mut record.claim.owner, &mut record.claim.reason].into_iter().flatten() {
             cut(text);
         }
         let Record { backend, server, .. } = &record;
-        self.remove(&Place { address: &record.address, process: &record.process }, backend, server);
+        self.remove(&At { address: &record.address, process: &record.process }, backend, server);
         self.by_name.entry(full_name(backend, server)).or_default().push(record);
     }
 
     /// Removes what is recorded for a server of an instance, as when it is back in service.
-    pub fn remove(&mut self, place: &Place<'_>, backend: &str, server: &str) {
+    pub fn remove(&mut self, at: &At<'_>, backend: &str, server: &str) {
         let name = full_name(backend, server);
         if let Some(records) = self.by_name.get_mut(&name) {
-            records.retain(|record| !(record.is_of(place) && record.is(backend, server)));
+            records.retain(|record| !(record.is_of(at) && record.is(backend, server)));
             if records.is_empty() {
                 self.by_name.remove(&name);
             }
@@ -173,12 +168,12 @@ impl Records {
     /// Removes what the observed servers of an instance show to be over, and what expired long ago.
     ///
     /// A record that counts for an observed server stays, however long ago it expired.
-    pub fn prune<'a>(&mut self, place: &Place<'_>, seen: impl IntoIterator<Item = Seen<'a>>, now: u64) {
+    pub fn prune<'a>(&mut self, at: &At<'_>, seen: impl IntoIterator<Item = Seen<'a>>, now: u64) {
         let flags: HashMap<(&str, &str), AdminFlags> =
             seen.into_iter().map(|seen| ((seen.backend, seen.server), seen.flags)).collect();
         self.retain(|record| match flags.get(&(record.backend.as_str(), record.server.as_str())) {
-            Some(flags) if record.is_of(place) => record.counts(place, *flags),
-            Some(_) | None => record.expires.is_none_or(|expires| expires.saturating_add(LONG_EXPIRED) > now),
+            Some(flags) if record.is_of(at) => record.counts(at, *flags),
+            Some(_) | None => record.claim.expires.is_none_or(|expires| expires.saturating_add(LONG_EXPIRED) > now),
         });
     }
 
@@ -282,9 +277,9 @@ pub fn load(folder: &Folder) -> Loaded {
 #[must_use]
 pub fn update(folder: &Folder, change: impl FnOnce(&mut Records)) -> Option<String> {
     let keys = [LOCK.to_owned()];
-    let wanted = Wanted { keys: &keys, note: "recording owners", timeout: PATIENCE };
+    let ask = Ask { keys: &keys, note: "recording owners", timeout: PATIENCE };
     // What was done must be recorded also when a signal has come.
-    let lock = match LockSet::take(folder, &wanted, &Interrupt::default(), &|_| {}) {
+    let lock = match LockSet::take(folder, &ask, &Interrupt::default(), &|_| {}) {
         Ok(lock) => lock,
         Err(NotTaken::Failed(error)) => return Some(not_recorded(folder, &error.msg)),
         Err(NotTaken::Unavailable(why)) => return Some(not_recorded(folder, &why.0)),
@@ -327,16 +322,17 @@ fn not_recorded(folder: &Folder, why: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::haproxy::parse::{Info, Start};
+    use crate::model::server::Start;
     use nix::unistd::geteuid;
     use proptest::prelude::*;
     use std::fs;
     use std::os::unix::fs::{MetadataExt, symlink};
+    use std::time::Instant;
 
     const SOCKET: &str = "/run/haproxy/admin.sock";
 
     fn process(pid: u32, start: u64) -> Process {
-        Process::new(&Info { version: "2.6".into(), pid, start: Start::At(start), stopping: false, processes: 1 })
+        Process::new("2.6", pid, Start::At(start), (start, Instant::now()))
     }
 
     fn record(pid: u32, server: &str, state: AdminState) -> Record {
@@ -347,9 +343,11 @@ mod tests {
             backend: "app".into(),
             server: server.into(),
             state,
-            owner: Some("alice".into()),
-            reason: Some("kernel \"update\"\n".into()),
-            expires: Some(1_000),
+            claim: Claim {
+                owner: Some("alice".into()),
+                reason: Some("kernel \"update\"\n".into()),
+                expires: Some(1_000),
+            },
             recorded: 10,
         }
     }
@@ -378,7 +376,7 @@ mod tests {
             (AdminState::Ready, &[], &[0, 1, 8]),
         ];
         let process = process(812, 100);
-        let place = Place { address: SOCKET, process: &process };
+        let place = At { address: SOCKET, process: &process };
         for (state, counting, not) in table {
             let records = of([record(812, "web1", state)]);
             for flags in counting {
@@ -401,7 +399,7 @@ mod tests {
             ("ipv4@127.0.0.1:9999", &other, false, false),
         ];
         for (address, process, plain, surviving) in table {
-            let place = Place { address, process };
+            let place = At { address, process };
             for (survives_reload, expected) in [(false, plain), (true, surviving)] {
                 record.survives_reload = survives_reload;
                 let found = of([record.clone()]).find(&place, &seen("web1", 1)).is_some();
@@ -416,10 +414,12 @@ mod tests {
         let mut elsewhere = record(900, "web1", AdminState::Maint);
         elsewhere.address = "/run/other.sock".into();
         records.put(elsewhere.clone());
-        records.put(Record { owner: Some("bob".into()), ..record(812, "web1", AdminState::Drain) });
+        let mut of_bob = record(812, "web1", AdminState::Drain);
+        of_bob.claim.owner = Some("bob".into());
+        records.put(of_bob);
         let process = process(812, 100);
-        let place = Place { address: SOCKET, process: &process };
-        assert_eq!(records.find(&place, &seen("web1", 8)).unwrap().owner.as_deref(), Some("bob"));
+        let place = At { address: SOCKET, process: &process };
+        assert_eq!(records.find(&place, &seen("web1", 8)).unwrap().claim.owner.as_deref(), Some("bob"));
         assert!(records.find(&place, &seen("web1", 1)).is_none());
         records.remove(&place, "app", "web1");
         assert_eq!(records, of([elsewhere, record(812, "web2", AdminState::Maint)]));
@@ -431,7 +431,7 @@ mod tests {
         one.backend = "a/b".into();
         let records = of([one]);
         let process = process(812, 100);
-        let place = Place { address: SOCKET, process: &process };
+        let place = At { address: SOCKET, process: &process };
         assert!(records.find(&place, &Seen { backend: "a", server: "b/c", flags: AdminFlags(1) }).is_none());
         assert!(records.find(&place, &Seen { backend: "a/b", server: "c", flags: AdminFlags(1) }).is_some());
     }
@@ -440,7 +440,7 @@ mod tests {
     fn pruning_keeps_what_counts_and_what_was_not_seen() {
         let long_after = 1_000 + LONG_EXPIRED;
         let process = process(812, 100);
-        let place = Place { address: SOCKET, process: &process };
+        let place = At { address: SOCKET, process: &process };
         let names = |records: &Records| records.by_name.keys().cloned().collect::<Vec<_>>().join(" ");
         let all = ["web1", "web2", "web3"].map(|server| record(812, server, AdminState::Maint));
         let mut other = record(900, "web1", AdminState::Maint);
@@ -459,8 +459,8 @@ mod tests {
     #[test]
     fn expiry_is_told() {
         let record = record(812, "web1", AdminState::Maint);
-        assert!(!record.is_expired(999) && record.is_expired(1_000));
-        assert!(!Record { expires: None, ..record }.is_expired(u64::MAX));
+        assert!(!record.claim.is_expired(999) && record.claim.is_expired(1_000));
+        assert!(!Claim { expires: None, ..record.claim }.is_expired(u64::MAX));
     }
 
     #[test]
@@ -529,15 +529,15 @@ mod tests {
     #[test]
     fn texts_and_file_are_bounded() {
         let mut long = record(812, "web1", AdminState::Maint);
-        long.owner = Some("é".repeat(TEXT_MAX));
-        long.reason = Some(format!("a{}", "é".repeat(TEXT_MAX)));
+        long.claim.owner = Some("é".repeat(TEXT_MAX));
+        long.claim.reason = Some(format!("a{}", "é".repeat(TEXT_MAX)));
         let mut records = of([long]);
         let kept = &records.by_name["app/web1"][0];
-        assert_eq!(kept.owner.as_ref().unwrap().len(), TEXT_MAX);
-        assert_eq!(kept.reason.as_ref().unwrap().len(), TEXT_MAX - 1);
+        assert_eq!(kept.claim.owner.as_ref().unwrap().len(), TEXT_MAX);
+        assert_eq!(kept.claim.reason.as_ref().unwrap().len(), TEXT_MAX - 1);
         for number in 0..20_000 {
             let mut record = record(812, &format!("web{number}"), AdminState::Maint);
-            record.reason = Some("x".repeat(TEXT_MAX));
+            record.claim.reason = Some("x".repeat(TEXT_MAX));
             record.recorded = number;
             records.put(record);
         }
@@ -555,8 +555,7 @@ mod tests {
         #[test]
         fn what_is_written_reads_back(texts in proptest::collection::vec((any::<String>(), any::<String>(), any::<u64>()), 0..5)) {
             let mut records = of(texts.into_iter().map(|(server, owner, expires)| Record {
-                owner: Some(owner),
-                expires: Some(expires),
+                claim: Claim { owner: Some(owner), reason: None, expires: Some(expires) },
                 ..record(812, &server, AdminState::Drain)
             }));
             let content = records.render().unwrap();

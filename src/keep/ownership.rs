@@ -1,15 +1,12 @@
-//! Who took a server out, why and until when: looked up for a status, minded by `ready`, recorded with drain and maint.
+//! Who took a server out, why and until when: looked up for a status and before `ready`, recorded with drain and maint.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use crate::act::converge::{Managed, Outcome};
-use crate::haproxy::observe::Server;
-use crate::keep::folder::Folder;
-use crate::keep::owner::{Place, Record, Records, Seen, load, update};
-use crate::model::error::{Error, ErrorKind};
+use super::folder::Folder;
+use super::owner::{At, Record, Records, Seen, load, update};
+use crate::haproxy::open::Contact;
+use crate::model::server::Server;
 use crate::model::state::AdminState;
-use crate::request::Request;
-use crate::time::expiry;
+use crate::request::Claim;
+use crate::time::clock;
 
 /// The records that the caller can see.
 #[derive(Debug, Default)]
@@ -19,10 +16,28 @@ pub struct Ownership {
     pub warnings: Vec<String>,
 }
 
-/// Returns the time, in seconds since the epoch.
-#[must_use]
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+/// What is to be recorded of an instance.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    /// Its name.
+    pub instance: &'a str,
+    /// Where and by whom it answers.
+    pub contact: &'a Contact,
+    /// Whether a state file brings back over a reload what was set.
+    pub survives_reload: bool,
+    /// Its servers.
+    pub servers: Vec<Change<'a>>,
+}
+
+/// What a run has made of a server.
+#[derive(Debug)]
+pub struct Change<'a> {
+    /// How it was before the run.
+    pub before: &'a Server,
+    /// How it was read back; nothing where that failed.
+    pub after: Option<&'a Server>,
+    /// The state that the run has brought it to, or may have; nothing where it has not.
+    pub left_in: Option<AdminState>,
 }
 
 impl Ownership {
@@ -44,114 +59,44 @@ impl Ownership {
         ownership
     }
 
-    /// Finds who has taken the server of an instance out, as long as that still counts.
-    fn find(&self, place: &Place<'_>, server: &Server) -> Option<&Record> {
-        self.records.iter().find_map(|records| records.find(place, &seen(server)))
+    /// Tells whether nothing is recorded at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.iter().all(Records::is_empty)
     }
 
-    /// Looks up who has taken the servers of an instance out.
-    pub fn show(&self, managed: &mut Managed<'_>) {
-        if self.records.iter().all(Records::is_empty) {
-            return;
+    /// Finds who has taken a server of an instance out, as long as that still counts.
+    #[must_use]
+    pub fn find(&self, contact: &Contact, server: &Server) -> Option<&Record> {
+        if self.is_empty() {
+            return None;
         }
-        let address = managed.current.address.to_string();
-        let place = Place { address: &address, process: &managed.current.process };
-        for (outcome, server) in managed.outcomes.iter_mut().zip(&managed.current.servers) {
-            outcome.record = self.find(&place, server).cloned().map(Box::new);
-        }
-    }
-
-    /// Refuses to put back what another owner has taken out, unless the time that it was meant for is over.
-    pub fn refuse(&self, request: &Request, managed: &mut Managed<'_>) {
-        let is_ready = request.change.is_some_and(|change| change.state == Some(AdminState::Ready));
-        if !is_ready || request.ignore_owner || self.records.iter().all(Records::is_empty) {
-            return;
-        }
-        let now = now();
-        let address = managed.current.address.to_string();
-        let place = Place { address: &address, process: &managed.current.process };
-        for (outcome, server) in managed.outcomes.iter_mut().zip(&managed.current.servers) {
-            let Some(record) = self.find(&place, server).filter(|record| !record.is_expired(now)) else {
-                continue;
-            };
-            let Some(owner) = record.owner.as_deref().filter(|owner| Some(*owner) != claimant(request)) else {
-                continue;
-            };
-            let reason = record.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-            let until = record.expires.map(|at| format!(" until {}", expiry::render(at))).unwrap_or_default();
-            let msg = format!(
-                "{} was taken out by {owner}{reason}{until}; ask first, or give 'ignore_owner': true",
-                server.full_name()
-            );
-            let error = Error::new(ErrorKind::Owned, msg).on_server(&server.backend, &server.server);
-            outcome.error = outcome.error.take().or(Some(error));
-        }
+        let address = contact.address.to_string();
+        let at = At { address: &address, process: &contact.process };
+        self.records.iter().find_map(|records| records.find(&at, &Seen::from(server)))
     }
 
     /// Records who has taken servers out, and forgets those that were put back; returns what is worth knowing.
     #[must_use]
-    pub fn record(&self, request: &Request, folder: Option<&Folder>, fleet: &[Managed<'_>]) -> Vec<String> {
-        let Some(state) = request.change.and_then(|change| change.state) else { return Vec::new() };
+    pub fn record(&self, claim: Option<&Claim>, folder: Option<&Folder>, entries: &[Entry<'_>]) -> Vec<String> {
         let mut warnings = Vec::new();
         // The records of other instances are not this run's business, and their lock is not worth a wait.
-        let is_known = |managed: &Managed<'_>| {
-            let address = managed.current.address.to_string();
-            let place = Place { address: &address, process: &managed.current.process };
-            self.records.iter().any(|records| records.knows(&place))
+        let is_known = |entry: &Entry<'_>| {
+            let address = entry.contact.address.to_string();
+            let at = At { address: &address, process: &entry.contact.process };
+            self.records.iter().any(|records| records.knows(&at))
         };
-        let Some(folder) = folder.filter(|_| request.claim.is_some() || fleet.iter().any(is_known)) else {
-            if request.claim.is_some() {
+        let Some(folder) = folder.filter(|_| claim.is_some() || entries.iter().any(is_known)) else {
+            if claim.is_some() {
                 warnings
                     .push("who takes the servers out was not recorded: there is no folder to keep it in".to_owned());
             }
             return warnings;
         };
-        let now = now();
+        let now = clock::now();
         let failure = update(folder, |records| {
-            for managed in fleet {
-                let address = managed.current.address.to_string();
-                let place = Place { address: &address, process: &managed.current.process };
-                for (index, (outcome, server)) in managed.outcomes.iter().zip(&managed.current.servers).enumerate() {
-                    // A drain is on its way to maint.
-                    let step = managed.planned.get(index).and_then(|planned| planned.goal.state);
-                    let Some(state) = left_in(outcome, server, step.unwrap_or(state)) else { continue };
-                    let before = Seen { flags: outcome.before.flags, ..seen(server) };
-                    let known = records.find(&place, &before).or_else(|| records.find(&place, &seen(server)));
-                    let known = known.filter(|known| known.owner.is_some() && !known.is_expired(now)).cloned();
-                    match (state, &request.claim) {
-                        (AdminState::Ready, _) => records.remove(&place, &server.backend, &server.server),
-                        (AdminState::Drain | AdminState::Maint, claim) => {
-                            let owner = claim.as_ref().and_then(|claim| claim.owner.clone());
-                            if let Some(known) = known.filter(|known| known.owner != owner) {
-                                // Who has taken it out first keeps it, also from one kind of outage to the other.
-                                if claim.is_some() || known.state != state {
-                                    let first = known.owner.as_deref().unwrap_or_default();
-                                    let name = server.full_name();
-                                    warnings
-                                        .push(format!("{}: {name} stays recorded for {first}", managed.instance.name));
-                                }
-                                records.put(Record { state, process: managed.current.process.clone(), ..known });
-                            } else if let Some(claim) = claim {
-                                records.put(Record {
-                                    address: address.clone(),
-                                    process: managed.current.process.clone(),
-                                    survives_reload: managed.persisted.is_some(),
-                                    backend: server.backend.to_string(),
-                                    server: server.server.to_string(),
-                                    state,
-                                    owner: claim.owner.clone(),
-                                    reason: claim.reason.clone(),
-                                    expires: claim.expires,
-                                    recorded: now,
-                                });
-                            }
-                        }
-                    }
-                }
-                // One that could not be read back was not seen.
-                let servers = managed.current.servers.iter().zip(&managed.outcomes);
-                let read_back = servers.filter(|(_, outcome)| !outcome.is_open).map(|(server, _)| seen(server));
-                records.prune(&place, read_back, now);
+            for entry in entries {
+                record_one(records, claim, entry, now, &mut warnings);
             }
         });
         warnings.extend(failure);
@@ -159,29 +104,45 @@ impl Ownership {
     }
 }
 
-/// The state that the run has brought a server to, or may have: the wanted one, or drain where it got no further.
-fn left_in(outcome: &Outcome, server: &Server, wanted: AdminState) -> Option<AdminState> {
-    if outcome.is_disabled || outcome.is_rolled_back {
-        return None;
+/// Records what a run has made of the servers of one instance.
+fn record_one(records: &mut Records, claim: Option<&Claim>, entry: &Entry<'_>, now: u64, warnings: &mut Vec<String>) {
+    let address = entry.contact.address.to_string();
+    let process = &entry.contact.process;
+    let at = At { address: &address, process };
+    for Change { before, after, left_in } in &entry.servers {
+        let Some(state) = *left_in else { continue };
+        let server = after.unwrap_or(before);
+        if state == AdminState::Ready {
+            records.remove(&at, &server.backend, &server.server);
+            continue;
+        }
+        let known = records.find(&at, &Seen::from(*before)).or_else(|| records.find(&at, &Seen::from(server)));
+        let known = known.filter(|known| known.claim.owner.is_some() && !known.claim.is_expired(now)).cloned();
+        let owner = claim.and_then(|claim| claim.owner.as_ref());
+        match (known.filter(|known| known.claim.owner.as_ref() != owner), claim) {
+            // Who has taken it out first keeps it, also from one kind of outage to the other.
+            (Some(known), _) => {
+                if claim.is_some() || known.state != state {
+                    let first = known.claim.owner.as_deref().unwrap_or_default();
+                    let name = server.full_name();
+                    warnings.push(format!("{}: {name} stays recorded for {first}", entry.instance));
+                }
+                records.put(Record { state, process: process.clone(), ..known });
+            }
+            (None, Some(claim)) => records.put(Record {
+                address: address.clone(),
+                process: process.clone(),
+                survives_reload: entry.survives_reload,
+                backend: server.backend.to_string(),
+                server: server.server.to_string(),
+                state,
+                claim: claim.clone(),
+                recorded: now,
+            }),
+            (None, None) => {}
+        }
     }
-    if outcome.error.is_none() {
-        return Some(wanted);
-    }
-    if wanted == AdminState::Ready {
-        return None;
-    }
-    // Where that could not be read back, the record counts only once it is seen to be so.
-    if outcome.is_open {
-        return Some(wanted);
-    }
-    let state = server.flags.forced().filter(|state| *state != AdminState::Ready);
-    state.filter(|_| outcome.is_changed() && outcome.left_as.is_some_and(|left_as| left_as.is_set_as(&server.into())))
-}
-
-fn seen(server: &Server) -> Seen<'_> {
-    Seen { backend: &server.backend, server: &server.server, flags: server.flags }
-}
-
-fn claimant(request: &Request) -> Option<&str> {
-    request.claim.as_ref().and_then(|claim| claim.owner.as_deref())
+    // One that could not be read back was not seen.
+    let read_back = entry.servers.iter().filter_map(|change| change.after).map(Seen::from);
+    records.prune(&at, read_back, now);
 }

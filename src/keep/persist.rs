@@ -1,81 +1,91 @@
-//! Keeps HAProxy's server-state files in step with what was set, so that a reload brings it back.
+//! Keeps HAProxy's server-state file in step with what was set, so that a reload brings it back.
 
 use std::collections::HashSet;
 use std::path::Path;
 
-use crate::act::converge::Managed;
+use super::state_file::{Dump, StateFile, not_loaded};
+use crate::discover::StateFileRules;
 use crate::haproxy::observe::{Predicted, dump};
-use crate::keep::state_file::{Dump, StateFile, not_loaded};
 use crate::model::error::{Error, ErrorKind, Result};
-use crate::request::{Request, StateFiles};
+use crate::model::name::Address;
+use crate::model::server::Server;
+use crate::request::StateFiles;
 
-/// Whether the files are written, or only compared with what is predicted.
+/// Whether the file is written, or only compared with what is predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// They are compared with what HAProxy shows, and written where they differ.
+    /// It is compared with what HAProxy shows, and written where it differs.
     Write,
-    /// They are compared with what HAProxy would show.
+    /// It is compared with what HAProxy would show.
     Compare,
 }
 
-/// What became of the state file of an instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Persisted {
+/// The state file of an instance during a run.
+#[derive(Debug)]
+pub struct KeptFile {
     /// The file.
     pub path: String,
-    /// Whether it was written, or would be in a dry run.
-    pub changed: bool,
+    /// As it was before the run.
+    former: StateFile,
+    /// What became of it; nothing as long as it was not compared.
+    pub outcome: Option<InStep>,
 }
 
-/// Finds the file of each instance, and refuses what names none or the wrong ones.
+/// What became of the state file of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InStep {
+    /// It is as it was before the run.
+    Unchanged,
+    /// It differs from what it was before the run, or would in a dry run.
+    Changed,
+}
+
+/// What a state file is compared with.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// Where the instance answers.
+    pub address: &'a Address,
+    /// The longest that it may take to answer.
+    pub timeout: std::time::Duration,
+    /// The servers that the run is about, as they were read back or are predicted.
+    pub servers: &'a [&'a Server],
+    /// Which state files the instance's configuration loads, where that is known.
+    pub rules: Option<&'a StateFileRules>,
+}
+
+/// Finds the file of each instance by its name, and refuses what names none or the wrong ones.
 ///
 /// # Errors
 /// When one plain path is given for several instances, or an instance is named that is not asked.
-pub fn assign(request: &Request, managed: &mut [Managed<'_>]) -> Result<()> {
+pub fn assign<'r>(files: Option<&'r StateFiles>, instances: &[&str]) -> Result<Vec<Option<&'r str>>> {
     let bad = |msg: String| Error::new(ErrorKind::BadRequest, msg);
-    match &request.state_file {
-        None => {}
-        Some(StateFiles::One(path)) => match managed {
-            [one] => one.state_file = Some(path.clone()),
-            several => {
-                return Err(bad(format!(
-                    "'state_file' is one path, but {} instances are asked; give an object of instance names and paths",
-                    several.len()
-                )));
-            }
+    match files {
+        None => Ok(vec![None; instances.len()]),
+        Some(StateFiles::One(path)) => match instances {
+            [_] => Ok(vec![Some(path)]),
+            several => Err(bad(format!(
+                "'state_file' is one path, but {} instances are asked; give an object of instance names and paths",
+                several.len()
+            ))),
         },
         Some(StateFiles::Each(files)) => {
-            for (name, path) in files {
-                let found = managed.iter_mut().find(|managed| managed.instance.name.as_str() == name);
-                let Some(found) = found else {
+            for (name, _) in files {
+                if !instances.contains(&name.as_str()) {
                     return Err(bad(format!(
                         "'state_file' names the instance '{}', which is not among those that are asked; name it in 'instances' as well, or correct the name",
                         name.escape_debug()
                     )));
-                };
-                found.state_file = Some(path.clone());
+                }
             }
             if let Some(path) = shared(files) {
                 return Err(bad(format!(
                     "'state_file' gives {path} to several instances, which would write over each other; give each its own"
                 )));
             }
+            let of = |name: &&str| files.iter().find(|(known, _)| known == name).map(|(_, path)| path.as_str());
+            Ok(instances.iter().map(of).collect())
         }
     }
-    // What cannot be read, or is something else, is known before anything is sent.
-    let read = |path: &String| {
-        let file = StateFile::read(Path::new(path))?;
-        file.check()?;
-        Ok(file)
-    };
-    for managed in managed {
-        match managed.state_file.as_ref().map(read) {
-            None => {}
-            Some(Ok(former)) => managed.former_state_file = Some(former),
-            Some(Err(error)) => managed.error = managed.error.take().or(Some(error)),
-        }
-    }
-    Ok(())
 }
 
 /// Finds a path that is given twice.
@@ -84,51 +94,44 @@ fn shared(files: &[(String, String)]) -> Option<&str> {
     files.iter().map(|(_, path)| path.as_str()).find(|&path| !seen.insert(Path::new(path)))
 }
 
-/// Brings the file of an instance in step; what fails is kept at the instance.
-pub fn persist(managed: &mut Managed<'_>, mode: Mode) {
-    let Some(path) = managed.state_file.clone() else { return };
-    let is_unread = managed.outcomes.iter().all(|outcome| outcome.after.is_none());
-    if let Some(error) = managed.error.as_ref().filter(|error| is_unread && is_out_of_reach(error)) {
-        managed.warnings.push(format!("the state file {path} was not brought in step: {error}"));
-        return;
+impl KeptFile {
+    /// Reads the file as it is before the run.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is something else: known before anything is sent.
+    pub fn open(path: &str) -> Result<Self> {
+        let former = StateFile::read(Path::new(path))?;
+        former.check()?;
+        Ok(Self { path: path.to_owned(), former, outcome: None })
     }
-    match try_to_persist(managed, &path, mode) {
-        Ok(changed) => managed.persisted = Some(Persisted { path, changed }),
-        Err(error) => managed.error = managed.error.take().or(Some(error)),
-    }
-}
 
-/// Tells whether asking the instance once more would only take time.
-fn is_out_of_reach(error: &Error) -> bool {
-    matches!(error.kind, ErrorKind::Unreachable | ErrorKind::Timeout)
-}
-
-/// Brings the file in step; tells whether it differs from what it was before the run.
-fn try_to_persist(managed: &mut Managed<'_>, path: &str, mode: Mode) -> Result<bool> {
-    let file = StateFile::read(Path::new(path))?;
-    let predicted = match mode {
-        Mode::Write => Predicted::default(),
-        Mode::Compare => Predicted::of(&managed.current.servers),
-    };
-    let mut rows = Dump::default();
-    dump(&managed.current.address, managed.timeout, &predicted, |line| rows.line(line))?;
-    let servers = &managed.current.servers;
-    let matched: Vec<(&str, &str)> = servers.iter().map(|it| (&*it.backend, &*it.server)).collect();
-    let comparison = file.compare(&rows, &matched)?;
-    if managed.persisted.is_none() {
-        managed.warnings.extend(comparison.warnings);
-        if let Some(rules) = &managed.instance.state_files {
-            let backends = servers.iter().map(|server| &*server.backend);
-            let warning = not_loaded(rules, Path::new(path), backends).filter(|it| !managed.warnings.contains(it));
-            managed.warnings.extend(warning);
+    /// Brings the file in step; returns what is worth knowing, a sentence each.
+    ///
+    /// # Errors
+    /// When the instance does not answer, or the file cannot be read or written.
+    pub fn bring_in_step(&mut self, source: Source<'_>, mode: Mode) -> Result<Vec<String>> {
+        let mut warnings = Vec::new();
+        let path = Path::new(&self.path);
+        let file = StateFile::read(path)?;
+        let predicted = match mode {
+            Mode::Write => Predicted::default(),
+            Mode::Compare => Predicted::of(source.servers),
+        };
+        let mut rows = Dump::default();
+        dump(source.address, source.timeout, &predicted, |line| rows.line(line))?;
+        let matched: Vec<(&str, &str)> = source.servers.iter().map(|it| (&*it.backend, &*it.server)).collect();
+        let comparison = file.compare(&rows, &matched)?;
+        if self.outcome.is_none() {
+            warnings.extend(comparison.warnings);
+            let backends = matched.iter().map(|(backend, _)| *backend);
+            warnings.extend(source.rules.and_then(|rules| not_loaded(rules, path, backends)));
         }
-    }
-    if comparison.differs && mode == Mode::Write {
-        file.replace(&comparison.content)?;
-    }
-    match &managed.former_state_file {
-        Some(former) => Ok(former.compare(&rows, &matched)?.differs),
-        None => Ok(comparison.differs),
+        if comparison.differs && mode == Mode::Write {
+            file.replace(&comparison.content)?;
+        }
+        let differs = self.former.compare(&rows, &matched)?.differs;
+        self.outcome = Some(if differs { InStep::Changed } else { InStep::Unchanged });
+        Ok(warnings)
     }
 }
 

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::ops::Deref;
 
+use super::text::printable;
+
 /// What went wrong, as a stable word that tools may compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -154,11 +156,11 @@ pub struct Failure {
 }
 
 impl Error {
-    /// Makes an error that belongs to no instance yet.
-    pub fn new(kind: ErrorKind, msg: impl Into<String>) -> Self {
+    /// Makes an error that belongs to no instance yet, with a sentence that is safe to show.
+    pub fn new(kind: ErrorKind, msg: impl AsRef<str>) -> Self {
         Self(Box::new(Failure {
             kind,
-            msg: msg.into(),
+            msg: printable(msg.as_ref()).into_owned(),
             instance: None,
             backend: None,
             server: None,
@@ -207,26 +209,9 @@ impl Deref for Error {
 /// The result of everything that can fail here.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Shows at most `limit` bytes of something that came from outside, with everything but printable ASCII escaped.
-#[must_use]
-pub fn excerpt(bytes: &[u8], limit: usize) -> String {
-    let (shown, cut) = match bytes.get(..limit) {
-        Some(head) if bytes.len() > limit => (head, "…"),
-        _ => (bytes, ""),
-    };
-    format!("{}{cut}", shown.escape_ascii())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_excerpt_is_printable_and_bounded() {
-        assert_eq!(excerpt(b"plain", 10), "plain");
-        assert_eq!(excerpt(b"a\nb\xff", 10), "a\\nb\\xff");
-        assert_eq!(excerpt(b"abcdef", 3), "abc…");
-    }
 
     #[test]
     fn the_wire_word_is_the_word_shown() {

@@ -1,5 +1,9 @@
-//! What is talked about: names, states and failures. No I/O and no clock.
+//! What is talked about: names, servers, states, goals and failures. No I/O and no clock.
 
 pub mod error;
+pub mod goal;
 pub mod name;
+pub mod server;
 pub mod state;
+pub mod text;
+pub mod traffic;

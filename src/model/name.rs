@@ -18,19 +18,19 @@ const SOCKET_PATH_MAX: usize = 107;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// There is nothing in it.
-    #[error("is empty, which never means all of them")]
+    #[error("is empty, which never means all")]
     Empty,
     /// It is longer than anything that HAProxy takes.
-    #[error("has {0} bytes, more than {NAME_MAX}")]
+    #[error("is {0} bytes long, more than {NAME_MAX}")]
     TooLong(usize),
     /// It has a character that no name of HAProxy can have.
-    #[error("has {0:?}; names have only A-Z a-z 0-9 _ : . - (and in patterns * ? [ ])")]
+    #[error("contains {0:?}; names may contain only A-Z a-z 0-9 _ : . - (and in patterns * ? [ ])")]
     Character(char),
     /// It has more than the one `/` between backend and server.
     #[error("has more than one '/'; a server is named 'server' or 'backend/server'")]
     Slashes,
     /// A `[` has no `]`, or nothing between them.
-    #[error("has a '[' without its ']' (or with nothing in between)")]
+    #[error("has a '[' without a matching ']' (or with nothing in between)")]
     Class,
     /// The address is not one that can be connected to.
     #[error("is not an address: {0}")]
@@ -242,6 +242,24 @@ impl fmt::Display for Selector {
     }
 }
 
+/// Which servers a request is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Selection<'a> {
+    /// The servers; all of them where it is empty.
+    pub servers: &'a [Selector],
+    /// The backends; all of them where it is empty.
+    pub backends: &'a [Pattern],
+}
+
+impl Selection<'_> {
+    /// Tells whether the server of that backend is selected.
+    #[must_use]
+    pub fn matches(&self, backend: &[u8], server: &[u8]) -> bool {
+        (self.servers.is_empty() || self.servers.iter().any(|selector| selector.matches(backend, server)))
+            && (self.backends.is_empty() || self.backends.iter().any(|pattern| pattern.matches(backend)))
+    }
+}
+
 /// The name of an instance: one local HAProxy behind one stats socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InstanceName(String);
@@ -370,7 +388,7 @@ impl Address {
             "ipv6" | "tcp6" => Self::tcp(rest, Family::V6),
             "ip" | "tcp" => Self::tcp(rest, Family::Either),
             "fd" | "sockpair" => Err(NameError::Address("an inherited file descriptor cannot be connected to")),
-            _ => Err(NameError::Address("it starts with none of / unix@ abns@ abnsz@ ipv4@ ipv6@ tcp@")),
+            _ => Err(NameError::Address("it does not start with /, unix@, abns@, abnsz@, ipv4@, ipv6@ or tcp@")),
         }
     }
 
@@ -382,7 +400,7 @@ impl Address {
             return Err(NameError::Address("the path of a Unix socket has at most 107 bytes"));
         }
         if path.chars().any(char::is_control) {
-            return Err(NameError::Address("it has a control character"));
+            return Err(NameError::Address("it contains a control character"));
         }
         Ok(Self::Unix(PathBuf::from(path)))
     }
@@ -391,22 +409,22 @@ impl Address {
         match name {
             "" => Err(NameError::Address("the name after '@' is empty")),
             _ if name.len() > SOCKET_PATH_MAX => Err(NameError::Address("an abstract name has at most 107 bytes")),
-            _ if name.chars().any(char::is_control) => Err(NameError::Address("it has a control character")),
+            _ if name.chars().any(char::is_control) => Err(NameError::Address("it contains a control character")),
             _ => Ok(name.to_owned()),
         }
     }
 
     fn tcp(text: &str, family: Family) -> Result<Self, NameError> {
         let (host, port) = text.rsplit_once(':').ok_or(NameError::Address("the port is missing"))?;
-        let port = port.parse().map_err(|_| NameError::Address("the port is no number from 1 to 65535"))?;
+        let port = port.parse().map_err(|_| NameError::Address("the port is not a number from 1 to 65535"))?;
         if port == 0 {
-            return Err(NameError::Address("the port is no number from 1 to 65535"));
+            return Err(NameError::Address("the port is not a number from 1 to 65535"));
         }
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let ip = match (host, family) {
             ("" | "*" | "localhost", Family::V4 | Family::Either) => IpAddr::V4(Ipv4Addr::LOCALHOST),
             ("" | "*" | "localhost", Family::V6) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-            _ => host.parse().map_err(|_| NameError::Address("the host is no IP address"))?,
+            _ => host.parse().map_err(|_| NameError::Address("the host is not an IP address"))?,
         };
         let ip = match ip {
             IpAddr::V4(any) if any.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -415,7 +433,7 @@ impl Address {
         };
         match (family, ip) {
             (Family::V4, IpAddr::V6(_)) | (Family::V6, IpAddr::V4(_)) => {
-                Err(NameError::Address("the IP address is of the other family"))
+                Err(NameError::Address("the IP address belongs to the other family"))
             }
             _ => Ok(Self::Tcp(SocketAddr::new(ip, port))),
         }
@@ -600,9 +618,9 @@ mod tests {
 
         #[test]
         fn whatever_is_accepted_is_safe_to_send(text in "[ -~\\n\\r\\t]{0,20}") {
-            if let Ok(pattern) = Pattern::parse(&text) && let Some(name) = pattern.literal() {
-                prop_assert!(is_plain(name));
-            }
+            let pattern = Pattern::parse(&text);
+            let name = pattern.as_ref().ok().and_then(Pattern::literal);
+            prop_assert!(name.is_none_or(is_plain));
         }
 
         #[test]

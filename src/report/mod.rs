@@ -2,122 +2,30 @@
 //!
 //! `changed` and `failed` are computed from outcomes here and nowhere else.
 
+pub mod outcome;
 mod text;
 mod wire;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use serde::{Serialize, Serializer};
 
-use crate::act::converge::{Managed, Outcome};
-use crate::act::fleet::a_few_of;
-use crate::decide::guard::is_usable;
-use crate::decide::plan::{READY_UNTIL_RELOAD, State, caution, check_caution};
-use crate::haproxy::observe::Server;
-use crate::keep::ownership::now;
-use crate::keep::persist::Persisted;
-use crate::model::error::Error;
-use crate::model::state::AdminState;
-use crate::request::{Change, Refused, Request, Switch};
+use self::outcome::{InstanceOutcome, RunOutcome};
+use crate::act::target::{DisabledBy, Target, Verdict};
+use crate::decide::cautions::{READY_UNTIL_RELOAD, caution, check_caution};
+use crate::keep::persist::InStep;
+use crate::model::goal::{Goal, Switch};
+use crate::model::server::{Server, ServerState};
+use crate::model::text::a_few_of;
+use crate::request::{Refused, Request};
+use crate::time::clock::now;
 use crate::time::expiry;
 
-pub use text::{printable, text};
+pub use text::text;
 pub use wire::{
-    Diff, ErrorReport, InstanceReport, Report, ServerReport, Shown, StateFileReport, StateReport, States, TaskError,
-    to_ascii_json,
+    Commands, Diff, ErrorReport, InstanceReport, OldProcessReport, Report, ServerReport, StateFileReport, StateReport,
+    TaskError, to_ascii_json,
 };
-
-/// What became of one instance in a run.
-#[derive(Debug)]
-pub struct InstanceOutcome {
-    /// Its name.
-    pub name: String,
-    /// The socket that it was asked at, or the first that it was tried at.
-    pub socket: String,
-    /// Its HAProxy's version and process, where it answered.
-    pub process: Option<(String, u32)>,
-    /// Its servers.
-    pub servers: Vec<Outcome>,
-    /// Why it could not be managed.
-    pub error: Option<Error>,
-    /// Whether the request says to go on without it.
-    pub is_skipped: bool,
-    /// What became of its server-state file.
-    pub persisted: Option<Persisted>,
-}
-
-impl InstanceOutcome {
-    /// Tells whether a server of it was changed, or its server-state file.
-    #[must_use]
-    pub fn is_changed(&self) -> bool {
-        self.servers.iter().any(Outcome::is_changed) || self.has_new_state_file()
-    }
-
-    fn has_new_state_file(&self) -> bool {
-        self.persisted.as_ref().is_some_and(|persisted| persisted.changed)
-    }
-}
-
-/// What became of a run.
-#[derive(Debug, Default)]
-pub struct RunOutcome {
-    /// The instances, as asked for.
-    pub instances: Vec<InstanceOutcome>,
-    /// What stopped the run as a whole.
-    pub error: Option<Error>,
-    /// What is worth knowing although it is no failure.
-    pub warnings: Vec<String>,
-}
-
-impl RunOutcome {
-    /// Tells whether an instance has failed that the request does not pass over.
-    #[must_use]
-    pub fn has_failed(&self) -> bool {
-        self.instances.iter().any(|instance| instance.error.is_some() && !instance.is_skipped)
-    }
-
-    /// Takes over what became of the instances that were worked on.
-    pub fn take(&mut self, fleet: Vec<Managed<'_>>) {
-        for managed in fleet {
-            let name = managed.instance.name.as_str();
-            let Some(instance) = self.instances.iter_mut().find(|instance| instance.name == name) else { continue };
-            let warnings =
-                managed.warnings.into_iter().chain(bare_backends(&managed.outcomes, &managed.current.served_by_others));
-            self.warnings.extend(warnings.map(|warning| format!("{name}: {warning}")));
-            instance.process = Some((managed.current.process.version, managed.current.process.pid));
-            instance.servers = managed.outcomes;
-            instance.servers.extend(managed.gone);
-            instance.error = managed.error;
-            instance.persisted = managed.persisted;
-        }
-    }
-}
-
-/// Says which backends are left without a usable server by the change.
-fn bare_backends(outcomes: &[Outcome], served_by_others: &BTreeSet<u32>) -> Option<String> {
-    // HAProxy lists the servers of a backend one after the other.
-    let bare: Vec<String> = outcomes
-        .chunk_by(|one, next| one.before.backend_id == next.before.backend_id)
-        .filter_map(|of_one| {
-            let backend = &of_one.first()?.before;
-            let was_usable = |outcome: &Outcome| is_usable(&State::from(&outcome.before));
-            let is_bare = !served_by_others.contains(&backend.backend_id)
-                && of_one.iter().any(was_usable)
-                && !of_one.iter().any(|outcome| outcome.after.is_some_and(|after| is_usable(&after)));
-            is_bare.then(|| backend.backend.to_string())
-        })
-        .collect();
-    let named = a_few_of(&bare);
-    match bare.len() {
-        0 => None,
-        1 => Some(format!(
-            "the backend {named} has no usable server left; 'guard' refuses such a change before it is made"
-        )),
-        _ => Some(format!(
-            "the backends {named} have no usable server left; 'guard' refuses such a change before it is made"
-        )),
-    }
-}
 
 /// Every matched server of a run; each is made when it is asked for, so that many of them take no memory.
 #[derive(Debug, Clone, Copy, Default)]
@@ -128,12 +36,11 @@ pub struct Servers<'a> {
 impl<'a> Servers<'a> {
     /// Makes them one by one: instances as asked for, servers as HAProxy lists them.
     pub fn iter(&self) -> impl Iterator<Item = ServerReport<'a>> {
-        let mut states = States::default();
         self.of
             .into_iter()
             .flat_map(|(request, run)| run.instances.iter().map(move |instance| (request, instance)))
-            .flat_map(|(request, instance)| instance.servers.iter().map(move |outcome| (request, instance, outcome)))
-            .map(move |(request, instance, outcome)| server_report(request, instance, outcome, &mut states))
+            .flat_map(|(request, instance)| instance.targets.iter().map(move |target| (request, instance, target)))
+            .map(move |(request, instance, target)| server_report(request, instance, target))
     }
 
     /// Tells whether there is none.
@@ -149,18 +56,13 @@ impl Serialize for Servers<'_> {
     }
 }
 
-/// Tells whether new traffic comes to the server.
-fn is_ok(state: &State) -> bool {
-    state.flags.effective() == AdminState::Ready && state.operational.takes_traffic()
-}
-
 /// Makes the report of a run.
 #[must_use]
 pub fn report<'a>(request: &'a Request, run: &'a RunOutcome) -> Report<'a> {
-    let outcomes = || run.instances.iter().flat_map(|instance| &instance.servers);
+    let targets = || run.instances.iter().flat_map(|instance| &instance.targets);
     let error = run.error.as_ref().map(ErrorReport::new).or_else(|| run.instances.iter().find_map(first_error));
     let failed = error.is_some();
-    let is_status = request.change.is_none();
+    let is_status = request.goal.is_none();
     let changed = run.instances.iter().any(InstanceOutcome::is_changed);
     let mut warnings = run.warnings.clone();
     warnings.extend(cautions(request, run));
@@ -174,9 +76,9 @@ pub fn report<'a>(request: &'a Request, run: &'a RunOutcome) -> Report<'a> {
         changed,
         failed,
         dry_run: request.dry_run,
-        ok: is_status.then(|| !failed && outcomes().all(|outcome| outcome.after.is_some_and(|after| is_ok(&after)))),
+        ok: is_status.then(|| !failed && targets().all(is_ok)),
         comment: msg.clone(),
-        state: request.change.and_then(|change| change.state),
+        state: request.state(),
         instances: run.instances.iter().map(instance_report).collect(),
         diff: request.diff.then(|| diff(run)),
         task_error: error.as_ref().filter(|_| request.is_task).map(TaskError::new),
@@ -205,13 +107,13 @@ pub fn refusal(refused: &Refused) -> Report<'static> {
 /// The first failure of an instance, with its name.
 fn first_error(instance: &InstanceOutcome) -> Option<ErrorReport> {
     let own = instance.error.as_ref().filter(|_| !instance.is_skipped);
-    own.or_else(|| instance.servers.iter().find_map(|outcome| outcome.error.as_ref()))
+    own.or_else(|| instance.targets.iter().find_map(Target::error))
         .map(|error| ErrorReport::new(&error.clone().on_instance(&instance.name)))
 }
 
 fn instance_report(instance: &InstanceOutcome) -> InstanceReport<'_> {
     let failed = (instance.error.is_some() && !instance.is_skipped)
-        || instance.servers.iter().any(|outcome| outcome.error.is_some());
+        || instance.targets.iter().any(|target| target.error().is_some());
     let error = instance.error.as_ref().map(|error| ErrorReport::new(&error.clone().on_instance(&instance.name)));
     InstanceReport {
         name: &instance.name,
@@ -220,54 +122,56 @@ fn instance_report(instance: &InstanceOutcome) -> InstanceReport<'_> {
         pid: instance.process.as_ref().map(|(_, pid)| *pid),
         changed: instance.is_changed(),
         failed,
-        matched: instance.servers.len(),
+        matched: instance.targets.len(),
+        old_processes: instance.old_processes.iter().map(OldProcessReport::from).collect(),
         state_file: instance
-            .persisted
+            .state_file
             .as_ref()
-            .map(|persisted| StateFileReport { path: &persisted.path, changed: persisted.changed }),
+            .map(|(path, step)| StateFileReport { path, changed: *step == InStep::Changed }),
         error,
     }
 }
 
-fn server_report<'a>(
-    request: &Request,
-    instance: &'a InstanceOutcome,
-    outcome: &'a Outcome,
-    states: &mut States,
-) -> ServerReport<'a> {
-    let before = &outcome.before;
-    let stat = before.stat.as_deref().filter(|_| request.change.is_none());
-    let record = outcome.record.as_ref();
-    let load = stat.or(outcome.last_seen.as_deref());
+fn server_report<'a>(request: &Request, instance: &'a InstanceOutcome, target: &'a Target) -> ServerReport<'a> {
+    let before = &target.before;
+    let statistics = before.statistics.as_deref().filter(|_| request.goal.is_none());
+    let claim = target.record.as_ref().map(|record| &record.claim);
+    let load = statistics.or(target.last_poll.as_deref().map(|poll| &poll.statistics));
     ServerReport {
         instance: &instance.name,
         backend: &before.backend,
         server: &before.server,
         address: &before.address,
-        changed: outcome.is_changed(),
-        failed: outcome.error.is_some(),
-        ok: request.change.is_none().then(|| outcome.after.is_some_and(|after| is_ok(&after))),
-        before: states.show(&State::from(before)),
-        after: outcome.after.as_ref().map(|after| states.show(after)),
-        sessions: load.map(|stat| stat.sessions),
-        queue: load.map(|stat| stat.queue),
-        check: stat.and_then(|stat| stat.check.as_deref()),
-        tracks: stat.and_then(|stat| stat.tracks.as_deref()),
-        owner: record.and_then(|record| record.owner.as_deref()),
-        reason: record.and_then(|record| record.reason.as_deref()),
-        expires: record.and_then(|record| record.expires).map(expiry::render),
-        expired: record.and_then(|record| record.expires).map(|expires| expires <= now()),
-        rolled_back: outcome.is_rolled_back,
-        commands: &outcome.commands,
-        error: outcome.error.as_ref().map(|error| ErrorReport::new(&error.clone().on_instance(&instance.name))),
+        changed: target.is_changed(),
+        failed: target.error().is_some(),
+        ok: request.goal.is_none().then(|| is_ok(target)),
+        before: StateReport::from(&before.state),
+        after: target.after().map(|server| StateReport::from(&server.state)),
+        sessions: load.map(|statistics| statistics.sessions),
+        new_sessions: Some(target.new_sessions).filter(|count| *count > 0),
+        queue: load.map(|statistics| statistics.queue),
+        check: statistics.and_then(|statistics| statistics.check.as_deref()),
+        tracks: statistics.and_then(|statistics| statistics.tracks.as_deref()),
+        owner: claim.and_then(|claim| claim.owner.as_deref()),
+        reason: claim.and_then(|claim| claim.reason.as_deref()),
+        expires: claim.and_then(|claim| claim.expires).map(expiry::render),
+        expired: claim.filter(|claim| claim.expires.is_some()).map(|claim| claim.is_expired(now())),
+        rolled_back: target.is_rolled_back(),
+        commands: Commands(&target.sent),
+        error: target.error().map(|error| ErrorReport::new(&error.clone().on_instance(&instance.name))),
     }
+}
+
+/// Tells whether new traffic comes to the server.
+fn is_ok(target: &Target) -> bool {
+    target.after().is_some_and(Server::takes_traffic)
 }
 
 /// One sentence for what was done.
 fn sentence(request: &Request, run: &RunOutcome) -> String {
     let asked = run.instances.len();
-    let having = run.instances.iter().filter(|instance| !instance.servers.is_empty()).count();
-    let all = || run.instances.iter().flat_map(|instance| &instance.servers);
+    let having = run.instances.iter().filter(|instance| !instance.targets.is_empty()).count();
+    let all = || run.instances.iter().flat_map(|instance| &instance.targets);
     let total = all().count();
     let who = match request.servers.as_slice() {
         [] => "all servers".to_owned(),
@@ -287,25 +191,25 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
         format!("{count} of {total} {things} on {having} of {asked} {hosts}")
     };
     let preposition = if is_one { "in" } else { "for" };
-    let Some(change) = &request.change else {
-        let ok = all().filter(|outcome| outcome.after.is_some_and(|after| is_ok(&after))).count();
+    let Some(goal) = &request.goal else {
+        let ok = all().filter(|target| is_ok(target)).count();
         return format!("{who}: ok {preposition} {}", where_(ok));
     };
     if total == 0 {
         return format!("{who}: nothing matches on {asked} instances");
     }
-    let settable = all().filter(|outcome| !outcome.is_disabled).count();
+    let settable = all().filter(|target| !matches!(target.verdict, Verdict::Disabled(_))).count();
     let switched = |check: &str, switch: Option<Switch>| {
         switch.map(|switch| format!("{check} checks {}", if switch == Switch::Enabled { "on" } else { "off" }))
     };
     let parts = [
-        change.state.map(|state| state.to_string()),
-        change.weight.map(|weight| format!("weight {weight}")),
-        switched("health", change.health),
-        switched("agent", change.agent),
+        goal.state.map(|state| state.to_string()),
+        goal.weight.map(|weight| format!("weight {weight}")),
+        switched("health", goal.health),
+        switched("agent", goal.agent),
     ];
     let what = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
-    let how = match (all().any(Outcome::is_changed), request.dry_run) {
+    let how = match (all().any(Target::is_changed), request.dry_run) {
         (true, true) => format!("would be {what}"),
         (true, false) => what,
         (false, _) => format!("already {what}"),
@@ -320,10 +224,10 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
 
 /// The first failure, and how many there are besides.
 fn failure_sentence(error: &ErrorReport, run: &RunOutcome) -> String {
-    let servers = run.instances.iter().flat_map(|instance| &instance.servers);
+    let servers = run.instances.iter().flat_map(|instance| &instance.targets);
     let failures = usize::from(run.error.is_some())
         + run.instances.iter().filter(|instance| instance.error.is_some() && !instance.is_skipped).count()
-        + servers.filter(|outcome| outcome.error.is_some()).count();
+        + servers.filter(|target| target.error().is_some()).count();
     let place = error.instance.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
     match failures {
         0 | 1 => format!("{place}{}", error.msg),
@@ -334,56 +238,58 @@ fn failure_sentence(error: &ErrorReport, run: &RunOutcome) -> String {
 
 /// Says what keeps servers from being used as their state says, a sentence for each cause on each instance.
 fn cautions(request: &Request, run: &RunOutcome) -> Vec<String> {
-    let Some(change) = &request.change else { return Vec::new() };
+    let Some(goal) = &request.goal else { return Vec::new() };
     let mut warnings = Vec::new();
     for instance in &run.instances {
-        let mut causes: Vec<(&str, Vec<&Server>)> = Vec::new();
-        for outcome in &instance.servers {
-            let Some(after) = outcome.after.as_ref().filter(|_| outcome.error.is_none()) else { continue };
+        let mut causes: Vec<(&str, Vec<String>)> = Vec::new();
+        for target in instance.targets.iter().filter(|target| target.error().is_none()) {
+            let Some(after) = target.after().map(|server| &server.state) else { continue };
             // What the state file brings back is not lost in a reload.
-            let caution = caution_of(change, outcome, after)
-                .filter(|cause| *cause != READY_UNTIL_RELOAD || instance.persisted.is_none());
-            for cause in [caution, check_caution(change, after)].into_iter().flatten() {
+            let caution = caution_of(goal, target, after)
+                .filter(|cause| *cause != READY_UNTIL_RELOAD || instance.state_file.is_none());
+            for cause in [caution, check_caution(goal, after)].into_iter().flatten() {
                 match causes.iter_mut().find(|(known, _)| *known == cause) {
-                    Some((_, servers)) => servers.push(&outcome.before),
-                    None => causes.push((cause, vec![&outcome.before])),
+                    Some((_, names)) => names.push(target.before.full_name()),
+                    None => causes.push((cause, vec![target.before.full_name()])),
                 }
             }
         }
-        for (cause, servers) in causes {
-            let names: Vec<String> = servers.iter().map(|server| server.full_name()).collect();
-            warnings.push(format!("{}: {}: {cause}", instance.name, a_few_of(&names)));
-        }
+        let sentence =
+            |(cause, names): (&str, Vec<String>)| format!("{}: {}: {cause}", instance.name, a_few_of(&names));
+        warnings.extend(causes.into_iter().map(sentence));
     }
     warnings
 }
 
-fn caution_of(change: &Change, outcome: &Outcome, after: &State) -> Option<&'static str> {
-    if outcome.is_disabled && !outcome.before.is_in_disabled_backend() {
+fn caution_of(goal: &Goal, target: &Target, after: &ServerState) -> Option<&'static str> {
+    if target.verdict == Verdict::Disabled(DisabledBy::Reply) {
         return Some(
             "cannot be set: HAProxy says 'Proxy is disabled.', so that the backend takes no traffic; start it again",
         );
     }
-    caution(change, &outcome.before, after)
+    caution(goal, &target.before, after)
 }
 
 /// A line for each server, before and after.
 fn diff(run: &RunOutcome) -> Diff {
-    let lines = |state: &dyn Fn(&Outcome) -> Option<State>| {
+    let lines = |state: &dyn Fn(&Target) -> Option<ServerState>| {
         let mut lines: Vec<String> = run
             .instances
             .iter()
-            .flat_map(|instance| instance.servers.iter().map(move |outcome| (instance, outcome)))
-            .map(|(instance, outcome)| {
-                let state = state(outcome).map_or_else(
+            .flat_map(|instance| instance.targets.iter().map(move |target| (instance, target)))
+            .map(|(instance, target)| {
+                let state = state(target).map_or_else(
                     || "unknown".to_owned(),
                     |state| format!("{} weight {}", state.flags.effective(), state.weight),
                 );
-                format!("{} {} {state}\n", instance.name, outcome.before.full_name())
+                format!("{} {} {state}\n", instance.name, target.before.full_name())
             })
             .collect();
         lines.sort();
         lines.concat()
     };
-    Diff { before: lines(&|outcome| Some(State::from(&outcome.before))), after: lines(&|outcome| outcome.after) }
+    Diff {
+        before: lines(&|target| Some(target.before.state)),
+        after: lines(&|target| target.after().map(|server| server.state)),
+    }
 }

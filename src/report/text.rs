@@ -1,9 +1,9 @@
 //! The report as lines, for MilkCheck and for people: the same bytes on two hosts in the same state.
 
-use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::wire::{Report, ServerReport, StateReport};
+use crate::model::text::printable;
 use crate::request::Request;
 
 /// Writes the servers that are worth a line: all that were asked for, or in a status of all servers those that are
@@ -13,10 +13,10 @@ use crate::request::Request;
 #[must_use]
 pub fn text(request: &Request, report: &Report<'_>) -> String {
     let mut text = String::from("# Format\n# backend_name/server_name: operational_state/administrative_state\n");
-    if report.dry_run && !report.failed && request.change.is_some() {
+    if report.dry_run && !report.failed && request.goal.is_some() {
         let _ = writeln!(text, "# dry run: {}", printable(&report.msg));
     }
-    let all = request.change.is_some() || !request.servers.is_empty();
+    let all = request.goal.is_some() || !request.servers.is_empty();
     for instance in &report.instances {
         let servers = report
             .servers
@@ -34,12 +34,12 @@ pub fn text(request: &Request, report: &Report<'_>) -> String {
 }
 
 fn line(server: &ServerReport<'_>) -> String {
-    format!("{}: {}\n", name(server), server.after.as_deref().map_or_else(unknown, state))
+    format!("{}: {}\n", name(server), server.after.as_ref().map_or_else(unknown, state))
 }
 
 /// A server that changes: its line before and its line after, with the weight where that is another one.
 fn changes(server: &ServerReport<'_>) -> Option<String> {
-    let (before, after): (&StateReport, _) = (&server.before, server.after.as_deref());
+    let (before, after): (&StateReport, _) = (&server.before, server.after.as_ref());
     let weight = |one: &StateReport| match after {
         Some(after) if after.weight != before.weight => format!(" weight {}", one.weight),
         Some(_) | None => String::new(),
@@ -59,29 +59,4 @@ fn state(state: &StateReport) -> String {
 
 fn unknown() -> String {
     "UNKNOWN/UNKNOWN".to_owned()
-}
-
-/// Makes a text safe to show on a terminal: what HAProxy or a file says may hold anything.
-#[must_use]
-pub fn printable(text: &str) -> Cow<'_, str> {
-    // Marks and overrides of the direction of writing turn round what follows them.
-    let is_unsafe = |sign: char| {
-        sign.is_control() || matches!(sign, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if !text.contains(is_unsafe) {
-        return Cow::Borrowed(text);
-    }
-    let shown = |sign: char| if is_unsafe(sign) { sign.escape_unicode().to_string() } else { sign.to_string() };
-    Cow::Owned(text.chars().map(shown).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_in_a_name_reaches_a_terminal_as_a_command() {
-        assert_eq!(printable("we\u{1b}[31mb\u{202e}\n"), "we\\u{1b}[31mb\\u{202e}\\u{a}");
-        assert_eq!(printable("Zoë's web1"), "Zoë's web1");
-    }
 }

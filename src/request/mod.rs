@@ -1,7 +1,7 @@
-//! What is asked: from the words that hosts send ([`Wire`]) to what has been checked ([`Request`]).
+//! The request: from what hosts send ([`Wire`]) to what was checked ([`Request`]).
 //!
-//! Hosts send text where a type was meant, so each field's type reads what Ansible's own converters would make of it,
-//! or refuses with a sentence; it never guesses. The JSON Schema is generated from these very types.
+//! Hosts send text where another type is meant, so each field's type reads it as Ansible's own converters would, or refuses
+//! it with a message; it never guesses. The JSON Schema is generated from these types.
 
 #[cfg(test)]
 mod tests;
@@ -12,15 +12,15 @@ use std::time::Duration;
 #[cfg(test)]
 pub(crate) use wire::KNOWN;
 pub use wire::{
-    DrainBounds, MinAvailable, OnFailure, OnMissing, OnTimeout, OnUnreachable, StateFiles, Switch, WaitBounds,
-    WantedWeight, Wire,
+    DrainBounds, MinAvailable, OldProcesses, OnFailure, OnMissing, OnTimeout, OnUnreachable, StateFiles, WaitBounds,
+    Wire,
 };
 
-use crate::keep::ownership;
 use crate::model::error::{Error, ErrorKind, Result};
-use crate::model::name::{Address, InstanceName, Pattern, Selector};
+use crate::model::goal::Goal;
+use crate::model::name::{Address, InstanceName, Pattern, Selection, Selector};
 use crate::model::state::AdminState;
-use crate::time::expiry;
+use crate::time::{clock, expiry};
 
 /// The largest request, in bytes.
 pub const REQUEST_MAX: usize = 1 << 20;
@@ -28,174 +28,215 @@ pub const REQUEST_MAX: usize = 1 << 20;
 /// The deepest nesting of a request.
 const DEPTH_MAX: usize = 32;
 
-/// A request that has been checked: every name is safe, every field goes with the others.
+/// A checked request: every name is safe, all fields go together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// Which servers; all of them where it is empty.
+    /// Which servers; all if it is empty.
     pub servers: Vec<Selector>,
-    /// In which backends; in all of them where it is empty.
+    /// In which backends; in all if it is empty.
     pub backends: Vec<Pattern>,
-    /// On which instances; on all that are discovered where it is missing.
+    /// On which instances; on all discovered ones if it is missing.
     pub instances: Option<Vec<WantedInstance>>,
-    /// Which of those that are discovered are left alone without a word.
+    /// Which discovered instances are left alone without a word.
     pub ignore_instances: Vec<Pattern>,
-    /// What is to become of the servers; nothing in a status request.
-    pub change: Option<Change>,
-    /// Whether and how servers are drained before they go to maint.
+    /// What the servers should become; nothing in a status.
+    pub goal: Option<Goal>,
+    /// Whether and how servers are drained before maint.
     pub drain: Option<DrainBounds>,
-    /// Whether the sessions that are left in maint are ended.
+    /// Whether sessions that are left in maint are ended.
     pub shutdown_sessions: bool,
-    /// Whether and how long the effect of the change is waited for.
+    /// Whether and how long to wait for the effect of the change.
     pub wait: Option<WaitBounds>,
     /// The fewest usable servers that the change may leave in a backend.
     pub guard: Option<MinAvailable>,
     /// The state that every matched server is expected in.
     pub expect: Option<AdminState>,
-    /// What happens to what was changed when a later part fails.
+    /// What happens to changes when a later part fails.
     pub on_failure: OnFailure,
     /// HAProxy's server-state files.
     pub state_file: Option<StateFiles>,
-    /// Who asks, why and until when.
+    /// Who requests it, why and until when.
     pub claim: Option<Claim>,
-    /// Whether a server is put back although another owner is recorded.
+    /// Whether a server is put back even if another owner is recorded.
     pub ignore_owner: bool,
     /// The longest wait for another run on the same HAProxy.
     pub lock_timeout: Duration,
+    /// What it means that processes from before a reload still run.
+    pub old_processes: OldProcesses,
     /// What a name that matches nothing means.
     pub on_missing: OnMissing,
-    /// What an instance that cannot be asked means.
+    /// What an instance that does not answer means.
     pub on_unreachable: OnUnreachable,
     /// Whether to stop after the plan.
     pub dry_run: bool,
-    /// Whether the report shows the difference as lines.
+    /// Whether the report shows the difference line by line.
     pub diff: bool,
     /// The longest that one instance may take to answer.
     pub timeout: Duration,
-    /// Whether the caller is a Bolt task, which wants failures under `_error` too.
+    /// Whether the caller is a Bolt task, which expects failures under `_error` too.
     pub is_task: bool,
-}
-
-/// What is to become of the servers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Change {
-    /// The administrative state.
-    pub state: Option<AdminState>,
-    /// The weight.
-    pub weight: Option<WantedWeight>,
-    /// Whether health checks run.
-    pub health: Option<Switch>,
-    /// Whether agent checks run.
-    pub agent: Option<Switch>,
+    /// Whether the caller is a tool, which shows by a key of its own (`_…`), so nobody watches.
+    pub by_tool: bool,
 }
 
 /// Who takes servers out or puts them back, and why and until when they are out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Claim {
     /// Who.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
     /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Until when, in seconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<u64>,
 }
 
-/// An instance as it was asked for.
+impl Claim {
+    /// Tells whether its time is over.
+    #[must_use]
+    pub fn is_expired(&self, now: u64) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+impl Request {
+    /// Returns which servers it covers.
+    #[must_use]
+    pub fn selection(&self) -> Selection<'_> {
+        Selection { servers: &self.servers, backends: &self.backends }
+    }
+
+    /// Returns how long ending sessions may take: the time of `drain` unless that is over, otherwise of `wait`, otherwise
+    /// `timeout`.
+    #[must_use]
+    pub fn time_for_sessions(&self, is_drain_over: bool) -> Duration {
+        let drain = self.drain.map(|bounds| bounds.timeout).filter(|_| !is_drain_over);
+        drain.or(self.wait.map(|bounds| bounds.timeout)).unwrap_or(self.timeout)
+    }
+
+    /// Returns the requested administrative state.
+    #[must_use]
+    pub fn state(&self) -> Option<AdminState> {
+        self.goal.and_then(|goal| goal.state)
+    }
+}
+
+/// An instance as it was requested.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WantedInstance {
-    /// One of those that are discovered.
+    /// A discovered one.
     Named(InstanceName),
-    /// The one at this address, whatever is discovered.
+    /// The one at this address, discovered or not.
     At(InstanceName, Address),
 }
 
-/// What a caller added to the request outside of it: options of the command line.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Overrides {
-    /// `--dry-run`.
-    pub dry_run: bool,
-}
-
-/// A request that could not be taken, with what the answer needs to know of it.
+/// A refused request, with what its report needs to know.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refused {
     /// What is wrong with it.
     pub error: Error,
     /// Whether the caller is a Bolt task.
     pub is_task: bool,
-    /// Whether nothing was to be changed in any case.
+    /// Whether it was a dry run.
     pub dry_run: bool,
 }
 
-/// Reads a request from JSON text.
-///
-/// # Errors
-/// Says in one sentence what is wrong, where, and what to write instead.
-pub fn from_json(bytes: &[u8], overrides: Overrides) -> std::result::Result<Request, Refused> {
-    let refuse = |error| Refused { error, is_task: false, dry_run: overrides.dry_run };
-    if bytes.len() > REQUEST_MAX {
-        return Err(refuse(bad(format!("the request has more than {REQUEST_MAX} bytes"))));
-    }
-    if bytes.trim_ascii().is_empty() {
-        return Err(refuse(bad(
-            "the request is empty; give a JSON object on standard input, a file with one, or KEY=VALUE words (see --help)",
-        )));
-    }
-    let value = serde_json::from_slice::<wire::Strict>(bytes)
-        .map_err(|error| refuse(bad(format!("the request is not valid JSON: {error}"))))?;
-    from_value(value.0, overrides)
-}
+/// A request as it was written, before its fields are checked.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Draft(serde_json::Map<String, serde_json::Value>);
 
-/// Reads a request from `KEY=VALUE` words.
-///
-/// # Errors
-/// Says in one sentence which word is wrong and what to write instead.
-pub fn from_words(words: &[String], overrides: Overrides) -> std::result::Result<Request, Refused> {
-    let refuse = |error| Refused { error, is_task: false, dry_run: overrides.dry_run };
-    if words.iter().map(String::len).sum::<usize>() > REQUEST_MAX {
-        return Err(refuse(bad(format!("the request has more than {REQUEST_MAX} bytes"))));
-    }
-    let mut object = serde_json::Map::new();
-    for word in words {
-        let Some((key, value)) = word.split_once('=') else {
-            return Err(refuse(bad(format!("'{}' is not KEY=VALUE (see --help)", word.escape_debug()))));
-        };
-        wire::insert(&mut object, key, value).map_err(|problem| refuse(bad(problem)))?;
-    }
-    from_value(serde_json::Value::Object(object), overrides)
-}
-
-fn from_value(value: serde_json::Value, overrides: Overrides) -> std::result::Result<Request, Refused> {
-    let mut is_task = false;
-    let mut dry_run = overrides.dry_run;
-    let request = (|| {
+impl Draft {
+    /// Reads a request from JSON text.
+    ///
+    /// # Errors
+    /// Says what is wrong and what to write instead.
+    pub fn from_json(bytes: &[u8]) -> Result<Self> {
+        if bytes.len() > REQUEST_MAX {
+            return Err(too_long());
+        }
+        if bytes.trim_ascii().is_empty() {
+            return Err(bad(
+                "the request is empty; give a JSON object on standard input, a file with one, or KEY=VALUE words (see --help)",
+            ));
+        }
+        let value = serde_json::from_slice::<wire::Strict>(bytes)
+            .map_err(|error| bad(format!("the request is not valid JSON: {error}")))?
+            .0;
         if wire::depth(&value) > DEPTH_MAX {
             return Err(bad(format!("the request is nested deeper than {DEPTH_MAX} levels")));
         }
-        let serde_json::Value::Object(mut object) = value else {
+        let serde_json::Value::Object(object) = value else {
             return Err(bad(
-                "the request is no JSON object; it looks like {\"server\": \"web1\", \"state\": \"maint\"}",
+                "the request is not a JSON object; write it like {\"server\": \"web1\", \"state\": \"maint\"}",
             ));
         };
+        Ok(Self(object))
+    }
+
+    /// Reads a request from `KEY=VALUE` words.
+    ///
+    /// # Errors
+    /// Says which word is wrong and what to write instead.
+    pub fn from_words(words: &[String]) -> Result<Self> {
+        if words.iter().map(String::len).sum::<usize>() > REQUEST_MAX {
+            return Err(too_long());
+        }
+        let mut object = serde_json::Map::new();
+        for word in words {
+            let Some((key, value)) = word.split_once('=') else {
+                return Err(bad(format!("'{}' is not KEY=VALUE (see --help)", word.escape_debug())));
+            };
+            wire::insert(&mut object, key, value).map_err(bad)?;
+        }
+        Ok(Self(object))
+    }
+
+    /// Makes it a dry run, whatever the request says.
+    pub fn set_dry_run(&mut self) {
+        self.0.insert("dry_run".to_owned(), true.into());
+    }
+
+    /// Checks every field, and that all go together.
+    ///
+    /// # Errors
+    /// Says what is wrong, where, and what to write instead.
+    pub fn check(self) -> std::result::Result<Request, Refused> {
+        let mut object = self.0;
+        // It is a dry run even if another field is refused.
+        let dry_run = wire::is_dry_run(&object);
         let caller = wire::take_callers_keys(&mut object);
-        is_task = caller.is_task;
-        dry_run |= caller.dry_run?;
-        let diff = caller.diff?;
-        let wire = wire::read(object).map_err(bad)?;
-        dry_run |= wire.dry_run.unwrap_or_default().0;
-        check(&wire, dry_run, diff, is_task)
-    })();
-    request.map_err(|error| Refused { error, is_task, dry_run })
+        let by_tool = caller.is_tool;
+        let request = (|| {
+            caller.dry_run?;
+            let diff = caller.diff?;
+            let request = check(&wire::read(object).map_err(bad)?, dry_run, diff, caller.is_task)?;
+            Ok(Request { by_tool, ..request })
+        })();
+        request.map_err(|error| Refused { error, is_task: caller.is_task, dry_run })
+    }
+}
+
+fn too_long() -> Error {
+    bad(format!("the request is longer than {REQUEST_MAX} bytes"))
+}
+
+/// Returns whether a request has a field of this name.
+#[must_use]
+pub fn is_field(name: &str) -> bool {
+    wire::KNOWN.contains(&name)
 }
 
 /// Checks that the fields go together.
 fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Request> {
     let state = wire.state.map(AdminState::from);
-    let change = Change { state, weight: wire.weight, health: wire.health, agent: wire.agent };
+    let goal = Goal { state, weight: wire.weight, health: wire.health, agent: wire.agent };
     let is_change = state.is_some() || wire.weight.is_some() || wire.health.is_some() || wire.agent.is_some();
     let servers = selectors(wire)?;
     if is_change && servers.is_empty() {
         return Err(bad(
-            "'server' is missing: a change needs the names of the servers, as \"server\": \"web1\" (or \"*\" for all)",
+            "'server' is missing: a change must name its servers, such as \"server\": \"web1\" (or \"*\" for all)",
         ));
     }
     let given = Given::of(wire);
@@ -207,7 +248,7 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
         backends,
         instances,
         ignore_instances: patterns("ignore_instances", wire.ignore_instances.as_ref())?,
-        change: is_change.then_some(change),
+        goal: is_change.then_some(goal),
         drain: given.drain,
         shutdown_sessions: given.shutdown_sessions,
         wait: given.wait,
@@ -218,25 +259,27 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
         claim: claim(wire)?,
         ignore_owner: wire.ignore_owner.unwrap_or_default().0,
         lock_timeout: wire.lock_timeout.map_or(Duration::from_secs(60), |timeout| timeout.0),
+        old_processes: wire.old_processes.unwrap_or(OldProcesses::Count),
         on_missing: wire.on_missing.unwrap_or(OnMissing::Fail),
         on_unreachable: wire.on_unreachable.unwrap_or(OnUnreachable::Fail),
         dry_run,
         diff: diff || wire.diff.unwrap_or_default().0,
         timeout: wire.timeout.map_or(Duration::from_secs(10), |timeout| timeout.0),
         is_task,
+        by_tool: false,
     })
 }
 
-/// Reads who asks, why and until when.
+/// Reads who requests it, why and until when.
 fn claim(wire: &Wire) -> Result<Option<Claim>> {
     let text = |text: &Option<wire::Text>| text.as_ref().map(|text| text.0.clone());
-    let expires = wire.expires.as_ref().map(|text| expiry::parse(&text.0, ownership::now()));
+    let expires = wire.expires.as_ref().map(|text| expiry::parse(&text.0, clock::now()));
     let expires = expires.transpose().map_err(|why| bad(format!("'expires': {why}")))?;
     let claim = Claim { owner: text(&wire.owner), reason: text(&wire.reason), expires };
     Ok(Some(claim).filter(|claim| claim.owner.is_some() || claim.reason.is_some() || claim.expires.is_some()))
 }
 
-/// The fields that go with some changes only, and whether they are given: `false` is the same as not given.
+/// The fields that are valid with some changes only, and whether they are given: `false` is the same as not given.
 struct Given {
     drain: Option<DrainBounds>,
     shutdown_sessions: bool,
@@ -244,6 +287,7 @@ struct Given {
     with_change: [(&'static str, bool); 4],
     with_state: [(&'static str, bool); 1],
     with_outage: [(&'static str, bool); 2],
+    old_processes: OldProcesses,
     ignore_owner: bool,
 }
 
@@ -261,15 +305,16 @@ impl Given {
             ],
             with_state: [("owner", wire.owner.is_some())],
             with_outage: [("reason", wire.reason.is_some()), ("expires", wire.expires.is_some())],
+            old_processes: wire.old_processes.unwrap_or(OldProcesses::Count),
             ignore_owner: wire.ignore_owner.unwrap_or_default().0,
         }
     }
 
-    /// Refuses the fields that do not go with what is wanted.
+    /// Refuses fields that are not valid for this request.
     fn check(&self, state: Option<AdminState>, is_change: bool) -> Result<()> {
         let alone =
             |given: &[(&'static str, bool)]| given.iter().find(|(_, is_given)| *is_given).map(|(field, _)| *field);
-        let refuse = |field: &str, with: &str| Err(bad(format!("'{field}' goes only with {with}; leave it out")));
+        let refuse = |field: &str, with: &str| Err(bad(format!("'{field}' is only valid with {with}; leave it out")));
         if let Some(field) = alone(&self.with_change).filter(|_| !is_change) {
             return refuse(field, "a change ('state', 'weight', 'health' or 'agent')");
         }
@@ -288,6 +333,10 @@ impl Given {
                 Some(AdminState::Drain | AdminState::Maint) => {}
                 Some(AdminState::Ready) | None => return refuse(field, "'state': 'drain' or 'maint'"),
             }
+        }
+        let waits_for_sessions = self.drain.is_some() || (self.wait.is_some() && state != Some(AdminState::Ready));
+        if self.old_processes == OldProcesses::Wait && !waits_for_sessions {
+            return refuse("old_processes", "'drain', or with 'wait' after 'drain' and 'maint'");
         }
         if self.ignore_owner && state != Some(AdminState::Ready) {
             return refuse("ignore_owner", "'state': 'ready'");
@@ -323,12 +372,10 @@ fn instances(wanted: &wire::Instances) -> Result<Vec<WantedInstance>> {
     wanted.0.iter().map(one).collect()
 }
 
-/// Refuses an empty list: it never means "all".
+/// Refuses an empty list, which never means "all".
 fn not_empty<T>(field: &str, list: &[T]) -> Result<()> {
     if list.is_empty() {
-        return Err(bad(format!(
-            "'{field}' is empty; an empty list never means all of them, so leave the field out or name some"
-        )));
+        return Err(bad(format!("'{field}' is empty, which never means all; leave the field out or name some")));
     }
     Ok(())
 }
@@ -338,6 +385,6 @@ fn bad_name(field: &str, text: &str, why: &crate::model::name::NameError) -> Err
     bad(format!("'{field}': '{}' {why}", shown.escape_debug()))
 }
 
-fn bad(msg: impl Into<String>) -> Error {
+fn bad(msg: impl AsRef<str>) -> Error {
     Error::new(ErrorKind::BadRequest, msg)
 }

@@ -1,4 +1,4 @@
-//! What hosts send, value by value: the same value as Ansible's own converters make of it, or a clear refusal.
+//! What hosts send, value by value: read as Ansible's own converters would, or clearly refused.
 
 use std::path::Path;
 
@@ -6,15 +6,28 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::model::goal::Weight;
+
+fn from_json(bytes: &[u8]) -> std::result::Result<Request, Refused> {
+    Draft::from_json(bytes).map_err(refused).and_then(Draft::check)
+}
+
+fn from_words(words: &[String]) -> std::result::Result<Request, Refused> {
+    Draft::from_words(words).map_err(refused).and_then(Draft::check)
+}
+
+fn refused(error: Error) -> Refused {
+    Refused { error, is_task: false, dry_run: false }
+}
 
 /// Reads a request that is given as a value.
 fn read(value: &Value) -> std::result::Result<Request, Refused> {
-    from_json(value.to_string().as_bytes(), Overrides::default())
+    from_json(value.to_string().as_bytes())
 }
 
 /// Returns the sentence of a refusal.
 fn refusal(request: &str) -> String {
-    let refused = from_json(request.as_bytes(), Overrides::default()).unwrap_err();
+    let refused = from_json(request.as_bytes()).unwrap_err();
     assert_eq!(refused.error.kind, ErrorKind::BadRequest);
     refused.error.msg.clone()
 }
@@ -100,8 +113,8 @@ fn times_are_read_as_ansible_reads_them() {
 
 #[test]
 fn weights_are_read_as_ansible_reads_them() {
-    let accepted = compare("weight", "int", |request| match request.change.and_then(|change| change.weight) {
-        Some(WantedWeight::Absolute(weight)) => json!(weight),
+    let accepted = compare("weight", "int", |request| match request.goal.and_then(|goal| goal.weight) {
+        Some(Weight::Absolute(weight)) => json!(weight),
         other => json!(format!("{other:?}")),
     });
     assert!(accepted >= 2 * 10, "{accepted}");
@@ -160,7 +173,7 @@ fn unknown_keys_are_refused_with_the_nearest() {
         assert!(msg.contains(&format!("'{key}'")) && msg.contains(&format!("did you mean '{nearest}'")), "{msg}");
     }
     assert!(refusal(r#"{"servers": null}"#).contains("did you mean 'server'"), "also where it says nothing");
-    assert!(refusal(r#"{"xyzzy": 1}"#).contains("known are server, state"));
+    assert!(refusal(r#"{"xyzzy": 1}"#).contains("known fields are server, state"));
     assert!(refusal(&json!({ "k".repeat(10_000): 1 }).to_string()).len() < 500, "a long key is cut");
     assert!(refusal(r#"{"a\nb": 1}"#).contains("a\\nb"), "and escaped");
 }
@@ -171,9 +184,9 @@ fn what_is_no_request_is_said_so() {
     let table = [
         (String::new(), "empty"),
         (" \n".to_owned(), "empty"),
-        ("null".to_owned(), "no JSON object"),
-        ("[]".to_owned(), "no JSON object"),
-        ("\"x\"".to_owned(), "no JSON object"),
+        ("null".to_owned(), "not a JSON object"),
+        ("[]".to_owned(), "not a JSON object"),
+        ("\"x\"".to_owned(), "not a JSON object"),
         ("{".to_owned(), "not valid JSON"),
         ("{} {}".to_owned(), "not valid JSON"),
         ("{'server': 'web1'}".to_owned(), "not valid JSON"),
@@ -181,12 +194,12 @@ fn what_is_no_request_is_said_so() {
         (r#"{"timeout": NaN}"#.to_owned(), "not valid JSON"),
         (r#"{"timeout": Infinity}"#.to_owned(), "not valid JSON"),
         (r#"{"timeout": 1e999}"#.to_owned(), "not valid JSON"),
-        (r#"{"server": "a", "server": "b"}"#.to_owned(), "twice"),
-        (r#"{"instances": [{"name": "a", "name": "b", "socket": "/x"}]}"#.to_owned(), "twice"),
-        (r#"{"_x": {"a": 1, "a": 2}}"#.to_owned(), "twice"),
+        (r#"{"server": "a", "server": "b"}"#.to_owned(), "duplicate key 'server'"),
+        (r#"{"instances": [{"name": "a", "name": "b", "socket": "/x"}]}"#.to_owned(), "duplicate key 'name'"),
+        (r#"{"_x": {"a": 1, "a": 2}}"#.to_owned(), "duplicate key 'a'"),
         (format!("{{\"_x\": {}}}", deep(32)), "deeper than 32"),
         (deep(100_000), ""),
-        (format!("{{\"_x\": \"{}\"}}", "x".repeat(REQUEST_MAX)), "more than 1048576 bytes"),
+        (format!("{{\"_x\": \"{}\"}}", "x".repeat(REQUEST_MAX)), "longer than 1048576 bytes"),
         (r#"{"server": ""}"#.to_owned(), "'server'"),
         (r#"{"server": []}"#.to_owned(), "'server' is empty"),
         (r#"{"server": [null]}"#.to_owned(), "'server' is empty"),
@@ -212,19 +225,19 @@ fn what_is_no_request_is_said_so() {
         (r#"{"server": "a", "weight": "25601%"}"#.to_owned(), "'weight'"),
         (r#"{"server": "a", "weight": 2.5}"#.to_owned(), "'weight'"),
         (r#"{"_ansible_check_mode": "maybe"}"#.to_owned(), "'_ansible_check_mode'"),
-        (r#"{"drain": true}"#.to_owned(), "'drain' goes only with 'state': 'maint'"),
-        (r#"{"server": "a", "state": "ready", "drain": true}"#.to_owned(), "'drain' goes only with 'state': 'maint'"),
-        (r#"{"guard": {"min_available": 1}}"#.to_owned(), "'guard' goes only with a change"),
-        (r#"{"server": "a", "state": "ready", "reason": "x"}"#.to_owned(), "'reason' goes only with"),
-        (r#"{"server": "a", "state": "maint", "ignore_owner": true}"#.to_owned(), "'ignore_owner' goes only with"),
-        (r#"{"server": "a", "weight": 1, "wait": true}"#.to_owned(), "'wait' goes only with a 'state'"),
+        (r#"{"drain": true}"#.to_owned(), "'drain' is only valid with 'state': 'maint'"),
         (
-            r#"{"server": "a", "state": "maint", "drain": {"timout": 1}}"#.to_owned(),
-            "'drain': 'timout' is none of its fields",
+            r#"{"server": "a", "state": "ready", "drain": true}"#.to_owned(),
+            "'drain' is only valid with 'state': 'maint'",
         ),
+        (r#"{"guard": {"min_available": 1}}"#.to_owned(), "'guard' is only valid with a change"),
+        (r#"{"server": "a", "state": "ready", "reason": "x"}"#.to_owned(), "'reason' is only valid with"),
+        (r#"{"server": "a", "state": "maint", "ignore_owner": true}"#.to_owned(), "'ignore_owner' is only valid with"),
+        (r#"{"server": "a", "weight": 1, "wait": true}"#.to_owned(), "'wait' is only valid with a 'state'"),
+        (r#"{"server": "a", "state": "maint", "drain": {"timout": 1}}"#.to_owned(), "'drain': unknown field 'timout'"),
         (
             r#"{"server": "a", "state": "maint", "expires": "tomorrow"}"#.to_owned(),
-            "'expires': 'tomorrow' is no expiry",
+            "'expires': 'tomorrow' is not an expiry",
         ),
     ];
     for (request, expected) in table {
@@ -235,13 +248,13 @@ fn what_is_no_request_is_said_so() {
     for bytes in
         [&b"\xff\xfe{}"[..], b"{\"server\": \"\xff\"}", b"\xef\xbb\xbf{}", b"\x00", b"{\"server\": \"\\ud800\"}"]
     {
-        let refused = from_json(bytes, Overrides::default()).unwrap_err();
+        let refused = from_json(bytes).unwrap_err();
         assert_eq!(refused.error.kind, ErrorKind::BadRequest, "{bytes:?}");
     }
     // At the limits it is taken.
     read(&json!({ "_x": serde_json::from_str::<Value>(&deep(31)).unwrap() })).unwrap();
     let fill = "x".repeat(REQUEST_MAX - r#"{"_x":""}"#.len());
-    from_json(format!(r#"{{"_x":"{fill}"}}"#).as_bytes(), Overrides::default()).unwrap();
+    from_json(format!(r#"{{"_x":"{fill}"}}"#).as_bytes()).unwrap();
 }
 
 #[test]
@@ -268,7 +281,7 @@ fn a_name_takes_the_bytes_that_haproxy_takes() {
 fn words_are_read_like_json() {
     let words = |words: &[&str]| {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        from_words(&words, Overrides::default())
+        from_words(&words)
     };
     let request =
         words(&["server=web1,app/web2", "state=disable", "weight=50%", "dry_run=yes", "timeout=2.5"]).unwrap();
@@ -302,11 +315,33 @@ fn the_callers_keys_are_not_ours() {
     assert!(!read(json!({ "_noop": null, "_ansible_check_mode": false, "_ansible_version": "2.21" })).dry_run);
     assert!(read(json!({ "_ansible_diff": true })).diff);
     assert!(read(json!({ "_task": "haproxy_server", "_installdir": "/x" })).is_task);
-    assert!(!read(json!({})).is_task);
+    assert!(!read(json!({})).is_task && !read(json!({})).by_tool);
+    assert!(read(json!({ "_ansible_check_mode": false })).by_tool && read(json!({ "_task": "x" })).by_tool);
     let omitted = "__omit_place_holder__0123456789abcdef";
     assert_eq!(read(json!({ "server": omitted, "timeout": omitted, "state": omitted })), read(json!({})));
-    let refused = from_json(br#"{"_task": "x", "_noop": true, "servers": 1}"#, Overrides::default()).unwrap_err();
+    let refused = from_json(br#"{"_task": "x", "_noop": true, "servers": 1}"#).unwrap_err();
     assert!(refused.is_task && refused.dry_run);
+}
+
+#[test]
+fn a_refused_dry_run_is_a_dry_run() {
+    for (request, is_dry) in [
+        (json!({ "dry_run": true, "servers": 1 }), true),
+        (json!({ "dry_run": "yes", "server": "a", "state": "off" }), true),
+        (json!({ "dry_run": true, "_noop": 7 }), true),
+        (json!({ "dry_run": 7, "_ansible_check_mode": true }), true),
+        (json!({ "dry_run": 7 }), false),
+        (json!({ "dry_run": "no", "servers": 1 }), false),
+    ] {
+        assert_eq!(read(&request).unwrap_err().dry_run, is_dry, "{request}");
+        let Value::Object(object) = request else { panic!("no object") };
+        let mut draft = Draft(object);
+        draft.set_dry_run();
+        match draft.check() {
+            Ok(request) => assert!(request.dry_run),
+            Err(refused) => assert!(refused.dry_run, "{refused:?}"),
+        }
+    }
 }
 
 /// Values as hosts and people write them, right and wrong ones.
@@ -396,7 +431,7 @@ proptest! {
 
     #[test]
     fn no_text_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), words in prop::collection::vec(any::<String>(), 0..4)) {
-        let _ = from_json(&bytes, Overrides::default());
-        let _ = from_words(&words, Overrides::default());
+        let _ = from_json(&bytes);
+        let _ = from_words(&words);
     }
 }

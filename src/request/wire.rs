@@ -1,4 +1,4 @@
-//! The request as it is written: one type a kind of field, each of which reads what hosts send for it.
+//! The request as it is written: a type for each kind of field, which reads what hosts send for it.
 //!
 //! The conversions are those of Ansible's `module_utils/common/validation.py`; where its versions differ, or where a
 //! conversion would hide a mistake (`server: 1.10` in YAML is the number 1.1), the value is refused.
@@ -11,132 +11,139 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use crate::model::goal::{Switch, Weight};
 use crate::model::name::nearest;
 use crate::model::state::AdminState;
 
-/// What Ansible puts where a variable is `omit`; a value that starts so was never given.
+/// What Ansible puts in the place of `omit`; a value that starts with this was never given.
 const OMITTED: &str = "__omit_place_holder__";
 
-/// A request to `haproxy_server`: which servers, on which HAProxy instances, and what is to become of them.
+/// A request to `haproxy_server`: which servers, on which HAProxy instances, and how to change them.
 ///
-/// A request with none of `state`, `weight`, `health` and `agent` is a status request and changes nothing. Keys that start with `_`
-/// belong to the calling tool: `_ansible_check_mode` and `_noop` mean `dry_run`, `_ansible_diff` means `diff`, and the
-/// others are ignored. A value of `null` is the same as leaving the field out.
+/// A request without `state`, `weight`, `health` and `agent` is a status and changes nothing. Keys that start with `_` belong
+/// to the calling tool: `_ansible_check_mode` and `_noop` mean `dry_run`, `_ansible_diff` means `diff`, and others are
+/// ignored. A value of `null` is the same as leaving the field out.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(title = "haproxy_server request", deny_unknown_fields))]
 #[serde(default)]
 pub struct Wire {
-    /// The servers: names, `backend/server`, or patterns of `*`, `?` and `[…]` on each side of at most one `/`; a
-    /// string (several are separated by commas) or a list. Names are case-sensitive. Required with any change; a
-    /// status request without it is about all servers.
+    /// The servers: names, `backend/server`, or patterns with `*`, `?` and `[…]` on each side of at most one `/`; a
+    /// string (commas separate several) or a list. Names are case-sensitive. Required for any change; a status without it
+    /// covers all servers.
     #[cfg_attr(test, schemars(example = &"web1", example = ["web1", "app*/web[2-3]"]))]
     pub server: Option<Names>,
-    /// The wanted administrative state. `ready` takes traffic, `drain` takes only the traffic of its persistence
+    /// The requested administrative state. `ready` takes traffic, `drain` takes only the traffic of persistence
     /// clients, `maint` takes none. Also accepted: `enabled` and `enable` for `ready`, `disabled` and `disable` for
     /// `maint`.
     #[cfg_attr(test, schemars(example = &"maint"))]
-    pub state: Option<WantedState>,
-    /// The backends in which servers are looked for: names or patterns, as a string or a list. All of them by default.
+    pub state: Option<StateWord>,
+    /// The backends in which to find the servers: names or patterns, as a string or a list. All backends by default.
     #[cfg_attr(test, schemars(example = &"app", example = ["i[0-9]*_puppet_masters"]))]
     pub backend: Option<Names>,
-    /// The HAProxy instances of this host: names of those that are discovered, addresses of stats sockets in HAProxy's
+    /// The HAProxy instances of this host: names of discovered instances, addresses of stats sockets in HAProxy's
     /// notation (`/path`, `unix@/path`, `abns@name`, `ipv4@127.0.0.1:9999`, `ipv6@[::1]:9999`), or objects with
-    /// `name` and `socket`; a string (several are separated by commas) or a list. All that are discovered by default.
+    /// `name` and `socket`; a string (commas separate several) or a list. All discovered instances by default.
     #[cfg_attr(test, schemars(example = ["http", "puppet"], example = [serde_json::json!({"name": "ldap", "socket": "/run/haproxy/ldap.sock"})]))]
     pub instances: Option<Instances>,
-    /// The instances of this host that are left alone on purpose: names or patterns of `*`, `?` and `[…]`, as a string or
-    /// a list. Discovery passes over them and says nothing of them, also where it could not manage them. It has no effect
-    /// on instances that `instances` names. None by default.
+    /// Instances of this host to leave alone on purpose: names or patterns of `*`, `?` and `[…]`, as a string or a list.
+    /// Discovery skips them without a warning, even where it could not manage them. It has no effect on instances that
+    /// `instances` names. None by default.
     #[cfg_attr(test, schemars(example = &"staging", example = ["test-*", "edge"]))]
     pub ignore_instances: Option<Names>,
-    /// The wanted weight: a number from 0 to 256, or a share of the configured weight as `"50%"`. It is compared
-    /// first, like the state. A server of weight 0 takes no new traffic but that of its persistence clients.
+    /// The requested weight: a number from 0 to 256, or a percentage of the configured weight, such as `"50%"`. Like the
+    /// state, it is set only if it differs. A server with weight 0 takes no new traffic except from persistence clients.
+    /// Unchanged by default.
     #[cfg_attr(test, schemars(example = 10, example = &"50%"))]
-    pub weight: Option<WantedWeight>,
-    /// Whether health checks of the servers run: `enabled` resumes them, `disabled` pauses them. A server that has none
-    /// is left as it is, with a warning. Left as they are by default.
+    pub weight: Option<Weight>,
+    /// Whether the servers' health checks run: `enabled` resumes them, `disabled` pauses them. A server without one is
+    /// left as it is, with a warning. Unchanged by default.
     #[cfg_attr(test, schemars(example = &"disabled"))]
     pub health: Option<Switch>,
-    /// Whether agent checks of the servers run: `enabled` resumes them, `disabled` pauses them, so that an agent does not
-    /// set the state back. A server that has none is left as it is, with a warning. Left as they are by default.
+    /// Whether the servers' agent checks run: `enabled` resumes them, `disabled` pauses them, so that an agent cannot
+    /// override the state. A server without one is left as it is, with a warning. Unchanged by default.
     #[cfg_attr(test, schemars(example = &"disabled"))]
     pub agent: Option<Switch>,
     /// With `state: maint`: drains the servers first, in all backends of all instances at once and under one deadline;
-    /// each goes to maint as soon as it has no session and no queue left (`scur` and `qcur` of `show stat`, in which an idle
-    /// keep-alive connection is no session). A server that is down goes there at once, one that is in maint stays there.
-    /// `true` stands for 300 s and `fail`. Not asked for by default.
+    /// each goes to maint as soon as it has no session and no queued request left (`scur` and `qcur` of `show stat`, which
+    /// do not count idle keep-alive connections), no session has begun on it since the previous poll (`stot`), and both have
+    /// held for `stable` seconds. Sessions on processes from before a reload count if a master CLI shows them. A server that
+    /// is down goes there at once, one that is in maint stays there. `true` means 300 s, `fail` and 0 s. Off by default.
     #[cfg_attr(test, schemars(example = true, example = serde_json::json!({"timeout": 60, "on_timeout": "maint"})))]
     pub drain: Option<Drain>,
-    /// With `state: maint`: ends the sessions that are left after the change, again until none is left or the time is
-    /// over (that of `drain`, else that of `wait`, else `timeout`), which fails as `not_drained`. Clients see their
+    /// With `state: maint`: ends the sessions that are left after the change, again and again until none is left. Fails
+    /// with `not_drained` when the time is up: that of `drain`, otherwise of `wait`, otherwise `timeout`. Clients see their
     /// connections cut. `false` by default.
     #[cfg_attr(test, schemars(example = true))]
     pub shutdown_sessions: Option<Flag>,
     /// Waits after the change of `state`: after `ready` until each server takes traffic (its check has passed since the
     /// change, its weight is above 0 and slowstart is over), after `drain` and `maint` until no session is left. A check
-    /// with `fall 1` does not show that it has passed; with it a server must stay up for 5 s. A server without a check, or
-    /// with a paused one, counts at once. `true` stands for 60 s. Not asked for by default.
+    /// with `fall 1` does not show that it has passed, so such a server must stay up for 5 s. A server without a check, or
+    /// with a paused one, counts at once. Fails with `not_up` or `not_drained`. `true` means 60 s. Off by default.
     #[cfg_attr(test, schemars(example = true, example = serde_json::json!({"timeout": 120, "stable": 5})))]
     pub wait: Option<Wait>,
     /// Refuses, before anything is sent anywhere, a change that lowers the number of usable servers of a backend below
-    /// this. Usable are servers that are ready, running or starting, and have a weight above 0; backup servers count as
-    /// HAProxy uses them: only where no other is usable, and then as one. Servers that track a changed one count as they
-    /// would be then. It needs the lock that keeps other runs out. No guard by default.
+    /// this. A server is usable if it is ready, running or starting, and has a weight above 0. Backup servers count as
+    /// HAProxy uses them: only if no other server is usable, and then as one. Servers that track a changed one count as
+    /// they would be after the change. Needs the lock that keeps other runs out. No guard by default.
     #[cfg_attr(test, schemars(example = serde_json::json!({"min_available": 1}), example = serde_json::json!({"min_available": "50%"})))]
     pub guard: Option<Guard>,
     /// Refuses, before anything is sent anywhere, a change while a matched server is in another administrative state
-    /// than this. It is the state before the change, also where nothing is to be changed: a second run may fail with
-    /// `expectation_failed`. Nothing is expected by default.
+    /// than this. It is compared with the state before the change, even if there is nothing to change: a second run may
+    /// fail with `expectation_failed`. No expectation by default.
     #[cfg_attr(test, schemars(example = serde_json::json!({"admin_state": "ready"})))]
     pub expect: Option<Expect>,
-    /// What happens to what this run has changed when a later part of it fails, or when a signal ends it. What somebody
-    /// else has changed meanwhile is left alone. `keep` by default.
+    /// What happens to the changes of this run when a later part of it fails, or when a signal ends it. Whatever somebody
+    /// else has changed in the meantime is left alone. `keep` by default.
     pub on_failure: Option<OnFailure>,
-    /// Keeps HAProxy's server-state file in step with the state of the servers, so that a reload keeps it: the absolute
-    /// path of the file (where one instance is asked), or an object of instance names and paths. The rows of the matched
-    /// servers are compared also where HAProxy needs no command; a difference is written and is `changed`. The configuration
+    /// Keeps HAProxy's server-state file in step with the state of the servers, so that it survives a reload: the absolute
+    /// path of the file (for a single instance), or an object of instance names and paths. The rows of the matched servers
+    /// are compared even if HAProxy needs no command; a difference is written and counts as `changed`. The configuration
     /// must load the file (`server-state-file` and `load-server-state-from-file`). None by default.
     #[cfg_attr(test, schemars(example = serde_json::json!({"http": "/var/lib/haproxy/http.state"})))]
     pub state_file: Option<StateFiles>,
     /// Who takes the server out, or puts it back: recorded on this host with `drain` and `maint`; `ready` is refused
-    /// where another owner is recorded, or any where this is missing. At most 200 characters. Nobody by default.
+    /// (`owned`) if another owner is recorded, or any owner if this is missing. At most 200 characters. None by default.
     #[cfg_attr(test, schemars(example = &"alice"))]
     pub owner: Option<Text>,
-    /// Why the server is taken out: recorded with `drain` and `maint`, and shown in a status. At most 200 characters. No
-    /// reason by default.
+    /// Why the server is taken out: recorded with `drain` and `maint`, and shown in a status. At most 200 characters. None
+    /// by default.
     #[cfg_attr(test, schemars(example = &"disk replacement"))]
     pub reason: Option<Text>,
-    /// Until when the server is to be out, with `drain` and `maint`: a time in RFC 3339 with its offset, or `+` and a
-    /// duration in units of s, m, h, d and w; in the future, at most a hundred years ahead. After it `ready` is no longer
-    /// refused, and a status says `expired`; the server is not put back by itself. Never by default, as long as the server
-    /// stays in that state.
+    /// With `drain` and `maint`: until when the server is meant to be out, as an RFC 3339 time with its offset, or `+` and
+    /// a duration in units of s, m, h, d and w; in the future, at most a hundred years ahead. After that, `ready` is no
+    /// longer refused and a status says `expired`, but nothing puts the server back automatically. No expiry by default:
+    /// the record counts as long as the server stays in that state.
     #[cfg_attr(test, schemars(example = &"+2h", example = &"2100-01-01T12:00:00Z"))]
     pub expires: Option<Text>,
     /// With `state: ready`: puts a server back although another owner is recorded. `false` by default.
     #[cfg_attr(test, schemars(example = true))]
     pub ignore_owner: Option<Flag>,
-    /// The longest wait for another run that changes servers of the same HAProxy, in seconds; from 0 (one try) to 86400,
-    /// 60 by default. It counts anew each time that the lock is taken again after a wait.
+    /// The longest wait for another run that changes servers of the same HAProxy, in seconds; from 0 (one attempt) to
+    /// 86400, 60 by default. Fails with `locked`. It starts again each time that the lock is retaken after a wait.
     #[cfg_attr(test, schemars(example = 5))]
     pub lock_timeout: Option<Pause>,
-    /// What a listed server or backend means that matches nothing. `fail` by default.
+    /// With `drain`, or with `wait` after `drain` and `maint`: how processes from before a reload that still run count.
+    /// `count` by default.
+    pub old_processes: Option<OldProcesses>,
+    /// What a listed server or backend that matches nothing means. `fail` by default.
     pub on_missing: Option<OnMissing>,
-    /// What an instance means that cannot be asked. `fail` by default.
+    /// What an instance that does not answer means. `fail` by default.
     pub on_unreachable: Option<OnUnreachable>,
-    /// Plans and reports, but sends nothing that changes anything. `false` by default.
+    /// Plans and reports, but sends no changing commands. `false` by default.
     pub dry_run: Option<Flag>,
-    /// Adds `diff` to the report: a line a server before and after; in the text form for each server that changes.
-    /// `false` by default.
+    /// Adds `diff` to the report: a line for each server, before and after; in the text form for each server that
+    /// changes. `false` by default.
     pub diff: Option<Flag>,
-    /// The longest that one instance may take to answer, in seconds; more than 0, at most 86400, 10 by default. A dump
-    /// that has begun is read to its end, or until 5 s of silence or 300 s in all, however short this is.
+    /// The longest that one instance may take to answer, in seconds; from 0.001 to 86400, 10 by default. Fails with
+    /// `timeout`. A dump that has begun is read to its end, or until 5 s of silence or 300 s in total, however short this
+    /// is.
     #[cfg_attr(test, schemars(example = 2.5))]
     pub timeout: Option<Seconds>,
 }
 
-/// The keys of [`Wire`], for the nearest one to a key that is unknown.
-pub(crate) const KNOWN: [&str; 25] = [
+/// The keys of [`Wire`], to find the one closest to an unknown key.
+pub(crate) const KNOWN: [&str; 26] = [
     "server",
     "state",
     "backend",
@@ -157,6 +164,7 @@ pub(crate) const KNOWN: [&str; 25] = [
     "expires",
     "ignore_owner",
     "lock_timeout",
+    "old_processes",
     "on_missing",
     "on_unreachable",
     "dry_run",
@@ -164,13 +172,15 @@ pub(crate) const KNOWN: [&str; 25] = [
     "timeout",
 ];
 
-/// Reads the fields of an object from which the caller's keys have been taken.
+/// Reads the fields of an object after the caller's keys were removed.
 pub(super) fn read(object: Map<String, Value>) -> Result<Wire, String> {
     if let Some(key) = object.keys().find(|key| !KNOWN.contains(&key.as_str())) {
         let shown: String = key.chars().take(80).collect();
-        let hint = nearest(&key.replace('-', "_"), KNOWN)
-            .map_or_else(|| format!("; known are {}", KNOWN.join(", ")), |known| format!("; did you mean '{known}'?"));
-        return Err(format!("'{}' is no field of a request{hint}", shown.escape_debug()));
+        let hint = nearest(&key.replace('-', "_"), KNOWN).map_or_else(
+            || format!("; known fields are {}", KNOWN.join(", ")),
+            |known| format!("; did you mean '{known}'?"),
+        );
+        return Err(format!("unknown field '{}'{hint}", shown.escape_debug()));
     }
     let mut object = object;
     object.retain(|_, value| !is_absent(value));
@@ -180,26 +190,38 @@ pub(super) fn read(object: Map<String, Value>) -> Result<Wire, String> {
     })
 }
 
-/// What the calling tool says of itself with its own keys.
+/// What the calling tool says about itself with its own keys.
 pub(super) struct Caller {
     pub(super) is_task: bool,
-    pub(super) dry_run: crate::model::error::Result<bool>,
-    pub(super) diff: crate::model::error::Result<bool>,
+    pub(super) is_tool: bool,
+    pub(super) dry_run: Result<(), crate::model::error::Error>,
+    pub(super) diff: Result<bool, crate::model::error::Error>,
 }
 
-/// Takes the keys that start with `_` out of the object.
+/// The caller's keys that mean `dry_run`.
+const MEAN_DRY_RUN: [&str; 2] = ["_ansible_check_mode", "_noop"];
+
+/// Returns whether any key requests a dry run, whether the other fields are valid or not.
+pub(super) fn is_dry_run(object: &Map<String, Value>) -> bool {
+    MEAN_DRY_RUN.into_iter().chain(["dry_run"]).any(|key| flag(object, key) == Ok(true))
+}
+
+/// Removes the keys that start with `_` from the object.
 pub(super) fn take_callers_keys(object: &mut Map<String, Value>) -> Caller {
-    let flag = |key: &str| match object.get(key) {
-        Some(value) if !is_absent(value) => {
-            Flag::from_value(value).map(|flag| flag.0).map_err(|why| super::bad(format!("'{key}': {why}")))
-        }
-        _ => Ok(false),
-    };
-    let dry_run = flag("_ansible_check_mode").and_then(|check| Ok(flag("_noop")? || check));
-    let diff = flag("_ansible_diff");
+    let dry_run = MEAN_DRY_RUN.into_iter().try_for_each(|key| flag(object, key).map(drop)).map_err(super::bad);
+    let diff = flag(object, "_ansible_diff").map_err(super::bad);
     let is_task = object.contains_key("_task");
+    let is_tool = object.keys().any(|key| key.starts_with('_'));
     object.retain(|key, _| !key.starts_with('_'));
-    Caller { is_task, dry_run, diff }
+    Caller { is_task, is_tool, dry_run, diff }
+}
+
+/// Reads an optional flag.
+fn flag(object: &Map<String, Value>, key: &str) -> Result<bool, String> {
+    match object.get(key).filter(|value| !is_absent(value)) {
+        Some(value) => Flag::from_value(value).map(|flag| flag.0).map_err(|why| format!("'{key}': {why}")),
+        None => Ok(false),
+    }
 }
 
 /// Puts the value of one `KEY=VALUE` word into the object, at `a.b` inside the object `a`.
@@ -242,7 +264,7 @@ fn is_absent(value: &Value) -> bool {
     }
 }
 
-/// JSON in which no object has a key twice.
+/// JSON without duplicate keys in an object.
 pub(super) struct Strict(pub(super) Value);
 
 impl<'de> Deserialize<'de> for Strict {
@@ -282,7 +304,7 @@ impl<'de> Deserialize<'de> for Strict {
                 let mut fields = Map::new();
                 while let Some((key, value)) = map.next_entry::<String, Strict>()? {
                     if fields.contains_key(&key) {
-                        return Err(A::Error::custom(format!("the key '{}' is there twice", key.escape_debug())));
+                        return Err(A::Error::custom(format!("duplicate key '{}'", key.escape_debug())));
                     }
                     fields.insert(key, value.0);
                 }
@@ -293,7 +315,7 @@ impl<'de> Deserialize<'de> for Strict {
     }
 }
 
-/// Reads a field by a function of the value that was sent.
+/// Reads a field with a function of the value that was sent.
 macro_rules! read_from_value {
     ($($type:ty),+) => {$(
         impl<'de> Deserialize<'de> for $type {
@@ -309,7 +331,7 @@ read_from_value!(
     Seconds,
     Pause,
     Text,
-    WantedWeight,
+    Weight,
     MinAvailable,
     Instances,
     StateFiles,
@@ -317,15 +339,16 @@ read_from_value!(
     Wait,
     Guard,
     Expect,
-    WantedState,
+    StateWord,
     Switch,
     OnTimeout,
     OnMissing,
     OnUnreachable,
+    OldProcesses,
     OnFailure
 );
 
-/// Shows a value that was refused, cut to what fits into a sentence.
+/// Shows a refused value, shortened to fit into a sentence.
 fn shown(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(60) {
@@ -334,7 +357,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// A list of names or patterns, which may be written as one string with commas.
+/// A list of names or patterns, which may be one string with commas.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Names(pub Vec<String>);
 
@@ -347,7 +370,7 @@ impl Names {
             }
             Value::Number(_) => Ok(Self(vec![name(value)?])),
             Value::Null | Value::Bool(_) | Value::Object(_) => {
-                Err(format!("{} is no name and no list of names", shown(value)))
+                Err(format!("{} is not a name or a list of names", shown(value)))
             }
         }
     }
@@ -360,7 +383,7 @@ fn name(value: &Value) -> Result<String, String> {
         Value::Number(number) if number.is_u64() => Ok(number.to_string()),
         Value::Number(_) => Err(format!("{} is a number; write names in quotes", shown(value))),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => {
-            Err(format!("{} is no name; write names in quotes", shown(value)))
+            Err(format!("{} is not a name; write names in quotes", shown(value)))
         }
     }
 }
@@ -401,21 +424,21 @@ impl Seconds {
     fn from_value(value: &Value) -> Result<Self, String> {
         let seconds = Pause::from_value(value)?.0;
         if seconds.as_secs_f64() < Self::SHORTEST {
-            return Err(format!("{} is no time from 0.001 to 86400 seconds", shown(value)));
+            return Err(format!("{} is not a time from 0.001 to 86400 seconds", shown(value)));
         }
         Ok(Self(seconds))
     }
 }
 
-/// A time in seconds that may be none.
+/// A time in seconds that may be 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pause(pub Duration);
 
 impl Pause {
     fn from_value(value: &Value) -> Result<Self, String> {
-        let number = number(value).ok_or_else(|| format!("{} is no number of seconds", shown(value)))?;
+        let number = number(value).ok_or_else(|| format!("{} is not a number of seconds", shown(value)))?;
         if !(0.0..=Seconds::LONGEST).contains(&number) {
-            return Err(format!("{} is no time from 0 to 86400 seconds", shown(value)));
+            return Err(format!("{} is not a time from 0 to 86400 seconds", shown(value)));
         }
         Ok(Self(Duration::from_secs_f64(number)))
     }
@@ -436,10 +459,10 @@ impl Text {
             return Err("it is empty; leave the field out".to_owned());
         }
         if text.chars().count() > Self::MAX {
-            return Err(format!("it has more than {} characters", Self::MAX));
+            return Err(format!("it is longer than {} characters", Self::MAX));
         }
         if text.chars().any(char::is_control) {
-            return Err(format!("{} has a control character", shown(value)));
+            return Err(format!("{} contains a control character", shown(value)));
         }
         Ok(Self(text.to_owned()))
     }
@@ -459,28 +482,17 @@ fn number(value: &Value) -> Option<f64> {
     number.is_finite().then_some(number)
 }
 
-/// A weight that is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WantedWeight {
-    /// From 0 to 256, as HAProxy counts it.
-    Absolute(u32),
-    /// A share of the configured weight.
-    Percent(u32),
+/// Returns the text before the percent sign.
+fn share(value: &Value) -> Option<&str> {
+    value.as_str()?.trim().strip_suffix('%')
 }
 
-impl WantedWeight {
-    /// The largest weight of HAProxy (`SRV_UWGHT_MAX`).
-    const MAX: u32 = 256;
-
-    /// The largest share that HAProxy computes with (`server_parse_weight_change_request()` in its `src/server.c`).
-    const MAX_PERCENT: u32 = 25_600;
-
+impl Weight {
     fn from_value(value: &Value) -> Result<Self, String> {
-        const RANGE: &str = "is no weight: a number from 0 to 256, or a share of the configured one as \"50%\"";
+        const RANGE: &str =
+            "is not a weight; write a number from 0 to 256, or a percentage of the configured weight, such as \"50%\"";
         let refuse = || format!("{} {RANGE}", shown(value));
-        if let Value::String(text) = value
-            && let Some(percent) = text.trim().strip_suffix('%')
-        {
+        if let Some(percent) = share(value) {
             let is_decimal = !percent.is_empty() && percent.bytes().all(|byte| byte.is_ascii_digit());
             let percent = is_decimal.then(|| percent.parse().ok()).flatten().ok_or_else(refuse)?;
             return if percent <= Self::MAX_PERCENT { Ok(Self::Percent(percent)) } else { Err(refuse()) };
@@ -488,41 +500,22 @@ impl WantedWeight {
         let whole = number(value).filter(|number| number.fract() == 0.0).ok_or_else(refuse)?;
         (0..=Self::MAX).find(|weight| f64::from(*weight) == whole).map(Self::Absolute).ok_or_else(refuse)
     }
-
-    /// Returns the weight that HAProxy makes of it for a server of the given configured weight.
-    #[must_use]
-    pub fn of(self, initial: u32) -> u32 {
-        match self {
-            Self::Absolute(weight) => weight,
-            Self::Percent(percent) => (initial.saturating_mul(percent) / 100).min(Self::MAX),
-        }
-    }
 }
 
-impl fmt::Display for WantedWeight {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Absolute(weight) => write!(f, "{weight}"),
-            Self::Percent(percent) => write!(f, "{percent}%"),
-        }
-    }
-}
-
-/// The fewest usable servers that a guard allows.
+/// The fewest usable servers that a guard accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MinAvailable {
-    /// So many.
+    /// This many.
     Count(u32),
-    /// A share of the backend's servers that the configuration does not disable, rounded up.
+    /// A percentage of the backend's servers that the configuration does not disable, rounded up.
     Percent(u32),
 }
 
 impl MinAvailable {
     fn from_value(value: &Value) -> Result<Self, String> {
-        let refuse = || format!("{} is no number of servers and no share from \"0%\" to \"100%\"", shown(value));
-        if let Value::String(text) = value
-            && let Some(percent) = text.trim().strip_suffix('%')
-        {
+        let refuse =
+            || format!("{} is neither a number of servers nor a percentage from \"0%\" to \"100%\"", shown(value));
+        if let Some(percent) = share(value) {
             let percent = percent.parse().ok().filter(|percent| *percent <= 100).ok_or_else(refuse)?;
             return Ok(Self::Percent(percent));
         }
@@ -531,7 +524,7 @@ impl MinAvailable {
         digits.parse().map(Self::Count).map_err(|_| refuse())
     }
 
-    /// Returns the number for a backend of so many servers.
+    /// Returns the number for a backend with this many servers.
     #[must_use]
     pub fn of(self, servers: u32) -> u32 {
         match self {
@@ -550,24 +543,24 @@ impl fmt::Display for MinAvailable {
     }
 }
 
-/// Reads a field that is an object, or `true` for the object with its defaults; `false` means that it is not given.
+/// Reads a field that is an object, or `true` for the object with its defaults; `false` means not given.
 fn object_or_flag<'v>(value: &'v Value, known: &[&str]) -> Result<Option<Cow<'v, Map<String, Value>>>, String> {
     match value {
         Value::Object(fields) => {
             if let Some(key) = fields.keys().find(|key| !known.contains(&key.as_str())) {
-                return Err(format!("'{}' is none of its fields: {}", key.escape_debug(), known.join(", ")));
+                return Err(format!("unknown field '{}'; known fields are {}", key.escape_debug(), known.join(", ")));
             }
             Ok(Some(Cow::Borrowed(fields)))
         }
         _ => match Flag::from_value(value) {
             Ok(Flag(true)) => Ok(Some(Cow::Owned(Map::new()))),
             Ok(Flag(false)) => Ok(None),
-            Err(_) => Err(format!("{} is neither true nor an object of {}", shown(value), known.join(", "))),
+            Err(_) => Err(format!("{} is neither true nor an object with {}", shown(value), known.join(", "))),
         },
     }
 }
 
-/// Reads a field of an object by its type's own rule.
+/// Reads a field of an object with its type's own rule.
 fn field<T>(
     fields: &Map<String, Value>,
     key: &str,
@@ -579,30 +572,33 @@ fn field<T>(
     }
 }
 
-/// How servers are drained before they go to maint.
+/// How servers are drained before maint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drain(pub Option<DrainBounds>);
 
 /// The bounds of a drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DrainBounds {
-    /// The longest that sessions are waited for.
+    /// The longest wait for sessions to end.
     pub timeout: Duration,
-    /// What happens to servers that have sessions then.
+    /// What happens to servers that still have sessions then.
     pub on_timeout: OnTimeout,
+    /// How long a server must have had no session, and no new one, before it counts as drained.
+    pub stable: Duration,
 }
 
 impl Drain {
     fn from_value(value: &Value) -> Result<Self, String> {
-        let Some(fields) = object_or_flag(value, &["timeout", "on_timeout"])? else { return Ok(Self(None)) };
+        let Some(fields) = object_or_flag(value, &["timeout", "on_timeout", "stable"])? else { return Ok(Self(None)) };
         Ok(Self(Some(DrainBounds {
             timeout: field(&fields, "timeout", Pause::from_value)?.map_or(Duration::from_secs(300), |pause| pause.0),
             on_timeout: field(&fields, "on_timeout", OnTimeout::from_value)?.unwrap_or(OnTimeout::Fail),
+            stable: field(&fields, "stable", Pause::from_value)?.map_or(Duration::ZERO, |pause| pause.0),
         })))
     }
 }
 
-/// How the effect of a change is waited for.
+/// How to wait for the effect of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wait(pub Option<WaitBounds>);
 
@@ -611,7 +607,7 @@ pub struct Wait(pub Option<WaitBounds>);
 pub struct WaitBounds {
     /// The longest wait.
     pub timeout: Duration,
-    /// How long a server must have taken traffic on end.
+    /// How long a server must take traffic without interruption.
     pub stable: Duration,
 }
 
@@ -625,23 +621,23 @@ impl Wait {
     }
 }
 
-/// What a change must leave.
+/// What a change must leave in service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(deny_unknown_fields))]
 pub struct Guard {
-    /// The fewest usable servers of a backend: a number from 0 to 1000000, or a share from `"0%"` to `"100%"` of its servers
-    /// that the configuration does not disable, rounded up.
+    /// The fewest usable servers of a backend: a number from 0 to 1000000, or a percentage from `"0%"` to `"100%"` of its
+    /// servers that the configuration does not disable, rounded up.
     pub min_available: MinAvailable,
 }
 
-/// What must be so before a change.
+/// What must hold before a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(deny_unknown_fields))]
 pub struct Expect {
     /// The effective administrative state of every matched server.
-    pub admin_state: WantedState,
+    pub admin_state: StateWord,
 }
 
 impl Guard {
@@ -652,17 +648,17 @@ impl Guard {
 
 impl Expect {
     fn from_value(value: &Value) -> Result<Self, String> {
-        Ok(Self { admin_state: only_field(value, "admin_state", WantedState::from_value)? })
+        Ok(Self { admin_state: only_field(value, "admin_state", StateWord::from_value)? })
     }
 }
 
-/// Reads a field that is an object of one field.
+/// Reads a field that is an object with a single field.
 fn only_field<T>(value: &Value, key: &str, read: impl FnOnce(&Value) -> Result<T, String>) -> Result<T, String> {
     let Value::Object(fields) = value else {
-        return Err(format!("{} is no object; write {{\"{key}\": …}}, or as a word .{key}=…", shown(value)));
+        return Err(format!("{} is not an object; write {{\"{key}\": …}}, or .{key}=… as a word", shown(value)));
     };
     if let Some(other) = fields.keys().find(|other| *other != key) {
-        return Err(format!("'{}' is none of its fields: {key}", other.escape_debug()));
+        return Err(format!("unknown field '{}'; the only field is '{key}'", other.escape_debug()));
     }
     field(fields, key, read)?.ok_or_else(|| format!("'{key}' is missing"))
 }
@@ -670,9 +666,9 @@ fn only_field<T>(value: &Value, key: &str, read: impl FnOnce(&Value) -> Result<T
 /// HAProxy's server-state files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StateFiles {
-    /// That of the one instance.
+    /// The file of the only instance.
     One(String),
-    /// Those of instances by their names.
+    /// The files of instances, by name.
     Each(Vec<(String, String)>),
 }
 
@@ -682,13 +678,13 @@ impl StateFiles {
             Value::String(path) => Self::path(path).map(Self::One),
             Value::Object(fields) => {
                 let each = fields.iter().map(|(name, path)| {
-                    let path = path.as_str().ok_or_else(|| format!("{} is no path", shown(path)));
+                    let path = path.as_str().ok_or_else(|| format!("{} is not a path", shown(path)));
                     Ok::<_, String>((name.clone(), Self::path(path?)?))
                 });
                 let each: Vec<_> = each.collect::<Result<_, _>>()?;
-                if each.is_empty() { Err("it names no instance".to_owned()) } else { Ok(Self::Each(each)) }
+                if each.is_empty() { Err("it does not name an instance".to_owned()) } else { Ok(Self::Each(each)) }
             }
-            _ => Err(format!("{} is no path, and no object of instance names and paths", shown(value))),
+            _ => Err(format!("{} is neither a path nor an object of instance names and paths", shown(value))),
         }
     }
 
@@ -696,12 +692,12 @@ impl StateFiles {
         if path.starts_with('/') && path.len() < 4096 && !path.ends_with('/') && !path.chars().any(char::is_control) {
             Ok(path.to_owned())
         } else {
-            Err(format!("{} is no absolute path of a file", shown(&Value::from(path))))
+            Err(format!("{} is not the absolute path of a file", shown(&Value::from(path))))
         }
     }
 }
 
-/// The instances that are asked for, as they are written.
+/// The requested instances, as they are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instances(pub Vec<Instance>);
 
@@ -735,18 +731,28 @@ impl Instances {
         let text = |key: &str| fields.get(key).and_then(Value::as_str).map(str::to_owned);
         match (text("name"), text("socket"), fields.len()) {
             (Some(name), Some(socket), 2) => Ok(Instance::Pair { name, socket }),
-            _ => Err(format!("{} is no instance: a name, an address, or {{\"name\": …, \"socket\": …}}", shown(value))),
+            _ => Err(format!(
+                "{} is not an instance; write a name, an address, or {{\"name\": …, \"socket\": …}}",
+                shown(value)
+            )),
         }
     }
 }
 
-/// Defines a type whose values are words, some of which may be written in several ways.
+/// Defines a type whose values are words, some of which have synonyms.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[doc = $text:literal])+ $variant:ident = $($word:literal)|+,)+ }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum $name { $($(#[doc = $text])+ $variant,)+ }
 
+        read_words! { $name { $($(#[doc = $text])+ $variant = $($word)|+,)+ } }
+    };
+}
+
+/// Reads a type from the words that stand for its values.
+macro_rules! read_words {
+    ($name:ident { $($(#[doc = $text:literal])+ $variant:ident = $($word:literal)|+,)+ }) => {
         impl $name {
             /// Every word that is accepted.
             const WORDS: &[&str] = &[$($($word),+),+];
@@ -774,29 +780,28 @@ macro_rules! words {
 }
 
 words! {
-    /// The administrative state that is asked for.
-    WantedState {
+    /// The requested administrative state.
+    StateWord {
         /// In service.
         Ready = "ready" | "enabled" | "enable",
-        /// Takes no new traffic but that of its persistence clients.
+        /// Takes no new traffic except from persistence clients.
         Drain = "drain",
         /// In maintenance: takes no traffic.
         Maint = "maint" | "disabled" | "disable",
     }
 }
 
-impl From<WantedState> for AdminState {
-    fn from(state: WantedState) -> Self {
+impl From<StateWord> for AdminState {
+    fn from(state: StateWord) -> Self {
         match state {
-            WantedState::Ready => Self::Ready,
-            WantedState::Drain => Self::Drain,
-            WantedState::Maint => Self::Maint,
+            StateWord::Ready => Self::Ready,
+            StateWord::Drain => Self::Drain,
+            StateWord::Maint => Self::Maint,
         }
     }
 }
 
-words! {
-    /// Whether checks run.
+read_words! {
     Switch {
         /// They run.
         Enabled = "enabled",
@@ -806,13 +811,13 @@ words! {
 }
 
 words! {
-    /// What happens to servers that have sessions when the time of a drain is over.
+    /// What happens to servers that still have sessions when a drain times out.
     OnTimeout {
         /// They stay in drain, and the run fails. The default.
         Fail = "fail",
-        /// They are set back to what they were, and so is all else that the run has changed; the run fails.
+        /// They are rolled back, and so is everything else that the run has changed; the run fails.
         Rollback = "rollback",
-        /// They go to maint, with a warning; their sessions go on.
+        /// They go to maint, with a warning; their sessions continue.
         Maint = "maint",
         /// They go to maint and their sessions are ended, with a warning.
         Shutdown = "shutdown",
@@ -820,23 +825,23 @@ words! {
 }
 
 words! {
-    /// What happens to what was changed when a later part fails.
+    /// What happens to changes when a later part fails.
     OnFailure {
-        /// It stays as it is. The default.
+        /// They are kept. The default.
         Keep = "keep",
-        /// It is set back to what it was before, in reverse.
+        /// They are rolled back, in reverse order.
         Rollback = "rollback",
     }
 }
 
 words! {
-    /// What a listed name or pattern means that matches nothing.
+    /// What a listed name or pattern that matches nothing means.
     OnMissing {
-        /// An error where no selected instance has it. The default.
+        /// An error if no selected instance has it. The default.
         Fail = "fail",
-        /// An error where one of the selected instances lacks it.
+        /// An error if any selected instance lacks it.
         FailEach = "fail_each",
-        /// An error where no instance of this host has it, selected or not.
+        /// An error if no instance of this host has it, selected or not.
         ElsewhereOk = "elsewhere_ok",
         /// Never an error.
         Ignore = "ignore",
@@ -844,7 +849,17 @@ words! {
 }
 
 words! {
-    /// What an instance means that cannot be asked.
+    /// How processes from before a reload that still run count.
+    OldProcesses {
+        /// Their sessions count if they can be seen; otherwise they are a warning. The default.
+        Count = "count",
+        /// No server is free until they have ended, within the time of `drain` or `wait`.
+        Wait = "wait",
+    }
+}
+
+words! {
+    /// What an instance that does not answer means.
     OnUnreachable {
         /// An error, and nothing is changed anywhere. The default.
         Fail = "fail",
@@ -856,7 +871,7 @@ words! {
 fn none_of(value: &Value, words: &[&str]) -> String {
     let hint = value.as_str().and_then(|word| nearest(word, words.iter().copied()));
     let hint = hint.map_or_else(String::new, |word| format!("; did you mean '{word}'?"));
-    format!("{} is none of {}{hint}", shown(value), words.join(", "))
+    format!("{} is not one of {}{hint}", shown(value), words.join(", "))
 }
 
 #[cfg(test)]
@@ -868,7 +883,7 @@ mod schema {
     use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
     use super::{
-        Drain, Flag, Instance, Instances, MinAvailable, Names, Pause, Seconds, StateFiles, Text, Wait, WantedWeight,
+        Drain, Flag, Instance, Instances, MinAvailable, Names, Pause, Seconds, StateFiles, Text, Wait, Weight,
     };
 
     macro_rules! schema {
@@ -885,7 +900,7 @@ mod schema {
     }
 
     schema!(Names, "Names", {
-        "description": "Names or patterns: a list, or a string in which commas separate them. A whole number is text.",
+        "description": "Names or patterns: a list, or a string with commas between them. A whole number counts as text.",
         "anyOf": [
             { "type": "string", "minLength": 1 },
             { "type": "integer", "minimum": 0 },
@@ -895,7 +910,7 @@ mod schema {
         ]
     });
     schema!(Flag, "Flag", {
-        "description": "True or false; also as the words and numbers that stand for it.",
+        "description": "True or false, or a word or number with that meaning.",
         "anyOf": [
             { "type": "boolean" },
             { "enum": [0, 1] },
@@ -904,32 +919,32 @@ mod schema {
         ]
     });
     schema!(Seconds, "Seconds", {
-        "description": "A time in seconds, as a number or as text with a number.",
+        "description": "A time in seconds, as a number or as text that is a number.",
         "anyOf": [
             { "type": "number", "minimum": 0.001, "maximum": 86400 },
             { "type": "string", "pattern": r"^\s*\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$" }
         ]
     });
-    schema!(WantedWeight, "Weight", {
-        "description": "A weight from 0 to 256, or a share of the configured weight as \"50%\" (at most \"25600%\").",
+    schema!(Weight, "Weight", {
+        "description": "A weight from 0 to 256, or a percentage of the configured weight such as \"50%\" (at most \"25600%\").",
         "anyOf": [
             { "type": "integer", "minimum": 0, "maximum": 256 },
             { "type": "string", "pattern": r"^\s*([0-9]+%|\+?[0-9]+(\.0*)?([eE]\+?[0-9]+)?)\s*$" }
         ]
     });
     schema!(Pause, "Pause", {
-        "description": "A time in seconds that may be 0, as a number or as text with a number.",
+        "description": "A time in seconds that may be 0, as a number or as text that is a number.",
         "anyOf": [
             { "type": "number", "minimum": 0, "maximum": 86400 },
             { "type": "string", "pattern": r"^\s*\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$" }
         ]
     });
     schema!(Text, "Text", {
-        "description": "A line of text, at most 200 characters; a whole number is text.",
+        "description": "A line of text, at most 200 characters; a whole number counts as text.",
         "anyOf": [{ "type": "string", "minLength": 1 }, { "type": "integer", "minimum": 0 }]
     });
     schema!(MinAvailable, "MinAvailable", {
-        "description": "A number of servers, or a share from \"0%\" to \"100%\".",
+        "description": "A number of servers, or a percentage from \"0%\" to \"100%\".",
         "anyOf": [
             { "type": "integer", "minimum": 0, "maximum": 1_000_000 },
             { "type": "string", "pattern": r"^\s*([0-9]{1,3}%|\+?[0-9]+(\.0*)?([eE]\+?[0-9]+)?)\s*$" }
@@ -958,14 +973,19 @@ mod schema {
         fn json_schema(generator: &mut SchemaGenerator) -> Schema {
             let properties = serde_json::json!({
                 "timeout": {
-                    "description": "The longest that sessions are waited for, in seconds; from 0 (they are looked at once) to 86400.",
+                    "description": "The longest wait for sessions to end, in seconds; from 0 (they are polled twice) to 86400.",
                     "default": 300,
                     "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
                 },
                 "on_timeout": {
-                    "description": "What happens to servers that have sessions then.",
+                    "description": "What happens to servers that still have sessions then.",
                     "default": "fail",
                     "anyOf": [generator.subschema_for::<super::OnTimeout>(), { "type": "null" }]
+                },
+                "stable": {
+                    "description": "How long a server must have had no session, and none must have begun, in seconds; from 0 to 86400.",
+                    "default": 0,
+                    "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
                 }
             });
             object_or_flag(generator, properties)
@@ -984,7 +1004,7 @@ mod schema {
                     "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
                 },
                 "stable": {
-                    "description": "After `ready`: how long a server must have taken traffic on end, in seconds; from 0 to 86400.",
+                    "description": "After `ready`: how long a server must take traffic without interruption, in seconds; from 0 to 86400.",
                     "default": 0,
                     "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
                 }
@@ -1010,7 +1030,7 @@ mod schema {
         fn json_schema(generator: &mut SchemaGenerator) -> Schema {
             let one = generator.subschema_for::<Instance>();
             json_schema!({
-                "description": "One instance, several in a string with commas, or a list.",
+                "description": "One instance, several in a string with commas between them, or a list.",
                 "anyOf": [one, { "type": "array", "minItems": 1, "items": { "anyOf": [one, { "type": "null" }] } }]
             })
         }

@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::model::error::{ErrorKind, Result};
 
+/// Where a person sees how a long wait goes.
+pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
+
 /// The pause before the second look, and the longest one.
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
@@ -85,6 +88,12 @@ impl Backoff {
         let doubled = FIRST.saturating_mul(1 << self.looks.min(10)).min(longest);
         self.looks += 1;
         doubled.max(look.saturating_mul(TIMES_A_LOOK).min(LONGEST_OF_ALL))
+    }
+
+    /// Tells whether there was no pause yet.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.looks == 0
     }
 
     /// Starts again with short pauses, because something has moved.

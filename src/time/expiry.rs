@@ -22,7 +22,7 @@ const WEEK: u64 = 7 * DAY;
 /// ```
 ///
 /// # Errors
-/// Says why the text is no expiry: it is neither of both, is not in the future, or more than a hundred years ahead.
+/// Says why the text is not an expiry: it is neither of both, is not in the future, or more than a hundred years ahead.
 pub fn parse(text: &str, now: u64) -> Result<u64, String> {
     let expires = match text.strip_prefix('+') {
         Some(duration) => now.saturating_add(seconds(duration).ok_or_else(|| not_understood(text))?),
@@ -79,7 +79,7 @@ fn seconds(text: &str) -> Option<u64> {
 
 fn not_understood(text: &str) -> String {
     format!(
-        "'{text}' is no expiry; write a time with its offset as 2030-01-31T18:00:00Z, or a duration from now as +2h, \
+        "'{text}' is not an expiry; write a time with its offset, such as 2030-01-31T18:00:00Z, or a duration from now, such as +2h, \
          +1h30m or +7d (units s, m, h, d, w)"
     )
 }
@@ -137,7 +137,7 @@ mod tests {
             " +2h",
         ] {
             let why = parse(text, NOW).unwrap_err();
-            assert!(why.contains("is no expiry"), "{text}: {why}");
+            assert!(why.contains("is not an expiry"), "{text}: {why}");
         }
         for text in ["2023-11-14T22:13:20Z", "1969-12-31T23:59:59Z", "+0s", "2023-11-14T23:13:20+01:00"] {
             let why = parse(text, NOW).unwrap_err();

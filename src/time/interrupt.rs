@@ -58,7 +58,7 @@ impl Interrupt {
             let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok())?;
             Some(*self.seen.get_or_init(|| signal.as_str()))
         })?;
-        let msg = format!("the run was ended by {signal} before it was done; run it again to finish it");
+        let msg = format!("the run was interrupted by {signal}; run it again to finish");
         Some(Error::new(ErrorKind::Interrupted, msg))
     }
 

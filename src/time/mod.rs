@@ -1,5 +1,6 @@
 //! Time: deadlines and pauses, times as people write them, signals that end a run, and work done side by side.
 
+pub mod clock;
 pub mod deadline;
 pub mod expiry;
 pub mod interrupt;

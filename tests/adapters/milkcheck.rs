@@ -9,9 +9,10 @@ use std::fs;
 use serde_json::Value;
 
 use crate::support::stage::PUPPET_BACKENDS;
-use crate::support::{Bound, Haproxy, Test, TestResult, repository, tests};
+use crate::support::{Agent, Bound, Haproxy, Test, TestResult, repository, tests};
 
-use site::{Runner, Site};
+use crate::tool::{HOSTILE, assert_harmless, run, with_program_in};
+use site::{Runner, Shown, Site};
 
 mod readme;
 mod real;
@@ -22,7 +23,9 @@ pub(crate) fn tests() -> Vec<Test> {
         a_server_is_taken_out_and_put_back,
         what_is_no_name_of_a_server_is_refused_everywhere,
         nothing_in_a_value_reaches_a_shell,
+        nothing_that_is_shown_reaches_the_terminal,
         what_fails_on_one_load_balancer_is_its_own_error,
+        a_program_outside_of_path_is_found,
         a_plan_shows_what_would_change,
         a_maintenance_is_drained_guarded_and_owned,
         every_field_of_a_request_has_a_variable,
@@ -134,6 +137,33 @@ fn nothing_in_a_value_reaches_a_shell(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
+/// What turns round the text after it, as an owner may be called.
+const TURNED: &str = "x\u{200f}\u{202e}\u{2066}y";
+
+/// MilkCheck shows what the program writes as it comes.
+fn nothing_that_is_shown_reaches_the_terminal(haproxy: &Haproxy) -> TestResult {
+    let agent = Agent::start(&format!("up #{HOSTILE}"));
+    let site = Site::start_with(haproxy, &agent.options("100ms"));
+    agent.await_asked();
+    for runner in &Runner::all() {
+        let out = format!("server=web1 owner={TURNED} reason={TURNED}");
+        site.run(runner, &["haproxy", "disable", "-D", &out]).is(0, ALL_OK);
+        for words in [
+            vec!["haproxy", "status"],
+            vec!["haproxy", "enable", "-D", "server=web1"],
+            vec!["haproxy", "plan-enable", "-D", "server=web1"],
+            vec!["haproxy", "disable", "-D", &format!("server=web1{HOSTILE}")],
+        ] {
+            let shown = site.run(runner, &words);
+            assert_eq!(shown.ran.code, 6, "{shown:?}");
+            assert_harmless(&shown.ran);
+        }
+        let back = format!("server=web1 owner={TURNED}");
+        site.run(runner, &["haproxy", "enable", "-D", &back]).is(0, ALL_OK);
+    }
+    Ok(())
+}
+
 fn what_fails_on_one_load_balancer_is_its_own_error(haproxy: &Haproxy) -> TestResult {
     let mut site = Site::start(haproxy);
     let is_of = |lines: &[String], node: &str, what: &str| {
@@ -160,6 +190,26 @@ fn what_fails_on_one_load_balancer_is_its_own_error(haproxy: &Haproxy) -> TestRe
         let status = site.run(runner, &["haproxy", "status"]).is(6, ALL_WRONG);
         is_of(status.lines("ldap"), "lb2", "lb2: ssh: Could not resolve hostname lb2");
         is_of(status.lines("ldap"), "lb2", "lb2 exited with 255");
+    }
+    Ok(())
+}
+
+/// A login shell that has no `/usr/local/bin`.
+fn a_program_outside_of_path_is_found(haproxy: &Haproxy) -> TestResult {
+    let site = Site::start(haproxy);
+    let elsewhere = site.folder.join("elsewhere");
+    fs::rename(site.folder.join("hosts/lb1"), &elsewhere)?;
+    fs::create_dir(site.folder.join("hosts/lb1"))?;
+    for runner in &Runner::all() {
+        for (action, state) in [("disable", MAINT), ("enable", READY)] {
+            let mut command = site.command(runner);
+            command.arg("-c").arg(repository().join(site::ADAPTER));
+            command.args(["-n", "lb1", "haproxy", action, "-D", "server=web1"]);
+            command.env("PATH", format!("{}:/usr/bin:/bin", site.folder.join("bin").display()));
+            let program = elsewhere.join("haproxy_server");
+            Shown::new(run(&mut with_program_in(&["/usr/local/bin"], &program, &command))).is(0, ALL_OK);
+            assert_eq!(states(&site, "web1"), [state, READY]);
+        }
     }
     Ok(())
 }

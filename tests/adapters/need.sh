@@ -1,6 +1,8 @@
 # What the installs beside this file need from the system. They source it after `repository` and `tool` are set.
 # shellcheck shell=bash
 
+: "${repository:?}" "${tool:?}"
+
 say() { printf '%s\n' "make: $tool: $*" >&2; }
 
 fail() {

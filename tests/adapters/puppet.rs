@@ -1,6 +1,18 @@
-//! Puppet: the module under `modules/puppet/`.
+//! Puppet: the module under `modules/puppet/`, on each version of Puppet that is found, as `puppet::8::test`.
 
-use crate::support::Test;
+use crate::support::{Test, TestFn};
+
+use site::Puppet;
+
+/// Lists tests under their own names, for each version of Puppet.
+macro_rules! on_each {
+    ($($name:ident),+ $(,)?) => {
+        vec![$(
+            (Puppet::Seven, (concat!("7::", stringify!($name)), (|haproxy| $name(haproxy, Puppet::Seven)) as crate::support::TestFn)),
+            (Puppet::Eight, (concat!("8::", stringify!($name)), (|haproxy| $name(haproxy, Puppet::Eight)) as crate::support::TestFn)),
+        )+]
+    };
+}
 
 mod bolt;
 mod documents;
@@ -8,6 +20,15 @@ mod examples;
 mod manifests;
 mod site;
 
+/// A test on one version of Puppet.
+type On = (Puppet, Test);
+
 pub(crate) fn tests() -> Vec<Test> {
-    [manifests::tests(), bolt::tests(), documents::tests(), examples::tests()].concat()
+    let found = Puppet::found();
+    let all = [manifests::tests(), bolt::tests(), documents::tests(), examples::tests()].concat();
+    let missing: TestFn = |_| Err("there is no Puppet 7 or 8 to test on: run `make tools`".into());
+    if found.is_empty() {
+        return vec![("is_installed", missing)];
+    }
+    all.into_iter().filter(|(puppet, _)| found.contains(puppet)).map(|(_, test)| test).collect()
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
@@ -32,6 +32,7 @@ pub(crate) fn tests() -> Vec<Test> {
         an_ordinary_user_needs_the_socket_only,
         all_of_this_host_are_managed,
         no_haproxy_at_all_is_said_so,
+        two_containers_of_one_image_are_two_instances,
     ]
 }
 
@@ -345,5 +346,73 @@ fn no_haproxy_at_all_is_said_so(_: &Haproxy) -> TestResult {
         let run = program.run();
         assert_eq!((kind(&run.report()), run.code), ("instance_not_found", Some(1)), "{}", run.stdout);
     }
+    Ok(())
+}
+
+/// A HAProxy in a container: process id 1 there, in whatever second it starts.
+struct Contained {
+    process: std::process::Child,
+    socket: PathBuf,
+}
+
+impl Contained {
+    fn start(haproxy: &Haproxy, folder: &Folder, name: &str) -> Self {
+        let socket = folder.join(&format!("{name}.sock"));
+        let config = folder.write(
+            &format!("{name}.cfg"),
+            &format!(
+                "global\n    stats socket {} level admin\ndefaults\n    timeout connect 1s\n    timeout client 1s\n    \
+                 timeout server 1s\n{PROXIES}",
+                socket.display()
+            ),
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--net", "--mount", "--fork", "--mount-proc", "--kill-child"]);
+        command.arg(&haproxy.binary).args(["-db", "-f"]).arg(config);
+        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        eventually(PATIENCE, "the socket of the container", || crate::support::haproxy::ask(&socket, "show info").ok());
+        Self { process, socket }
+    }
+
+    fn info(&self, key: &str) -> String {
+        let info = crate::support::haproxy::ask(&self.socket, "show info").unwrap();
+        let info = String::from_utf8_lossy(&info).into_owned();
+        info.lines().find_map(|line| line.strip_prefix(&format!("{key}: "))).unwrap_or_default().to_owned()
+    }
+}
+
+impl Drop for Contained {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+fn two_containers_of_one_image_are_two_instances(haproxy: &Haproxy) -> TestResult {
+    if alone("true").is_none() {
+        return Ok(());
+    }
+    // Both start in one second, so that nothing that they say of themselves tells them apart.
+    let folder = Folder::new();
+    let pair = eventually(PATIENCE, "two that start in one second", || {
+        let pair = ["left", "right"].map(|name| Contained::start(haproxy, &folder, name));
+        let [left, right] = pair.each_ref().map(|one| (one.info("Pid"), one.info("Start_time_sec")));
+        (left == right).then_some(pair)
+    });
+    assert_eq!(pair[0].info("Pid"), "1");
+    let both: Vec<String> = pair.iter().map(|one| one.socket.display().to_string()).collect();
+    let report = maint(json!(both));
+    assert_eq!((&report["failed"], &report["changed"]), (&json!(false), &json!(true)), "{report}");
+    assert_eq!(servers(&report), ["b/s1", "b/s1"], "{report}");
+    for one in &pair {
+        let rows = crate::support::haproxy::ask(&one.socket, "show servers state").unwrap();
+        let rows = crate::support::haproxy::rows(&String::from_utf8_lossy(&rows));
+        assert_eq!(rows[&("b".to_owned(), "s1".to_owned())].admin, 1, "{}", one.socket.display());
+    }
+    // One of them at two addresses is one.
+    let other = folder.join("left.link");
+    std::os::unix::fs::symlink(&both[0], &other).unwrap();
+    let report = maint(json!([both[0], other.display().to_string()]));
+    assert_eq!(servers(&report), ["b/s1"], "{report}");
     Ok(())
 }

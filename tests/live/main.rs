@@ -26,7 +26,9 @@ mod hanging;
 mod instances;
 mod layouts;
 mod load;
+mod locks;
 mod moving;
+mod old_processes;
 mod owner;
 mod procedure;
 mod progress;
@@ -36,6 +38,7 @@ mod rollback;
 mod running;
 mod state_file;
 mod states;
+mod sticky;
 mod strangers;
 mod support;
 mod transitions;
@@ -58,7 +61,9 @@ fn modules() -> harness::Modules {
         ("instances", instances::tests()),
         ("layouts", layouts::tests()),
         ("load", load::tests()),
+        ("locks", locks::tests()),
         ("moving", moving::tests()),
+        ("old_processes", old_processes::tests()),
         ("owner", owner::tests()),
         ("progress", progress::tests()),
         ("readme", readme::tests()),
@@ -69,6 +74,7 @@ fn modules() -> harness::Modules {
         ("state_file", state_file::tests()),
         ("states", states::tests()),
         ("strangers", strangers::tests()),
+        ("sticky", sticky::tests()),
         ("transitions", transitions::tests()),
         ("transport", transport::tests()),
         ("traps", traps::tests()),

@@ -83,11 +83,20 @@ fn nothing_is_shown_elsewhere(haproxy: &Haproxy) -> TestResult {
         "instances": stage.http.address() });
     let run = Program::request(&drain).run();
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    // Nor on a terminal that a tool reads.
+    let at = stage.http.address();
+    for key in ["_ansible_check_mode", "_noop"] {
+        let wait =
+            json!({ "server": "web1", "state": "maint", "wait": { "timeout": 0.5 }, "instances": at, key: false });
+        let run = on_a_terminal(&wait).run();
+        assert_eq!((run.code, run.stderr.as_str()), (Some(1), ""), "{key}");
+    }
     stage.server("web1").release();
     assert_eq!(held.served_by(), "web1");
-    // Nor on a terminal where nothing is waited for.
+    // Nor on a terminal where nothing is waited for: not one byte.
     let run = on_a_terminal(&json!({ "server": "web2", "state": "maint", "instances": stage.http.address() })).run();
-    assert_eq!(texts(&run), [""; 0]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert_eq!(run.report()["changed"], true);
     Ok(())
 }
 

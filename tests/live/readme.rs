@@ -1,4 +1,4 @@
-//! The front door, kept true: the examples of README.md are run as they stand, and the demo is played.
+//! The front door, kept true: the examples of README.md and docs/ are run as they stand, and the demo is played.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,16 @@ use std::thread;
 use crate::support::{Haproxy, Host, Stage, Test, TestResult, get_with};
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![("examples_show_what_happens", examples_show_what_happens), ("demo_plays_to_its_end", demo_plays_to_its_end)]
+    vec![
+        ("examples_of_readme_show_what_happens", |haproxy| examples_show_what_happens(haproxy, "README.md", 6)),
+        ("examples_of_reference_show_what_happens", |haproxy| {
+            examples_show_what_happens(haproxy, "docs/reference.md", 1)
+        }),
+        ("examples_of_maintenance_show_what_happens", |haproxy| {
+            examples_show_what_happens(haproxy, "docs/maintenance.md", 11)
+        }),
+        ("demo_plays_to_its_end", demo_plays_to_its_end),
+    ]
 }
 
 /// Stand in the page for the folder of the stage, and for one below it.
@@ -59,10 +68,11 @@ fn is_of_a_time(sign: char) -> bool {
     sign.is_ascii_digit() || matches!(sign, '-' | ':' | 'T' | 'Z')
 }
 
-fn examples_show_what_happens(haproxy: &Haproxy) -> TestResult {
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"))?;
+/// Runs the examples of a page, one after the other on one stage; it has at least so many.
+fn examples_show_what_happens(haproxy: &Haproxy, name: &str, least: usize) -> TestResult {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name))?;
     let stage = Stage::start_with(haproxy, "check inter 200ms", |setup| setup);
-    // The page speaks of a client that downloads from web3 all the time.
+    // docs/maintenance.md speaks of a client that downloads from web3 all the time.
     let frontend = stage.frontend("web");
     let client = thread::spawn(move || get_with(frontend, "/hold", &[("Cookie", "SRV=web3")]));
     stage.server("web3").await_held(1);
@@ -72,7 +82,7 @@ fn examples_show_what_happens(haproxy: &Haproxy) -> TestResult {
     fs::create_dir(&state_folder)?;
 
     let examples = examples(&page);
-    assert!(examples.len() >= 6, "README.md has lost its examples");
+    assert!(examples.len() >= least, "{name} has lost its examples");
     for Example { command, output } in examples {
         let done = Command::new("sh")
             .args([
@@ -87,7 +97,7 @@ fn examples_show_what_happens(haproxy: &Haproxy) -> TestResult {
         let shown = String::from_utf8(done.stdout)?.replace(&state_folder, STATE_FOLDER).replace(&folder, FOLDER);
         assert!(
             comparable(&shown) == comparable(&output),
-            "$ {command}\nREADME.md shows:\n{output}\nbut this came:\n{shown}"
+            "$ {command}\n{name} shows:\n{output}\nbut this came:\n{shown}"
         );
     }
     stage.server("web3").release();

@@ -38,6 +38,7 @@ pub(crate) fn tests() -> Vec<Test> {
         an_endless_reply_is_bounded,
         what_is_no_haproxy_is_told_so,
         what_is_not_understood_is_shown,
+        no_text_of_haproxy_is_a_command_to_a_terminal,
         a_closed_output_is_no_panic,
         an_input_that_never_ends_is_left,
     ]
@@ -381,8 +382,8 @@ fn a_stopping_process_is_left_for_its_successor(_: &Haproxy) -> TestResult {
     let mut successor = opening();
     successor.extend([Step::send(reply), Step::ExpectPrefix("show stat 2 4 1")]);
     successor.push(Step::send(
-        "# pxname,svname,qcur,scur,status,check_status,tracked,bck,iid,sid,throttle,check_rise,check_fall,check_health\n\
-         b,s1,0,0,MAINT,,,0,2,1,,,,\n\n> ",
+        "# pxname,svname,qcur,scur,stot,status,check_status,tracked,bck,iid,sid,throttle,check_rise,check_fall,check_health\n\
+         b,s1,0,0,0,MAINT,,,0,2,1,,,,\n\n> ",
     ));
     successor.push(Step::ReadToEnd);
     let (run, _) = scripted(vec![stopping.clone(), stopping, successor]);
@@ -530,6 +531,47 @@ fn what_is_not_understood_is_shown(_: &Haproxy) -> TestResult {
         let report = run.report();
         assert_eq!(kind(&report), "bad_reply", "{report}");
         assert!(report["error"]["msg"].as_str().unwrap().contains(shown), "{shown}: {report}");
+    }
+    Ok(())
+}
+
+fn no_text_of_haproxy_is_a_command_to_a_terminal(_: &Haproxy) -> TestResult {
+    // HAProxy 3.4 and later starts with names like these; an escape sequence, a C1 control and marks of direction.
+    const NAME: &str = "s1\u{1b}]0;pwned\u{7}\u{9b}31m\u{202e}\u{61c}\u{7f}";
+    let dump = format!("{HEADER}{}\n> ", row(1).replace("s1", NAME).replace("127.0.0.1", "127.0.0.1\u{1b}c"));
+    let stat = format!(
+        "# pxname,svname,qcur,scur,stot,status,bck,iid,sid,throttle,tracked,check_status,check_rise,check_fall,check_health,\n\
+         b,{NAME},0,0,0,UP\u{1b}[2J,0,2,1,,b/x\u{1b}[m,L7OK\u{1b}[H,2,3,4,\n\n> "
+    );
+    let version = |text: String| text.replace("2.6.12", "2.6.12\u{1b}[31m");
+    let mut script = opening();
+    script[4] = Step::send(version(info(7, 0)));
+    script.extend([Step::send(&dump), Step::Expect("show stat 2 4 1"), Step::send(&stat), Step::ReadToEnd]);
+    let folder = Folder::new();
+    let is_unsafe = |sign: char| sign.is_control() || "\u{202e}\u{61c}".contains(sign);
+    for format in ["json", "text"] {
+        let socket = Scripted::start(&folder.join(&format!("{format}.sock")), vec![script.clone()]);
+        let request = json!({ "server": "*", "instances": socket.address(), "diff": true });
+        let run = Program::request(&request).arg(format!("--format={format}")).run();
+        assert_eq!(socket.faults(), [""; 0], "{}", run.stdout);
+        let lines = |text: &str| text.replace('\n', "");
+        assert!(!lines(&run.stderr).contains(is_unsafe), "{:?}", run.stderr);
+        assert!(run.stdout.contains("\\u{1b}]0;pwned") || run.stdout.contains("\\\\u{1b}]0;pwned"), "{}", run.stdout);
+        if format == "json" {
+            // What a tool shows raw is what it has decoded.
+            assert!(run.stdout.bytes().all(|byte| (b' '..=b'~').contains(&byte) || byte == b'\n'), "{}", run.stdout);
+            let mut texts = vec![run.report()];
+            while let Some(value) = texts.pop() {
+                match value {
+                    Value::String(text) => assert!(!lines(&text).contains(is_unsafe), "{text:?}"),
+                    Value::Array(items) => texts.extend(items),
+                    Value::Object(fields) => texts.extend(fields.into_iter().map(|(_, value)| value)),
+                    Value::Null | Value::Bool(_) | Value::Number(_) => {}
+                }
+            }
+        } else {
+            assert!(!lines(&run.stdout).contains(is_unsafe), "{:?}", run.stdout);
+        }
     }
     Ok(())
 }

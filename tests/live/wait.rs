@@ -31,6 +31,8 @@ pub(crate) fn tests() -> Vec<Test> {
         sessions_that_do_not_end_are_reported,
         a_restart_is_waited_for,
         what_cannot_be_read_back_after_a_wait_has_failed,
+        what_is_reported_is_how_it_is_after_the_wait,
+        a_server_that_is_deleted_ends_its_wait,
     ]
 }
 
@@ -351,5 +353,58 @@ fn what_cannot_be_read_back_after_a_wait_has_failed(haproxy: &Haproxy) -> TestRe
     assert_eq!(kind(&report), "timeout", "{report}");
     let entry = server(&report, "app/one");
     assert_eq!((&entry["failed"], &entry["after"], kind(entry)), (&json!(true), &Value::Null, "timeout"), "{entry}");
+    Ok(())
+}
+
+fn what_is_reported_is_how_it_is_after_the_wait(haproxy: &Haproxy) -> TestResult {
+    let one = One::start(haproxy, "check inter 100ms rise 1 fall 2");
+    one.behind.set_health(Health::Bad);
+    eventually(PATIENCE, "the checks to fail", || (one.status() == "DOWN").then_some(()));
+    // It is ready already, so that there is nothing to send, and comes up while it is waited for.
+    let mut running = Program::request(&one.request("ready", json!({ "timeout": 20 }))).spawn();
+    thread::sleep(Duration::from_millis(400));
+    assert!(!running.ended());
+    one.behind.set_health(Health::Good);
+    let report = assert_done(&running.wait());
+    let after = &server(&report, "app/one")["after"];
+    assert_eq!((&report["changed"], &after["operational_state"]), (&json!(false), &json!("running")), "{report}");
+    assert!(!warnings(&report).contains("check fails"), "{report}");
+    Ok(())
+}
+
+fn a_server_that_is_deleted_ends_its_wait(haproxy: &Haproxy) -> TestResult {
+    if !haproxy.at_least(2, 6) {
+        return Ok(());
+    }
+    let (good, port) = (HttpBackend::start("good"), Port::reserve());
+    let proxies = format!(
+        "listen app\n    bind 127.0.0.1:{}\n    balance roundrobin\n    option httpchk GET /health\n",
+        port.number()
+    );
+    let instance = Setup::new("deleted", &proxies).start(haproxy);
+    let add = |name: &str, address: &str| {
+        let reply = instance.raw(&format!("add server app/{name} {address} check inter 100ms rise 1 fall 2"));
+        assert!(reply.contains("New server registered"), "{reply:?}");
+        instance.raw(&format!("enable health app/{name}"));
+    };
+    add("first", "127.0.0.1:9");
+    let asked = json!({
+        "server": "app/first", "state": "ready", "wait": { "timeout": 30 }, "instances": instance.address(),
+    });
+    let running = Program::request(&asked).spawn();
+    eventually(PATIENCE, "the checks to fail", || (instance.stat("app", "first", "status") == "DOWN").then_some(()));
+    // Another one gets its number, and is up.
+    let number = instance.stat("app", "first", "sid");
+    instance.set_state("app/first", "maint");
+    let reply = instance.raw("del server app/first");
+    assert!(reply.contains("deleted"), "{reply:?}");
+    add("second", &good.address().to_string());
+    instance.set_state("app/second", "ready");
+    assert_eq!(instance.stat("app", "second", "sid"), number);
+    let begun = std::time::Instant::now();
+    let report = running.wait().report();
+    assert!(["server_not_found", "overridden"].contains(&kind(&report)), "{report}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "it ends at once");
+    assert_eq!(server(&report, "app/first")["failed"], json!(true), "{report}");
     Ok(())
 }

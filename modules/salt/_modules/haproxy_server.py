@@ -4,9 +4,10 @@ backends of all HAProxy instances of a minion.
 
 :depends: the program ``haproxy_server``
 
-The program is looked up on the ``PATH`` of the minion when a function is
-called, so that a state earlier in the same run may install it. Another place
-is set in the configuration of the minion, or in its pillar:
+The program is looked up when a function is called, so that a state earlier in
+the same run may install it: on the ``PATH`` of the minion, then in
+``/usr/bin`` and ``/usr/local/bin``. Another place is set in the configuration
+of the minion, or in its pillar:
 
 .. code-block:: yaml
 
@@ -28,6 +29,9 @@ from salt.exceptions import (
 )
 
 __virtualname__ = "haproxy_server"
+
+# Looked in after PATH, which a service or sudo may have cut short.
+_FOLDERS = ("/usr/bin", "/usr/local/bin")
 
 # The fields of a request that ask for a change.
 _CHANGES = ("state", "weight", "health", "agent")
@@ -171,7 +175,7 @@ def apply(server=None, state=None, test=None, **kwargs):
 
     weight
         The wanted weight: 0 to 256, or a share of the configured one, as in
-        ``50%``.
+        ``50%``. Of a configured weight of 1, HAProxy's default, that is 0.
 
     health
         ``enabled`` resumes health checks, ``disabled`` pauses them.
@@ -188,8 +192,8 @@ def apply(server=None, state=None, test=None, **kwargs):
         found by default.
 
     ignore_instances
-        The instances of the minion that are left alone on purpose, without a
-        warning: names or patterns. None by default.
+        Instances of the minion to leave alone on purpose, without a warning:
+        names or patterns. None by default.
 
     drain
         With ``maint``: drains the servers first. ``True``, or a dictionary of
@@ -262,7 +266,7 @@ def apply(server=None, state=None, test=None, **kwargs):
 
     .. code-block:: bash
 
-        salt '*' haproxy_server.apply web1 weight=50%
+        salt '*' haproxy_server.apply web1 weight=20
         salt '*' haproxy_server.apply web1 state=drain health=disabled test=True
     """
     return _run(dict(kwargs, server=server, state=state), test)
@@ -288,12 +292,7 @@ def _run(request, test):
     # Besides `dry_run`, so that neither lifts the other; the program reads both alike.
     request["_noop"] = test
     executable = __salt__["config.get"]("haproxy_server:executable", "haproxy_server")
-    program = salt.utils.path.which(executable)
-    if program is None:
-        raise CommandNotFoundError(
-            f"the program '{executable}' is not on this minion: install it on the PATH "
-            "of the minion, or set 'haproxy_server:executable' in its configuration"
-        )
+    program = _find(executable)
     ran = __salt__["cmd.run_all"](
         [program],
         # What JSON does not know, as a date from a renderer in Python, becomes text: the program
@@ -303,10 +302,10 @@ def _run(request, test):
         ignore_retcode=True,
     )
     try:
-        report = salt.utils.json.loads(ran["stdout"])
+        report = _printable(salt.utils.json.loads(ran["stdout"]))
         failed = report["failed"]
     except (ValueError, TypeError, KeyError):
-        said = ran["stderr"] or ran["stdout"] or "nothing"
+        said = _printable(ran["stderr"] or ran["stdout"] or "nothing")
         raise CommandExecutionError(
             f"{program} gave no report, ended with exit code {ran['retcode']} and said: {said}"
         ) from None
@@ -316,6 +315,37 @@ def _run(request, test):
         error.info = report
         raise error
     return report
+
+
+def _find(executable):
+    """
+    Returns the path of the program.
+    """
+    places = [executable]
+    if "/" not in executable:
+        places += [f"{folder}/{executable}" for folder in _FOLDERS]
+    program = next(filter(None, map(salt.utils.path.which, places)), None)
+    if program is None:
+        raise CommandNotFoundError(
+            f"the program '{executable}' is not on this minion: install it in /usr/bin, or "
+            "set 'haproxy_server:executable' in the configuration of the minion"
+        )
+    return program
+
+
+def _printable(value):
+    """
+    Escapes what a terminal would obey, at any depth.
+    """
+    if isinstance(value, dict):
+        return {_printable(name): _printable(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_printable(each) for each in value]
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" else f"\\u{{{ord(sign):x}}}" for sign in value
+    )
 
 
 def _failures(report):

@@ -139,6 +139,8 @@ def maint(name, server=None, **kwargs):
                 - web1
                 - web2
             - drain: true
+            - guard:
+                min_available: 50%
     """
     return _run(name, "maint", server, kwargs)[0]
 
@@ -165,6 +167,7 @@ def apply(name, server=None, admin_state=None, **kwargs):
         web1:
           haproxy_server.apply:
             - admin_state: ready
+            # Of a configured weight of 1, HAProxy's default, 50% would be 0.
             - weight: 50%
             - health: enabled
     """

@@ -18,8 +18,8 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::haproxy::parse::{ParseError, decimal, state_version};
-use crate::model::error::excerpt;
 use crate::model::state::{AdminFlags, AdminState};
+use crate::model::text::excerpt;
 
 /// The columns of a row, in the order that HAProxy loads them in.
 const COLUMNS: [&str; 20] = [

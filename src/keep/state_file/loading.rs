@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::discover::{Loads, StateFileRules};
-use crate::model::error::excerpt;
+use crate::model::text::excerpt;
 
 /// How many backends a warning names.
 const NAMED: usize = 3;

@@ -6,11 +6,16 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use super::controller::{Controller, VERSIONS, play};
 use super::sshd::Sshd;
 use crate::support::program::copy_program;
-use crate::support::{Folder, Haproxy, Stage, Test, TestResult, tests};
-use crate::tool::run;
+use crate::support::{Bound, Folder, Haproxy, Stage, Test, TestResult, tests};
+use crate::tool::{run, with_program_in};
 
 pub(crate) fn tests() -> Vec<Test> {
-    tests![a_target_needs_no_python_and_one_command, become_works_with_and_without_a_terminal]
+    tests![
+        a_target_needs_no_python_and_one_command,
+        become_works_with_and_without_a_terminal,
+        the_bare_program_shares_its_terminal,
+        a_program_outside_of_path_is_found,
+    ]
 }
 
 /// A folder for `PATH` with the program, and with what a shell needs, and no Python.
@@ -142,6 +147,84 @@ fn become_works_with_and_without_a_terminal(haproxy: &Haproxy) -> TestResult {
             assert_eq!(stage.http.state("web", server), state, "{version} {host} {variables}");
         }
         assert_eq!(sshd.left(), 0, "{version} has left something");
+    }
+    Ok(())
+}
+
+/// By default Ansible runs a module under `ssh -tt`, where standard error and the report are one stream.
+fn the_bare_program_shares_its_terminal(haproxy: &Haproxy) -> TestResult {
+    const TASKS: &str = r#"
+- name: A change
+  haproxy_server: {server: web1, state: maint, instances: "{{ http }}"}
+  register: change
+  failed_when: change is failed or change is not changed
+
+- name: A wait that succeeds
+  haproxy_server: {server: web1, state: ready, wait: {timeout: 20, stable: 1.5}, instances: "{{ http }}"}
+  register: wait
+  failed_when: wait is failed or wait is not changed or wait.servers[0].after.admin_state != 'ready'
+
+- name: A drain that fails
+  haproxy_server: {server: web2, state: maint, drain: {timeout: 1.5}, instances: "{{ http }}"}
+  register: drain
+  failed_when: drain is not failed or drain.error.kind != 'not_drained'
+"#;
+    for version in VERSIONS {
+        let stage = Stage::start(haproxy);
+        let held = Bound::hold(stage.frontend("web"), stage.server("web2"));
+        let sshd = Sshd::start("/usr/bin:/bin");
+        let controller = Controller::without_collection(version, "/usr/bin:/bin");
+        fs::create_dir(controller.folder.join("library"))?;
+        copy_program(&controller.folder.join("library/haproxy_server"));
+        let inventory = controller.write("hosts", &format!("lb1 {}\n", sshd.variables()));
+        let values = serde_json::json!({ "http": stage.http.address() }).to_string();
+        let ran = run(&mut controller.playbook(&inventory, &play(TASKS), &["-vvv", "-e", &values])).ended_with(0);
+        assert!(ran.out.contains("-tt"), "there was no terminal: {}", ran.out);
+        stage.server("web2").release();
+        assert_eq!(held.served_by(), "web2");
+    }
+    Ok(())
+}
+
+/// Stands for the sudo of Enterprise Linux, whose `secure_path` has no `/usr/local/bin`.
+const SECURE_PATH: &str = "#!/bin/sh\nfor word in 1 2 3 4 5; do shift; done\n\
+                          exec sudo -n -u root env PATH=/sbin:/bin:/usr/sbin:/usr/bin \"$@\"\n";
+
+fn a_program_outside_of_path_is_found(haproxy: &Haproxy) -> TestResult {
+    const TASKS: &str = r#"
+- name: Under sudo
+  lbops.haproxy.haproxy_server: {server: web1, state: maint, instances: "{{ http }}"}
+  become: true
+  when: folder == '/usr/local/bin'
+
+- name: With the PATH of a task
+  lbops.haproxy.haproxy_server: {server: web2, state: maint, instances: "{{ http }}"}
+  environment: {PATH: /nowhere}
+
+- name: With anything else in the environment
+  lbops.haproxy.haproxy_server: {server: web3, state: drain, instances: "{{ http }}"}
+  environment: {LANG: C}
+"#;
+    for version in VERSIONS {
+        for folder in ["/usr/bin", "/usr/local/bin"] {
+            let stage = Stage::start(haproxy);
+            let controller = Controller::new(version, "/usr/bin:/bin");
+            let sudo = controller.write("sudo", SECURE_PATH);
+            fs::set_permissions(&sudo, fs::Permissions::from_mode(0o755))?;
+            let place = Folder::new();
+            copy_program(&place.join("haproxy_server"));
+            let values = serde_json::json!({
+                "http": stage.http.address(), "folder": folder, "ansible_become_exe": sudo,
+            });
+            let inventory = controller.write("hosts", "lb1 ansible_connection=local\n");
+            let mut command = controller.playbook(&inventory, &play(TASKS), &["-v", "-e", &values.to_string()]);
+            command.env("ANSIBLE_BECOME_ALLOW_SAME_USER", "true");
+            run(&mut with_program_in(&[folder], &place.join("haproxy_server"), &command)).ended_with(0);
+            let expected = if folder == "/usr/bin" { (0, 2) } else { (1, 0) };
+            assert_eq!(stage.http.state("web", "web1"), expected, "{version} {folder}");
+            assert_eq!(stage.http.state("web", "web2"), (1, 0), "{version} {folder}");
+            assert_eq!(stage.http.state("web", "web3"), (8, 2), "{version} {folder}");
+        }
     }
     Ok(())
 }

@@ -47,7 +47,7 @@ fn words(node: &Value) -> BTreeSet<String> {
     forms.flat_map(|form| strings(&form["enum"])).collect()
 }
 
-fn documentation() -> Value {
+pub(super) fn documentation() -> Value {
     let controller = Controller::new("newest", "/usr/bin:/bin");
     let ran = run(controller.command("ansible-doc").args(["-j", "lbops.haproxy.haproxy_server"])).ended_with(0);
     let all: Value = serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {}", ran.out));

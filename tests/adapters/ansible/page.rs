@@ -2,15 +2,17 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use super::controller::Controller;
+use super::collection::documentation;
+use super::controller::{Controller, play};
 use crate::page::{Block, blocks};
 use crate::support::program::copy_program;
-use crate::support::{Haproxy, Host, Stage, Test, TestResult, repository, tests};
+use crate::support::{Haproxy, Host, Load, Stage, Test, TestResult, repository, tests};
 use crate::tool::{run, tool};
 
 pub(crate) fn tests() -> Vec<Test> {
-    tests![examples_do_what_they_say]
+    tests![examples_do_what_they_say, examples_of_the_module_do_what_they_say]
 }
 
 const READY: (u32, u32) = (0, 2);
@@ -27,8 +29,8 @@ const EXAMPLES: [Example; 12] = [
     (
         "First task",
         "yaml",
-        MAINT,
-        &["web1                       : ok=1    changed=1", "web2                       : ok=1"],
+        READY,
+        &["web1                       : ok=4    changed=2", "web3                       : ok=4    changed=2"],
     ),
     ("Options", "yaml", READY, &["changed=2"]),
     ("Dry run", "sh", READY, &["-http web/web1 ready weight 1\n+http web/web1 maint weight 1"]),
@@ -72,7 +74,9 @@ fn examples_do_what_they_say(haproxy: &Haproxy) -> TestResult {
             }
             _ => shell(&controller, &text),
         };
+        let load = Load::start(stage.frontend("web"), 2, Duration::from_millis(10));
         let ran = run(command.env("ANSIBLE_INVENTORY", controller.folder.join("hosts"))).ended_with(0);
+        assert_eq!(load.lost().first(), None, "under {heading:?}:\n{text}");
         for words in shown {
             assert!(ran.out.contains(words), "under {heading:?}, {words:?} is not shown by\n{text}\n{}", ran.out);
         }
@@ -81,11 +85,46 @@ fn examples_do_what_they_say(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
+/// The examples that `ansible-doc` shows, one after the other.
+fn examples_of_the_module_do_what_they_say(haproxy: &Haproxy) -> TestResult {
+    let examples = documentation()["examples"].as_str().ok_or("no examples")?.to_owned();
+    // What one registers the next one shows.
+    let examples = examples.replace("\n\n- name: Name those", "\n- name: Name those");
+    let stage = Stage::start_with(haproxy, "weight 100", |setup| setup);
+    let host = Host::with([&stage.http]);
+    let controller = Controller::new("newest", host.path());
+    prepare(&controller)?;
+    let mut seen = Vec::new();
+    for example in examples.split("\n\n") {
+        let load = Load::start(stage.frontend("web"), 2, Duration::from_millis(10));
+        let mut command = controller.playbook(controller.folder.join("hosts"), &play(example), &["-l", "lb1"]);
+        run(&mut command).ended_with(0);
+        assert_eq!(load.lost().first(), None, "{example}");
+        drop(load);
+        let before = served(&stage);
+        (0..80).for_each(|_| assert_eq!(stage.get("web").status, 200, "{example}"));
+        let share = |(after, before): (usize, usize)| after - before;
+        seen.push(served(&stage).into_iter().zip(before).map(share).collect::<Vec<_>>());
+    }
+    let alike = |shares: &[usize]| shares.iter().all(|share| (26..=27).contains(share));
+    let (half, back) = (&seen[3], &seen[4]);
+    assert_eq!((seen[0][0], seen[1][0]), (0, 0), "web1 was taken out: {seen:?}");
+    assert!(alike(&seen[2]), "web1 was put back: {seen:?}");
+    assert!((39..=41).contains(&half[0]) && (19..=21).contains(&half[1]), "web1 has twice as much: {seen:?}");
+    assert!(alike(back), "they have their whole weight: {seen:?}");
+    Ok(())
+}
+
+/// How many requests each server has answered.
+fn served(stage: &Stage) -> Vec<usize> {
+    ["web1", "web2", "web3"].map(|server| stage.server(server).requests()).to_vec()
+}
+
 /// What the examples take for granted: an inventory, a file of tasks, a playbook, the programs.
 fn prepare(controller: &Controller) -> TestResult {
     controller.write(
         "hosts",
-        "[load_balancers]\nlb1\n\n[web]\nweb1\nweb2\n\n[all:vars]\nansible_connection=local\n\
+        "[load_balancers]\nlb1\n\n[web]\nweb1\nweb2\nweb3\n\n[all:vars]\nansible_connection=local\n\
          ansible_python_interpreter='{{ ansible_playbook_python }}'\n",
     );
     controller.write("upgrade.yml", "- name: Upgrade\n  ansible.builtin.raw: \"true\"\n  changed_when: false\n");

@@ -1,10 +1,12 @@
 //! Tasks on the controller itself: what they change, what they show, what they refuse.
 
 use std::fs;
+use std::process::Command;
 
 use super::controller::{Controller, VERSIONS};
 use crate::support::program::copy_program;
-use crate::support::{Haproxy, Host, Stage, Test, TestResult, tests};
+use crate::support::{Agent, Folder, Haproxy, Host, Stage, Test, TestResult, tests};
+use crate::tool::{HOSTILE, TURNING, ascii, assert_harmless, run};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
@@ -12,6 +14,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_bad_task_fails_in_one_sentence,
         a_missing_or_old_program_is_sent,
         the_bare_program_is_a_module,
+        nothing_that_a_target_says_reaches_the_terminal,
     ]
 }
 
@@ -117,13 +120,13 @@ fn changes_are_made_once_and_reported(haproxy: &Haproxy) -> TestResult {
   no_log: true
 "#;
     for version in VERSIONS {
-        let stage = Stage::start(haproxy);
+        let stage = Stage::start_with(haproxy, "weight 100", |setup| setup);
         let host = Host::with([&stage.http]);
         let controller = Controller::new(version, host.path());
         let state_file = stage.folder.join("http.state");
         let values = serde_json::json!({"http": stage.http.address(), "state_file": state_file}).to_string();
         let ran = controller.local(TASKS, &["-vvv", "-e", &values]).ended_with(0);
-        assert!(ran.out.contains("-http web/web1 ready weight 1\n+http web/web1 maint weight 1"), "{}", ran.out);
+        assert!(ran.out.contains("-http web/web1 ready weight 100\n+http web/web1 maint weight 100"), "{}", ran.out);
         assert!(ran.out.contains("no health check") || ran.err.contains("no health check"), "no warning: {}", ran.out);
         assert!(!ran.out.contains("hush-hush") && !ran.err.contains("hush-hush"), "a secret is shown: {}", ran.out);
         assert_eq!(stage.http.state("web", "web1"), MAINT, "{version}");
@@ -203,7 +206,7 @@ fn a_missing_or_old_program_is_sent(haproxy: &Haproxy) -> TestResult {
         fs::create_dir_all(&folder)?;
         copy_program(&folder.join("haproxy_server"));
         let ran = task("state: maint, executables: programs", "sent is failed or sent is not changed");
-        let said = "there is no command 'haproxy_server' on the target; sending ";
+        let said = "neither in PATH nor in /usr/bin or /usr/local/bin; sending ";
         assert!(ran.out.contains(said), "it is not said at -v: {}", ran.out);
         assert_eq!(stage.http.state("web", "web1"), MAINT, "{version}");
 
@@ -254,6 +257,80 @@ fn the_bare_program_is_a_module(haproxy: &Haproxy) -> TestResult {
         let python = python.replace("/tmp", &controller.folder.join("jobs").display().to_string());
         controller.local(&tasks, &["-e", &python]).ended_with(0);
         assert_eq!(stage.http.state("web", "web1"), READY, "{version}");
+    }
+    Ok(())
+}
+
+/// Ansible prints `msg`, `warnings` and `diff` as they come.
+fn nothing_that_a_target_says_reaches_the_terminal(haproxy: &Haproxy) -> TestResult {
+    const TASKS: &str = r#"
+- name: Take web1 out for a strange reason
+  lbops.haproxy.haproxy_server: {server: web1, state: maint, owner: "{{ turning }}", reason: "{{ turning }}"}
+
+- name: Somebody else puts it back
+  lbops.haproxy.haproxy_server: {server: web1, state: ready, health: disabled}
+  ignore_errors: true
+  register: refused
+
+- name: Look
+  lbops.haproxy.haproxy_server:
+  register: haproxy
+
+- name: Show what was registered
+  ansible.builtin.debug:
+    msg: "{{ item }}"
+  loop:
+    - "{{ refused.msg }}"
+    - "{{ haproxy.servers[0].reason | default('') }}"
+    - "{{ haproxy.servers[0].check | default('') }}"
+
+- name: A program that is not the real one
+  lbops.haproxy.haproxy_server: {executable: "{{ playbook_dir }}/liar"}
+  register: lie
+
+- name: Show what it said
+  ansible.builtin.debug:
+    msg: "{{ lie.msg }} {{ lie.servers[0].server }}"
+
+- name: A program that gives no report
+  lbops.haproxy.haproxy_server: {executable: "{{ playbook_dir }}/babbler"}
+  ignore_errors: true
+
+- name: A target that is of no architecture
+  lbops.haproxy.haproxy_server: {executable: nothing}
+  ignore_errors: true
+"#;
+    for version in VERSIONS {
+        let agent = Agent::start(&format!("up #{HOSTILE}"));
+        let stage = Stage::start_with(haproxy, &agent.options("100ms"), |setup| setup);
+        agent.await_asked();
+        let host = Host::with([&stage.http]);
+        let strange = Folder::new();
+        let mut path = strange.path().as_os_str().to_owned();
+        path.push(":");
+        path.push(host.path());
+        let controller = Controller::new(version, path);
+        let report = serde_json::json!({
+            "changed": true, "failed": false, "msg": HOSTILE, "warnings": [HOSTILE], "servers": [{"server": HOSTILE}],
+            "diff": {"before": format!("{HOSTILE}\n"), "after": "x\n"}, HOSTILE: HOSTILE,
+        });
+        for (place, text) in [
+            (controller.folder.join("liar"), ascii(&report)),
+            (controller.folder.join("babbler"), HOSTILE.to_owned()),
+            (strange.join("uname"), format!("{HOSTILE}/..")),
+        ] {
+            let complaint = if place.ends_with("babbler") { HOSTILE } else { "" };
+            let script = format!("#!/bin/sh\ncat <<'END'\n{text}\nEND\necho '{complaint}' >&2\n");
+            let source = controller.write("script", &script);
+            run(Command::new("install").args(["-m", "755"]).args([&source, &place])).ended_with(0);
+        }
+        let values = serde_json::json!({ "turning": TURNING }).to_string();
+        for verbosity in ["-v", "--diff"] {
+            let ran = controller.local(TASKS, &[verbosity, "-e", &values]).ended_with(0);
+            assert!(ran.out.contains("\\u{1b}[31m") && ran.out.contains("\\u{202e}"), "it is not shown: {}", ran.out);
+            assert!(ran.out.contains("does not tell the target's architecture"), "{}", ran.out);
+            assert_harmless(&ran);
+        }
     }
     Ok(())
 }

@@ -123,7 +123,7 @@ impl Site {
         Shown::new(run(self.command(runner).arg("-c").arg(configuration).args(words)))
     }
 
-    fn command(&self, runner: &Runner) -> Command {
+    pub(super) fn command(&self, runner: &Runner) -> Command {
         let mut command = match runner {
             Runner::MilkCheck(program) => tool(program),
             Runner::ClusterShell => {
@@ -139,8 +139,8 @@ impl Site {
     /// A folder for PATH in which `milkcheck` is this runner with this configuration.
     pub(super) fn as_milkcheck(&self, runner: &Runner, configuration: &Path) -> OsString {
         let command = self.command(runner);
-        let words: Vec<String> = command.get_args().map(|word| format!("'{}'", word.display())).collect();
-        let (name, run) = (command.get_program().display(), words.join(" "));
+        let words: Vec<String> = command.get_args().map(|word| format!("'{}'", word.to_string_lossy())).collect();
+        let (name, run) = (command.get_program().to_string_lossy(), words.join(" "));
         self.script(
             "bin/milkcheck",
             &format!("#!/bin/sh\nexec {name} {run} -c '{}' \"$@\"\n", configuration.display()),
@@ -158,7 +158,7 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    fn new(ran: Ran) -> Self {
+    pub(super) fn new(ran: Ran) -> Self {
         let services = services(&ran.out);
         Self { ran, services }
     }

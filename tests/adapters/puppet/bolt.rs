@@ -8,12 +8,18 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::site::{assert_says, module, script};
-use crate::support::{Folder, Haproxy, Host, Stage, Test, TestResult, repository, tests};
+use super::On;
+use super::site::{Puppet, assert_says, module, path_with, script};
+use crate::support::{Bound, Folder, Haproxy, Host, Stage, TestResult, repository};
 use crate::tool::{self, Ran};
 
-pub(crate) fn tests() -> Vec<Test> {
-    tests![task_takes_what_bolt_gives_it, plan_takes_out_works_and_puts_back, plan_puts_back_after_a_failure]
+pub(crate) fn tests() -> Vec<On> {
+    on_each![
+        task_takes_what_bolt_gives_it,
+        task_on_a_terminal_prints_the_report_alone,
+        plan_takes_out_works_and_puts_back,
+        plan_puts_back_after_a_failure
+    ]
 }
 
 const READY: (u32, u32) = (0, 2);
@@ -21,7 +27,7 @@ const MAINT: (u32, u32) = (1, 0);
 
 /// Writes a `bolt` into the folder, with an inventory of these load balancers and of the servers `web1` to `web3` and of one that is
 /// not there.
-pub(crate) fn bolt(folder: &Folder, balancers: &[(&str, &Host)]) -> PathBuf {
+pub(crate) fn bolt(puppet: Puppet, folder: &Folder, balancers: &[(&str, &Host)]) -> PathBuf {
     let mut inventory = "targets:\n".to_owned();
     for (name, host) in balancers {
         // Tasks that are shell scripts run there with the host's own program.
@@ -50,7 +56,7 @@ pub(crate) fn bolt(folder: &Folder, balancers: &[(&str, &Host)]) -> PathBuf {
     let inner = script(folder, "bolt-with-folders", &format!("#!/bin/sh\nexport {variables}\n{text}"));
     fs::create_dir(folder.join("bolt-bin")).expect("a folder");
     let outer = folder.join("bolt-bin/bolt");
-    let path = std::env::var("PATH").expect("a PATH");
+    let path = puppet.path().into_string().expect("a PATH of text");
     script(folder, "bolt-bin/bolt", &format!("#!/bin/sh\nPATH='{path}' exec '{}' \"$@\"\n", inner.display()));
     outer
 }
@@ -65,10 +71,10 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn start(haproxy: &Haproxy) -> Self {
+    fn start(haproxy: &Haproxy, puppet: Puppet) -> Self {
         let (one, two, folder) = (Stage::start(haproxy), Stage::start(haproxy), Folder::new());
         let hosts = [Host::with(one.instances()), Host::with(two.instances())];
-        let bolt = bolt(&folder, &[("lb1", &hosts[0]), ("lb2", &hosts[1])]);
+        let bolt = bolt(puppet, &folder, &[("lb1", &hosts[0]), ("lb2", &hosts[1])]);
         Self { one, two, hosts, folder, bolt }
     }
 
@@ -95,7 +101,7 @@ fn feed(path: &std::ffi::OsStr, input: &Value) -> Result<(Option<i32>, Value), B
     Ok((output.status.code(), serde_json::from_slice(&output.stdout)?))
 }
 
-fn task_takes_what_bolt_gives_it(haproxy: &Haproxy) -> TestResult {
+fn task_takes_what_bolt_gives_it(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
     let stage = Stage::start(haproxy);
     let host = Host::with(stage.instances());
     let mut input = json!({"server": "web1", "state": "maint", "_task": "haproxy_server", "_installdir": "/tmp/x"});
@@ -120,7 +126,7 @@ fn task_takes_what_bolt_gives_it(haproxy: &Haproxy) -> TestResult {
 
     // Puppet's types refuse what is no value before anything is sent.
     let folder = Folder::new();
-    let bolt = bolt(&folder, &[("lb1", &host)]);
+    let bolt = bolt(puppet, &folder, &[("lb1", &host)]);
     let run = |pairs: &[&str]| tool::run(tool::tool(&bolt).args(["task", "run", "haproxy_server"]).args(pairs));
     for (pair, part) in [("servr=web1", "servr"), ("state=up", "state"), ("drain={\"timeuot\": 3}", "timeuot")] {
         let ran = run(&["--targets", "lb1", "server=web2", pair]).ended_with(1);
@@ -130,8 +136,54 @@ fn task_takes_what_bolt_gives_it(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
-fn plan_takes_out_works_and_puts_back(haproxy: &Haproxy) -> TestResult {
-    let fleet = Fleet::start(haproxy);
+/// Runs a program with one terminal for standard output and standard error, and passes on what the terminal gets.
+const ON_A_TERMINAL: &str = r#"
+import os, pty, sys
+child, master = pty.fork()
+if child == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+while True:
+    try:
+        data = os.read(master, 65536)
+    except OSError:
+        break
+    if not data:
+        break
+    os.write(1, data)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"#;
+
+/// Bolt's `tty` starts a script that brings the task its input, on a terminal (`make_wrapper_stringio` of Bolt).
+fn task_on_a_terminal_prints_the_report_alone(haproxy: &Haproxy, _: Puppet) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let folder = Folder::new();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_haproxy_server"), folder.join("haproxy_server"))?;
+    let _held = Bound::hold(stage.frontend("web"), stage.server("web2"));
+    let drain = json!({"timeout": 1.5, "on_timeout": "maint"});
+    for input in [
+        json!({"server": "web1", "state": "maint"}),
+        // With progress to show.
+        json!({"server": "web2", "state": "maint", "drain": drain}),
+        json!({"server": "web9", "state": "maint"}),
+    ] {
+        let mut input = input;
+        input["instances"] = json!(stage.http.address());
+        input["_task"] = json!("haproxy_server");
+        let task = module().join("tasks/init.sh");
+        let wrapper = format!("#!/bin/sh\n'{}' <<'EOF'\n{input}\nEOF\n", task.display());
+        let wrapper = script(&folder, "wrapper.sh", &wrapper);
+        let mut command = tool::tool("python3");
+        let path = path_with(folder.path(), std::env::var_os("PATH").expect("a PATH"));
+        let ran = tool::run(command.args(["-c", ON_A_TERMINAL]).arg(wrapper).env("PATH", path));
+        let line = ran.out.strip_suffix("\r\n").unwrap_or_else(|| panic!("no line: {:?}", ran.out));
+        let report: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {:?}", ran.out));
+        assert_eq!((ran.code == 0, ran.err.as_str()), (report["failed"] == false, ""));
+    }
+    Ok(())
+}
+
+fn plan_takes_out_works_and_puts_back(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
+    let fleet = Fleet::start(haproxy, puppet);
     let seen = fleet.folder.join("seen");
     // The work looks at the servers on both load balancers while it goes on.
     let look = fleet.hosts.each_ref().map(|host| format!("'{}' server=web[123]", host.command().display()));
@@ -155,8 +207,8 @@ fn plan_takes_out_works_and_puts_back(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
-fn plan_puts_back_after_a_failure(haproxy: &Haproxy) -> TestResult {
-    let fleet = Fleet::start(haproxy);
+fn plan_puts_back_after_a_failure(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
+    let fleet = Fleet::start(haproxy, puppet);
     let all_ready = || ["web1", "web2", "web3"].map(|server| fleet.states(server)) == [[READY; 2]; 3];
 
     // The work fails: its server comes back, and the next one is not begun.

@@ -5,13 +5,14 @@ use std::fs;
 
 use serde_json::{Map, Value};
 
-use super::site::{Site, assert_says, module};
+use super::On;
+use super::site::{Puppet, Site, assert_says, module};
 use crate::page;
-use crate::support::{Folder, Haproxy, Test, TestResult, repository, tests};
-use crate::tool::{self, tool};
+use crate::support::{Folder, Haproxy, TestResult, repository};
+use crate::tool;
 
-pub(crate) fn tests() -> Vec<Test> {
-    tests![type_and_schema_agree, task_and_schema_agree, checks_of_a_module_pass]
+pub(crate) fn tests() -> Vec<On> {
+    on_each![type_and_schema_agree, task_and_schema_agree, checks_of_a_module_pass]
 }
 
 fn request_schema() -> Value {
@@ -80,11 +81,11 @@ fn in_puppet(text: &str) -> String {
     text.replace("`state`", "`ensure`")
 }
 
-fn type_and_schema_agree(_: &Haproxy) -> TestResult {
+fn type_and_schema_agree(_: &Haproxy, puppet: Puppet) -> TestResult {
     let schema = request_schema();
     let folder = Folder::new();
     let out = folder.join("strings.json");
-    let mut strings = tool("puppet");
+    let mut strings = puppet.tool("puppet");
     strings.args(["strings", "generate", "--format", "json", "--out"]).arg(&out);
     let files = ["lib/puppet/type/*.rb", "lib/puppet/provider/*/*.rb", "tasks/*.json", "plans/*.pp"];
     strings.args(files.map(|files| module().join(files)));
@@ -162,7 +163,7 @@ fn type_and_schema_agree(_: &Haproxy) -> TestResult {
     Ok(())
 }
 
-fn task_and_schema_agree(_: &Haproxy) -> TestResult {
+fn task_and_schema_agree(_: &Haproxy, _: Puppet) -> TestResult {
     let schema = request_schema();
     let task: Value = serde_json::from_str(&fs::read_to_string(module().join("tasks/init.json"))?)?;
     assert_eq!((&task["input_method"], &task["supports_noop"]), (&"stdin".into(), &true.into()));
@@ -179,12 +180,12 @@ fn task_and_schema_agree(_: &Haproxy) -> TestResult {
     Ok(())
 }
 
-fn checks_of_a_module_pass(_: &Haproxy) -> TestResult {
-    let site = Site::with_path(std::env::var_os("PATH").unwrap_or_default());
+fn checks_of_a_module_pass(_: &Haproxy, puppet: Puppet) -> TestResult {
+    let site = Site::with_path(puppet, puppet.path());
     let metadata: Value = serde_json::from_str(&fs::read_to_string(module().join("metadata.json"))?)?;
     assert_eq!(metadata["version"], env!("CARGO_PKG_VERSION"));
     assert!(metadata["name"].as_str().is_some_and(|name| name.ends_with("-haproxy_server")), "{metadata}");
-    tool::run(tool("metadata-json-lint").arg(module().join("metadata.json"))).ended_with(0);
+    tool::run(puppet.tool("metadata-json-lint").arg(module().join("metadata.json"))).ended_with(0);
 
     // The examples of the page are held to the same style as the plan.
     let mut manifests = Vec::new();
@@ -194,14 +195,14 @@ fn checks_of_a_module_pass(_: &Haproxy) -> TestResult {
         }
     }
     let plan = module().join("plans/rolling_maintenance.pp");
-    tool::run(tool("puppet-lint").arg("--fail-on-warnings").args(&manifests).arg(&plan)).ended_with(0);
+    tool::run(puppet.tool("puppet-lint").arg("--fail-on-warnings").args(&manifests).arg(&plan)).ended_with(0);
     tool::run(site.puppet("parser").arg("validate").args(&manifests)).ended_with(0);
     tool::run(site.puppet("parser").args(["validate", "--tasks"]).arg(&plan)).ended_with(0);
 
     let out = tool::run(site.puppet("describe").arg("haproxy_server").env("LC_ALL", "C")).ended_with(0).out;
     assert_says(&out, &["Takes HAProxy backend servers out of service", "- **drain**", "- **weight**"]);
 
-    let mut rspec = tool("rspec");
+    let mut rspec = puppet.tool("rspec");
     rspec.current_dir(module()).env("HOME", site.folder.path());
     assert_says(&tool::run(&mut rspec).ended_with(0).out, &["examples, 0 failures"]);
     Ok(())

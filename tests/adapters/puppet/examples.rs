@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use super::On;
 use super::bolt;
-use super::site::{Site, assert_says, path_with, script};
+use super::site::{Puppet, Site, assert_says, path_with, script};
 use crate::page::{self, Block};
-use crate::support::{Folder, Haproxy, Host, Stage, Test, TestResult, repository, tests};
+use crate::support::{Folder, Haproxy, Host, Stage, TestResult, repository};
 use crate::tool::{self, Ran};
 
-pub(crate) fn tests() -> Vec<Test> {
-    tests![examples_do_what_the_page_says]
+pub(crate) fn tests() -> Vec<On> {
+    on_each![examples_do_what_the_page_says]
 }
 
 const PAGE: &str = "modules/puppet/README.md";
@@ -36,11 +37,12 @@ fn commands(text: &str) -> Vec<(&str, Vec<&str>)> {
     commands
 }
 
-fn examples_do_what_the_page_says(haproxy: &Haproxy) -> TestResult {
-    let (stage, other) = (Stage::start(haproxy), Stage::start(haproxy));
+fn examples_do_what_the_page_says(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
+    let start = || Stage::start_with(haproxy, "weight 100", |setup| setup);
+    let (stage, other) = (start(), start());
     let (host, other) = (Host::with(stage.instances()), (Host::with(other.instances()), other));
     let (bin, work) = (Folder::new(), Folder::new());
-    let site = Site::with_path("/nowhere");
+    let site = Site::with_path(puppet, "/nowhere");
     fs::remove_file(site.folder.join("modules/haproxy_server"))?;
     // The program comes by the first manifest, from a module of the user's own.
     fs::create_dir_all(site.folder.join("modules/profile/files"))?;
@@ -48,8 +50,8 @@ fn examples_do_what_the_page_says(haproxy: &Haproxy) -> TestResult {
     fs::create_dir(stage.folder.join("lib"))?;
     let options = site.options();
     let options: Vec<_> = options.iter().map(|option| option.to_string_lossy()).collect();
-    let path = path_with(bin.path());
-    let plain = std::env::var("PATH")?;
+    let path = path_with(bin.path(), puppet.path());
+    let plain = puppet.path().into_string().expect("a PATH of text");
     script(
         &bin,
         "puppet",
@@ -58,7 +60,7 @@ fn examples_do_what_the_page_says(haproxy: &Haproxy) -> TestResult {
             options.join(" ")
         ),
     );
-    let bolt = bolt::bolt(&work, &[("lb1", &host), ("lb2", &other.0)]);
+    let bolt = bolt::bolt(puppet, &work, &[("lb1", &host), ("lb2", &other.0)]);
     std::os::unix::fs::symlink(bolt, bin.join("bolt"))?;
     let folders: Vec<String> = plain.split(':').map(|folder| format!("'{folder}'")).collect();
     let places = Places(vec![
@@ -66,8 +68,8 @@ fn examples_do_what_the_page_says(haproxy: &Haproxy) -> TestResult {
             "/etc/puppetlabs/code/environments/production/modules/",
             format!("{}/", site.folder.join("modules").display()),
         ),
-        ("'/usr/local/bin', '/usr/bin'", format!("'{}', {}", bin.path().display(), folders.join(", "))),
-        ("/usr/local/bin/haproxy_server", bin.join("haproxy_server").display().to_string()),
+        ("'/usr/bin', '/usr/local/bin'", format!("'{}', {}", bin.path().display(), folders.join(", "))),
+        ("/usr/bin/haproxy_server", bin.join("haproxy_server").display().to_string()),
         ("/var/lib/haproxy/", format!("{}/", stage.folder.join("lib").display())),
         // No test starts a service of this machine.
         (
@@ -109,8 +111,19 @@ fn examples_do_what_the_page_says(haproxy: &Haproxy) -> TestResult {
                 applied.insert(name.to_owned());
                 match name {
                     "several.pp" => {
-                        assert_eq!(state("i10_puppet_masters", "puppet-i10-svc1"), 8);
-                        assert_eq!((state("all_puppet_masters", "puppet-i0-svc2"), state("web", "web2")), (8, 1));
+                        let out = ["all_puppet_masters", "i10_puppet_masters"]
+                            .map(|backend| ["puppet-i0-svc1", "puppet-i0-svc2"].map(|server| state(backend, server)));
+                        assert_eq!(out, [[1, 0], [1, 1]]);
+                        assert_eq!(stage.who_answers("i10_puppet_masters").len(), 1, "the one that the guard leaves");
+                    }
+                    "several-back.pp" => assert_eq!(stage.who_answers("i10_puppet_masters").len(), 3),
+                    "share.pp" => {
+                        let before = stage.server("web2").requests();
+                        for _ in 0..25 {
+                            stage.get("web");
+                        }
+                        let share = stage.server("web2").requests() - before;
+                        assert!((4..=6).contains(&share), "{share} of 25 instead of 50 of 250");
                     }
                     "maintenance.pp" => assert_eq!(state("web", "web3"), 1),
                     "back.pp" => {
@@ -123,7 +136,7 @@ fn examples_do_what_the_page_says(haproxy: &Haproxy) -> TestResult {
                     _ => {}
                 }
                 // What an example has taken out must not be in the way of the next one.
-                if ["several.pp", "order.pp"].contains(&name) {
+                if ["share.pp", "order.pp"].contains(&name) {
                     let ready = r#"{"server": "*", "state": "ready", "weight": "100%"}"#;
                     shell(&format!("echo '{ready}' | haproxy_server"), work.path()).ended_with(0);
                 }
@@ -131,6 +144,9 @@ fn examples_do_what_the_page_says(haproxy: &Haproxy) -> TestResult {
             "console" => {
                 for (command, lines) in commands(text) {
                     let ran = shell(&places.here(command), work.path());
+                    // The page shows Puppet 8.
+                    let lines: Vec<String> = lines.iter().map(|line| puppet.logged(line)).collect();
+                    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
                     assert_says(&format!("$ {command}\n{}", ran.out), &lines);
                 }
             }

@@ -2,19 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use serde_json::{Value, json};
 
-use super::site::{Site, assert_says, path_with};
+use super::On;
+use super::site::{Puppet, Site, assert_says, module, path_with};
 use crate::support::stage::PUPPET_BACKENDS;
-use crate::support::{Folder, Haproxy, Health, Host, Program, Stage, Test, TestResult, repository, tests};
+use crate::support::{Folder, Haproxy, Health, Host, Program, Stage, TestResult, repository};
 use crate::tool;
 
-pub(crate) fn tests() -> Vec<Test> {
-    tests![
+pub(crate) fn tests() -> Vec<On> {
+    on_each![
         noop_then_apply_then_nothing,
         each_resource_fails_alone,
         the_catalogue_may_bring_what_is_needed,
+        program_is_found_where_sudo_does_not_look,
         properties_have_events_of_their_own,
         wait_is_asked_in_every_run,
         resource_lists_and_sets,
@@ -27,9 +30,9 @@ const READY: (u32, u32) = (0, 2);
 const DRAIN: (u32, u32) = (8, 2);
 const MAINT: (u32, u32) = (1, 0);
 
-fn noop_then_apply_then_nothing(haproxy: &Haproxy) -> TestResult {
+fn noop_then_apply_then_nothing(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
     let stage = Stage::start(haproxy);
-    let site = Site::on(&stage);
+    let site = Site::on(puppet, &stage);
     let states = || PUPPET_BACKENDS.map(|backend| stage.puppet.state(backend, "puppet-i0-svc1"));
     let manifest = "haproxy_server { 'puppet-i0-svc1': ensure => maint }
         exec { ['true']: path => ['/usr/bin', '/bin'], notify => Haproxy_server['puppet-i0-svc1'] }";
@@ -38,10 +41,11 @@ fn noop_then_apply_then_nothing(haproxy: &Haproxy) -> TestResult {
     assert_says(
         &out,
         &[
-            "Haproxy_server[puppet-i0-svc1]: puppet-i0-svc1: would be maint in 6 of 6 backends on 1 of 3 instances",
             "\n-puppet all_puppet_masters/puppet-i0-svc1 ready weight 1\n",
             "+puppet all_puppet_masters/puppet-i0-svc1 maint weight 1\n",
-            "/ensure: current_value 'ready', should be 'maint' (noop)",
+            &puppet.logged(
+                "[puppet-i0-svc1]/ensure: puppet-i0-svc1: would be maint in 6 of 6 backends on 1 of 3 instances (noop)",
+            ),
         ],
     );
     assert!(states() == [READY; 6], "noop has changed something");
@@ -66,9 +70,9 @@ fn noop_then_apply_then_nothing(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
-fn each_resource_fails_alone(haproxy: &Haproxy) -> TestResult {
+fn each_resource_fails_alone(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
     let stage = Stage::start(haproxy);
-    let site = Site::on(&stage);
+    let site = Site::on(puppet, &stage);
     let manifest = "
         haproxy_server { 'web1': ensure => maint }
         -> haproxy_server { 'too many':
@@ -107,11 +111,11 @@ fn each_resource_fails_alone(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
-fn the_catalogue_may_bring_what_is_needed(haproxy: &Haproxy) -> TestResult {
+fn the_catalogue_may_bring_what_is_needed(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
     let stage = Stage::start(haproxy);
     let host = Host::with(stage.instances());
     let installed = Folder::new();
-    let site = Site::with_path(path_with(installed.path()));
+    let site = Site::with_path(puppet, path_with(installed.path(), puppet.path()));
     let (program, socket) = (installed.join("haproxy_server"), site.folder.join("later.sock"));
     let server = format!("haproxy_server {{ 'web1': ensure => maint, instances => '{}' }}", socket.display());
     let link = |name: &str, path: String, target: String| {
@@ -129,9 +133,42 @@ fn the_catalogue_may_bring_what_is_needed(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
-fn properties_have_events_of_their_own(haproxy: &Haproxy) -> TestResult {
+/// The `secure_path` of sudo on Enterprise Linux.
+const SECURE_PATH: &str = "/sbin:/bin:/usr/sbin:/usr/bin";
+
+fn program_is_found_where_sudo_does_not_look(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let site = Site::with_path(puppet, SECURE_PATH);
+    let installed = Folder::new();
+    symlink(env!("CARGO_BIN_EXE_haproxy_server"), installed.join("haproxy_server"))?;
+    let there = || {
+        let mut command = tool::tool("unshare");
+        command.args(["-m", "sh", "-c", r#"mount --bind "$0" /usr/local/bin && exec "$@""#]).arg(installed.path());
+        command
+    };
+    if tool::run(there().arg("true")).code != 0 {
+        println!("skipped: only root can make namespaces, with unshare");
+        return Ok(());
+    }
+    let manifest = format!("haproxy_server {{ 'web1': ensure => maint, instances => '{}' }}", stage.http.address());
+    let manifest = site.folder.write("site.pp", &manifest);
+    let mut apply = there();
+    apply.args(["puppet", "apply", "--detailed-exitcodes"]).args(site.options()).arg(manifest);
+    tool::run(apply.env("PATH", site.path()).env("HOME", site.folder.path())).ended_with(2);
+    assert_eq!(stage.http.state("web", "web1"), MAINT);
+
+    let request = json!({"server": "web1", "state": "ready", "instances": stage.http.address()});
+    let request = std::fs::File::open(site.folder.write("request.json", &request.to_string()))?;
+    let mut task = there();
+    task.arg(module().join("tasks/init.sh")).env("PATH", SECURE_PATH).stdin(request);
+    tool::run(&mut task).ended_with(0);
+    assert_eq!(stage.http.state("web", "web1"), READY);
+    Ok(())
+}
+
+fn properties_have_events_of_their_own(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
     let stage = Stage::start_with(haproxy, "check inter 200ms", |setup| setup);
-    let site = Site::on(&stage);
+    let site = Site::on(puppet, &stage);
     let state_file = stage.folder.join("http.state");
     let wanted = "server => 'web/web1', weight => '1000%', health => disabled, agent => disabled";
     let manifest = format!("haproxy_server {{ 'one': {wanted} }}");
@@ -161,9 +198,9 @@ fn properties_have_events_of_their_own(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
-fn wait_is_asked_in_every_run(haproxy: &Haproxy) -> TestResult {
+fn wait_is_asked_in_every_run(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
     let stage = Stage::start_with(haproxy, "check inter 100ms fall 2 rise 1", |setup| setup);
-    let site = Site::on(&stage);
+    let site = Site::on(puppet, &stage);
     let manifest = "haproxy_server { 'web1': ensure => ready, wait => { timeout => 2 } }";
     stage.server("web1").set_health(Health::Good);
     site.apply(manifest, &[], 0);
@@ -183,11 +220,14 @@ fn wait_is_asked_in_every_run(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
-fn resource_lists_and_sets(haproxy: &Haproxy) -> TestResult {
+fn resource_lists_and_sets(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
     let stage = Stage::start(haproxy);
-    let site = Site::on(&stage);
+    let site = Site::on(puppet, &stage);
     let resource = |words: &[&str]| tool::run(site.puppet("resource").arg("haproxy_server").args(words));
 
+    let out = resource(&["web1", "ensure=drain", "--noop"]).ended_with(0).out;
+    assert_says(&out, &["web1: would be drain in 1 of 1 backend"]);
+    assert_eq!(stage.http.state("web", "web1"), READY);
     let out = resource(&["web1", "ensure=drain", "weight=200%", "backend=web"]).ended_with(0).out;
     assert_says(&out, &["/ensure: web1: drain, weight 200% in 1 of 1 backend", "=> 'drain'"]);
     assert_eq!(stage.http.state("web", "web1"), DRAIN);
@@ -220,9 +260,9 @@ cat >> requests; echo >> requests
 echo '{"changed": false, "failed": false, "msg": "noted", "servers": [], "instances": [], "warnings": []}'
 "#;
 
-fn every_parameter_arrives_as_it_was_given(_: &Haproxy) -> TestResult {
+fn every_parameter_arrives_as_it_was_given(_: &Haproxy, puppet: Puppet) -> TestResult {
     let bin = Folder::new();
-    let site = Site::with_path(path_with(bin.path()));
+    let site = Site::with_path(puppet, path_with(bin.path(), puppet.path()));
     let requests = bin.join("requests");
     super::site::script(&bin, "haproxy_server", &RECORDER.replace("requests", &requests.display().to_string()));
     site.apply(
@@ -281,9 +321,9 @@ fn every_parameter_arrives_as_it_was_given(_: &Haproxy) -> TestResult {
     Ok(())
 }
 
-fn a_program_that_gives_no_report_is_named(_: &Haproxy) -> TestResult {
+fn a_program_that_gives_no_report_is_named(_: &Haproxy, puppet: Puppet) -> TestResult {
     let bin = Folder::new();
-    let site = Site::with_path(path_with(bin.path()));
+    let site = Site::with_path(puppet, path_with(bin.path(), puppet.path()));
     let manifest = "haproxy_server { 'web1': ensure => maint }";
     for (text, sentence) in [
         ("#!/bin/sh\necho 'no such library' >&2; exit 127\n", "gave no report (exit code 127): no such library"),

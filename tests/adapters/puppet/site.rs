@@ -9,6 +9,64 @@ use std::process::Command;
 use crate::support::{Folder, Host, Stage, repository};
 use crate::tool::{self, Ran};
 
+/// A version of Puppet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Puppet {
+    Seven,
+    Eight,
+}
+
+impl Puppet {
+    const ALL: [Self; 2] = [Self::Seven, Self::Eight];
+
+    /// The major version.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Seven => "7",
+            Self::Eight => "8",
+        }
+    }
+
+    /// The folder of its commands where it was unpacked; otherwise it may be that of `PATH`.
+    fn unpacked(self) -> Option<PathBuf> {
+        let folder = repository().join(".cache/puppet").join(self.name()).join("bin");
+        folder.exists().then_some(folder)
+    }
+
+    /// Every version that can be run here.
+    pub(crate) fn found() -> Vec<Self> {
+        let output = Command::new("puppet").arg("--version").output();
+        let own = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        let is_own = |puppet: &Self| own.starts_with(&format!("{}.", puppet.name()));
+        Self::ALL.into_iter().filter(|puppet| puppet.unpacked().is_some() || is_own(puppet)).collect()
+    }
+
+    /// A line of Puppet 8 as this version logs it: under noop 7 has the sentence of the program on the resource.
+    pub(crate) fn logged(self, line: &str) -> String {
+        match (self, line.strip_suffix(" (noop)").and_then(|line| line.split_once("]/ensure: "))) {
+            (Self::Seven, Some((resource, sentence))) => format!("{resource}]: {sentence}"),
+            (Self::Seven, None) | (Self::Eight, _) => line.to_owned(),
+        }
+    }
+
+    /// A `PATH` whose `puppet`, `ruby` and `rspec` are of this version.
+    pub(crate) fn path(self) -> OsString {
+        self.before(std::env::var_os("PATH").as_deref().unwrap_or(OsStr::new("/usr/bin:/bin")))
+    }
+
+    /// This `PATH` with the commands of this version first.
+    fn before(self, path: &OsStr) -> OsString {
+        self.unpacked().map_or_else(|| path.to_owned(), |folder| joined(folder.as_os_str(), path))
+    }
+
+    /// A command that is looked up among those of this version, and ends after a while.
+    pub(crate) fn tool(self, name: &str) -> Command {
+        let mut command = tool::tool(name);
+        command.env("PATH", self.path());
+        command
+    }
+}
+
 /// Folders for Puppet, which shares nothing with the machine's own.
 pub(crate) struct Site {
     pub(crate) folder: Folder,
@@ -19,15 +77,15 @@ pub(crate) struct Site {
 
 impl Site {
     /// On a host with the instances of this stage.
-    pub(crate) fn on(stage: &Stage) -> Self {
+    pub(crate) fn on(puppet: Puppet, stage: &Stage) -> Self {
         let host = Host::with(stage.instances());
-        let site = Self::with_path(host.path());
+        let site = Self::with_path(puppet, host.path());
         Self { _host: Some(host), ..site }
     }
 
-    /// With this `PATH`.
-    pub(crate) fn with_path(path: impl Into<OsString>) -> Self {
-        let site = Self { folder: Folder::new(), path: path.into(), _host: None };
+    /// With this `PATH` behind the commands of Puppet.
+    pub(crate) fn with_path(puppet: Puppet, path: impl AsRef<OsStr>) -> Self {
+        let site = Self { folder: Folder::new(), path: puppet.before(path.as_ref()), _host: None };
         fs::create_dir(site.folder.join("modules")).expect("a folder");
         symlink(module(), site.folder.join("modules/haproxy_server")).expect("a link to the module");
         // No manifest here asks for facts, and to gather them takes longer than all else in a run.
@@ -42,6 +100,11 @@ impl Site {
         let folders = folders.map(|(option, name)| [option.into(), self.folder.join(name).into_os_string()]);
         let others = ["--color", "false", "--certname", "site", "--facts_terminus", "yaml"];
         folders.into_iter().flatten().chain(others.map(OsString::from)).collect()
+    }
+
+    /// Its `PATH`.
+    pub(crate) fn path(&self) -> &OsStr {
+        &self.path
     }
 
     /// `puppet APPLICATION …`.
@@ -77,11 +140,15 @@ pub(crate) fn module() -> PathBuf {
     repository().join("modules/puppet")
 }
 
-/// `PATH` with this folder first.
-pub(crate) fn path_with(folder: &Path) -> OsString {
-    let mut path = folder.as_os_str().to_owned();
+/// This `PATH` with this folder first.
+pub(crate) fn path_with(folder: &Path, path: impl AsRef<OsStr>) -> OsString {
+    joined(folder.as_os_str(), path.as_ref())
+}
+
+fn joined(first: &OsStr, rest: &OsStr) -> OsString {
+    let mut path = first.to_owned();
     path.push(":");
-    path.push(std::env::var_os("PATH").as_deref().unwrap_or(OsStr::new("/usr/bin:/bin")));
+    path.push(rest);
     path
 }
 

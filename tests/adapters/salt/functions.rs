@@ -1,15 +1,18 @@
 //! The execution functions.
 
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::json;
 
 use super::minion::{Minion, Salt};
 use super::{DRAIN, MAINT, READY};
-use crate::support::{Haproxy, Host, Stage, TestResult, servers, warnings};
+use crate::support::program::copy_program;
+use crate::support::{Folder, Haproxy, Host, Stage, TestResult, servers, warnings};
+use crate::tool::{HOSTILE, TURNING, ascii, assert_harmless, run, with_program_in};
 
 pub(super) fn functions_do_what_they_say(haproxy: &Haproxy) -> TestResult {
-    let stage = Stage::start(haproxy);
+    let stage = Stage::start_with(haproxy, "weight 100", |setup| setup);
     let host = Host::with(stage.instances());
     for salt in Salt::versions() {
         let minion = Minion::new(&salt, &host);
@@ -47,7 +50,7 @@ pub(super) fn functions_do_what_they_say(haproxy: &Haproxy) -> TestResult {
         let report = minion.value(["haproxy_server.ready", "web[12]", "owner=alice", "weight=100%", "dry_run=False"]);
         assert_eq!(report["changed"], true, "{report}");
         assert_eq!((web("web1"), web("web2")), (READY, READY));
-        assert_eq!(stage.http.stat("web", "web1", "weight"), "1");
+        assert_eq!(stage.http.stat("web", "web1", "weight"), "100");
 
         minion.value(["haproxy_server.drain", "server=ldap1", "test=False"]);
         assert_eq!(stage.ldap.state("directory", "ldap1"), DRAIN);
@@ -66,10 +69,7 @@ pub(super) fn functions_fail_with_one_sentence(haproxy: &Haproxy) -> TestResult 
         let minion = Minion::new(&salt, &host);
         let cases: [(&[&str], &str); 8] = [
             (&["maint", "wbe1"], "no selected instance has a server 'wbe1' (did you mean 'web1'?)"),
-            (
-                &["maint", "web1", "onmissing=ignore"],
-                "'onmissing' is no field of a request; did you mean 'on_missing'?",
-            ),
+            (&["maint", "web1", "onmissing=ignore"], "unknown field 'onmissing'; did you mean 'on_missing'?"),
             (&["maint"], "'server'"),
             (&["maint", "web1", "test=maybe"], "neither true nor false"),
             (&["maint", "web1", "state=ready"], "haproxy_server.maint says the state already"),
@@ -92,6 +92,38 @@ pub(super) fn functions_fail_with_one_sentence(haproxy: &Haproxy) -> TestResult 
             "a refused run has changed something"
         );
 
+        let place = Folder::new();
+        copy_program(&place.join("haproxy_server"));
+        // Salt itself needs some of /usr/bin.
+        let instances = format!("instances={}", stage.http.address());
+        let mut command = minion.command(["haproxy_server.maint", "web1", &instances]);
+        command.env("PATH", "/usr/bin:/bin");
+        run(&mut with_program_in(&["/usr/local/bin"], &place.join("haproxy_server"), &command)).ended_with(0);
+        assert_eq!(stage.http.state("web", "web1"), MAINT);
+        stage.http.set_state("web/web1", "ready");
+
+        let liar = json!({
+            "changed": false, "failed": true, "msg": HOSTILE, "instances": [], "error": null,
+            "servers": [{"error": {"msg": HOSTILE, "instance": HOSTILE}}],
+        });
+        for text in [ascii(&liar), HOSTILE.to_owned()] {
+            let script = minion.folder().write("liar.sh", &format!("#!/bin/sh\ncat <<'END'\n{text}\nEND\n"));
+            let liar = place.join("liar");
+            run(Command::new("install").args(["-m", "755"]).args([&script, &liar])).ended_with(0);
+            minion.use_executable(&liar);
+            let mut command = minion.command(["haproxy_server.status"]);
+            let ran = run(command.arg("--out=nested")).ended_with(1);
+            assert!(ran.err.contains("\\u{1b}[31m\\u{7f}") && ran.err.contains("\\u{202e}"), "{ran:?}");
+            assert_harmless(&ran);
+        }
+        minion.use_executable(&host.command());
+        minion.value(["haproxy_server.maint", "web1", &format!("reason={TURNING}"), "owner=alice"]);
+        for words in [["haproxy_server.status", "web1"], ["haproxy_server.ready", "web1"]] {
+            let ran = run(minion.command(words).arg("--out=nested"));
+            assert!(format!("{}{}", ran.out, ran.err).contains("\\u{202e}"), "{ran:?}");
+            assert_harmless(&ran);
+        }
+        minion.value(["haproxy_server.ready", "web1", "owner=alice"]);
         minion.use_executable(Path::new("/nowhere/haproxy_server"));
         let said = minion.failure(["haproxy_server.status"]);
         assert!(said.contains("the program '/nowhere/haproxy_server' is not on this minion"), "{said}");

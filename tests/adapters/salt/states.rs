@@ -156,7 +156,7 @@ pub(super) fn states_fail_with_one_sentence(haproxy: &Haproxy) -> TestResult {
         for (id, sentence) in [
             ("wbe1", "no selected instance has a server 'wbe1' (did you mean 'web1'?)"),
             ("web2", "nothing is asked for: give 'admin_state' (Salt drops 'state')"),
-            ("web3", "'onmissing' is no field of a request; did you mean 'on_missing'?"),
+            ("web3", "unknown field 'onmissing'; did you mean 'on_missing'?"),
             ("infinite", "JSON"),
             ("status of all", "directory/ldap1 on ldap: stopped, maint"),
             ("watches wrongly", "'weight'"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -63,6 +64,9 @@ ARGUMENT_SPEC = dict(
 # Built once, in the process that the workers are forked from.
 VALIDATOR = ArgumentSpecValidator(ARGUMENT_SPEC)
 
+# Where the program is looked for as well, since 'secure_path' of sudo leaves one or the other out.
+FOLDERS = ["/usr/bin", "/usr/local/bin"]
+
 # Not part of the request.
 OWN_OPTIONS = ("executable", "executables")
 
@@ -112,10 +116,16 @@ class ActionModule(ActionBase):
 
     def _run_program(self, options, data):
         """Runs the installed program; only where there is none that will do, one that is sent."""
-        installed = options.get("executable") or "haproxy_server"
-        output = self._execute(installed, data)
-        if output["rc"] == 127 and report_of(output) is None:
-            problem = "there is no command '%s' on the target" % installed
+        name = options.get("executable") or "haproxy_server"
+        places = [name] if "/" in name else [name] + ["%s/%s" % (folder, name) for folder in FOLDERS]
+        for installed in places:
+            output = self._execute(installed, data)
+            if not is_missing(output):
+                break
+        if is_missing(output):
+            problem = "there is no command '%s' on the target" % name
+            if len(places) > 1:
+                problem += ", neither in PATH nor in %s" % " or ".join(FOLDERS)
         elif is_bad_request(output):
             # It may be the task that is wrong, or the program that is too old for it. Nothing was changed.
             version = self._version(installed)
@@ -144,16 +154,17 @@ class ActionModule(ActionBase):
     def _low_level(self, command, **how):
         """Runs a command on the target.
 
-        On the controller itself it needs neither the second shell nor the 'sleep' that Ansible adds for SSH, and it
-        takes the place of the first one.
+        On the controller itself it needs neither the second shell nor the 'sleep' that Ansible adds for SSH.
         """
         if self._connection.transport == "local":
             how["executable"] = False
-            command = "exec " + command
         return self._low_level_execute_command(command, **how)
 
     def _command(self, program):
         words = [self._compute_environment_string(), self._connection._shell.quote(program)]
+        if self._connection.transport == "local":
+            # In place of the shell.
+            words.insert(1, "exec")
         return " ".join(word for word in words if word)
 
     def _passes_stdin(self):
@@ -180,12 +191,13 @@ class ActionModule(ActionBase):
     def _version(self, program):
         output = self._low_level(self._command(program) + " --version")
         words = output["stdout"].split()
-        return words[-1] if output["rc"] == 0 and words else None
+        return printable(words[-1]) if output["rc"] == 0 and words else None
 
     def _architecture(self):
         output = self._low_level("uname -m", sudoable=False)
         words = output["stdout"].split()
-        if output["rc"] != 0 or not words:
+        # It becomes a part of a path.
+        if output["rc"] != 0 or not words or not re.match(r"\w+\Z", words[-1], re.ASCII):
             raise BadTask("'uname -m' does not tell the target's architecture: %s" % said(output))
         return words[-1]
 
@@ -293,8 +305,13 @@ def report_of(output):
         except ValueError:
             continue
         if isinstance(report, dict) and "failed" in report:
-            return report
+            return printable(report)
     return None
+
+
+def is_missing(output):
+    """Tells whether the shell has found no such program."""
+    return output["rc"] == 127 and report_of(output) is None
 
 
 def is_bad_request(output):
@@ -314,7 +331,18 @@ def result_of(output):
 def said(output):
     """What a command has said, when that is not what it should have."""
     words = [output["stderr"].strip(), output["stdout"].strip()]
-    return "; ".join(["exit code %s" % output["rc"]] + [to_text(each)[:2000] for each in words if each])
+    return "; ".join(["exit code %s" % output["rc"]] + [printable(to_text(each)[:2000]) for each in words if each])
+
+
+def printable(value):
+    """Escapes what a terminal would obey in a target's words, at any depth: Ansible prints some of them as they are."""
+    if isinstance(value, dict):
+        return dict((printable(name), printable(each)) for name, each in value.items())
+    if isinstance(value, list):
+        return [printable(each) for each in value]
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return "".join(sign if sign.isprintable() or sign == "\n" else "\\u{%x}" % ord(sign) for sign in value)
 
 
 def numbers(version):

@@ -83,8 +83,8 @@ options:
     aliases: [socket]
   ignore_instances:
     description:
-      - The instances of the target that are left alone on purpose, as names or patterns. Discovery passes over them and says
-        nothing of them, also where it could not manage them.
+      - Instances of the target to leave alone on purpose, as names or patterns. Discovery skips them without a warning, even
+        where it could not manage them.
       - It has no effect on instances that O(instances) names. None by default.
     type: list
     elements: str
@@ -243,7 +243,8 @@ options:
     default: 10
   executable:
     description:
-      - The program on the target, as a name that is looked up in C(PATH), or as a path.
+      - The program on the target, as a path, or as a name that is looked up in C(PATH), then in C(/usr/bin) and
+        C(/usr/local/bin).
     type: str
     default: haproxy_server
   executables:
@@ -291,12 +292,22 @@ EXAMPLES = r"""
     owner: alice
   become: true
 
-- name: Set the weight of the servers web2 and web3 of two backends, on one instance
+# A share is one of the configured weight, and is rounded down: 'weight 100' in the 'server' lines makes room for it.
+# Of HAProxy's default, which is 1, 50% is 0.
+- name: Give web2 and web3 half of their weight in one backend of one instance
   lbops.haproxy.haproxy_server:
     server: [web2, web3]
-    backend: [app, static]
+    backend: web
     instances: http
     weight: 50%
+  become: true
+
+- name: Give them their whole weight again
+  lbops.haproxy.haproxy_server:
+    server: [web2, web3]
+    backend: web
+    instances: http
+    weight: 100%
   become: true
 
 - name: Look at all servers of all instances

@@ -193,11 +193,10 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:ignore_instances) do
     desc <<~DOC
-      The instances of this host that are left alone on purpose: names or
-      patterns of `*`, `?` and `[…]`, as a string or a list. Discovery passes
-      over them and says nothing of them, also where it could not manage
-      them. It has no effect on instances that `instances` names. None by
-      default.
+      Instances of this host to leave alone on purpose: names or patterns of
+      `*`, `?` and `[…]`, as a string or a list. Discovery skips them without
+      a warning, even where it could not manage them. It has no effect on
+      instances that `instances` names. None by default.
     DOC
 
     validate do |value|
@@ -450,7 +449,9 @@ Puppet::Type.newtype(:haproxy_server) do
 
   def retrieve
     # Without a provider that can be used, `puppet resource` comes here all the same.
-    raise Puppet::Error, 'the command haproxy_server is not on PATH' unless suitable?
+    unless suitable?
+      raise Puppet::Error, "the program 'haproxy_server' is neither on PATH nor in /usr/bin or /usr/local/bin; install it"
+    end
 
     provider.look
     super

@@ -5,12 +5,18 @@ require 'open3'
 
 Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
   desc <<~DOC
-    Asks the program `haproxy_server`, with a JSON request on its standard input. It is looked up in the PATH of Puppet
-    (see the setting `path`).
+    Runs the program `haproxy_server` with a JSON request on its standard input. The program is looked up in Puppet's
+    PATH (see the setting `path`), then in `/usr/bin` and `/usr/local/bin`.
   DOC
 
-  # Looked up when it is needed, so that the same catalogue may install it.
-  commands haproxy_server: 'haproxy_server'
+  # The program's path, or nil. Services and sudo often run Puppet with a PATH that lacks /usr/local/bin.
+  def self.program
+    names = %w[haproxy_server /usr/bin/haproxy_server /usr/local/bin/haproxy_server]
+    names.lazy.filter_map { |name| which(name) }.first
+  end
+
+  # Evaluated at the resource's turn, so that the same catalogue can install the program.
+  confine true: -> { program }
 
   # What the program compares and sets.
   self::PROPERTIES = %i[ensure weight health agent].freeze
@@ -46,16 +52,16 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
 
   # The program's report on a request, failed or not.
   def self.ask(request)
-    program = command(:haproxy_server)
-    out, err, status = Open3.capture3([program, program], stdin_data: JSON.generate(request), binmode: true)
+    path = program or raise Puppet::MissingCommand, "the program 'haproxy_server' is not installed"
+    out, err, status = Open3.capture3([path, path], stdin_data: JSON.generate(request), binmode: true)
     report = parse(out)
     return report if report
 
     how = status.exited? ? "exit code #{status.exitstatus}" : "signal #{status.termsig}"
     said = "#{err}\n#{out}".force_encoding(Encoding::UTF_8).scrub('?').strip.lines.first
-    raise Puppet::Error, "#{program} gave no report (#{how}): #{said ? said.strip[0, 200] : 'it said nothing'}"
+    raise Puppet::Error, "#{path} gave no report (#{how}): #{said ? said.strip[0, 200] : 'it said nothing'}"
   rescue SystemCallError => e
-    raise Puppet::Error, "#{program} cannot be run: #{e.message}"
+    raise Puppet::Error, "#{path} cannot be run: #{e.message}"
   end
 
   # The report in what the program wrote, or nil where there is none.
@@ -88,9 +94,9 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
     !differing.include?(property)
   end
 
-  # What was done, in one sentence.
+  # What was done, or would be done under noop, in one sentence.
   def message
-    @done['msg']
+    (@done || @seen)['msg']
   end
 
   def refresh
@@ -189,11 +195,13 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
     Puppet[:show_diff] && resource.show_diff?
   end
 
-  # Under noop an event says no more than two states; the program says where.
   def log_plan
-    resource.notice(@seen['msg']) if resource.noop?
-    return unless @seen['diff']
+    log_diff if @seen['diff']
+    # Puppet 7 does not ask a property for its message under noop.
+    resource.notice(@seen['msg']) if resource.noop? && Puppet::PUPPETVERSION.to_i < 8
+  end
 
+  def log_diff
     before, after = @seen['diff'].values_at('before', 'after').map(&:lines)
     lines = before.zip(after).reject { |old, new| old == new }.flat_map { |old, new| ["-#{old}", "+#{new}"] }
     resource.send_log(resource[:loglevel], "\n#{lines.join}") unless lines.empty?

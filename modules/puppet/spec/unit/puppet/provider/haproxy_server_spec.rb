@@ -5,7 +5,7 @@ RSpec.describe Puppet::Type.type(:haproxy_server).provider(:haproxy_server) do
 
   # The program, with an answer for each call.
   def program(*answers)
-    allow(described_class).to receive_messages(command: '/usr/bin/haproxy_server', suitable?: true)
+    allow(described_class).to receive_messages(program: '/usr/bin/haproxy_server', suitable?: true)
     allow(Open3).to receive(:capture3) do |command, stdin_data:, binmode:|
       expect([command, binmode]).to eq([['/usr/bin/haproxy_server'] * 2, true])
       requests << JSON.parse(stdin_data)

@@ -1,0 +1,200 @@
+//! Locks and observes all instances, so that what is observed stays so until the run has acted.
+
+use std::time::Instant;
+
+use super::fleet::Fleet;
+use super::instance::Instance;
+use crate::decide::missing::{self, Found};
+use crate::discover::account::{Account, account};
+use crate::discover::predecessors::predecessors;
+use crate::discover::select::{self, Presence, Selected, Site, nothing_runs};
+use crate::discover::serving::Processes;
+use crate::discover::twins::is_same_haproxy;
+use crate::haproxy::client::Runtime;
+use crate::haproxy::observe::{Detail, Observation, names};
+use crate::haproxy::open::Contact;
+use crate::haproxy::parse::Level;
+use crate::keep::exclusion::Exclusion;
+use crate::model::error::{Error, ErrorKind, Result};
+use crate::request::{OnUnreachable, Request};
+use crate::time::side_by_side::side_by_side;
+
+/// An instance and what it answered.
+pub struct Asked<'a> {
+    /// The instance.
+    pub site: &'a Site,
+    /// What it answered, with what talks to it.
+    pub answer: Result<(Observation, Runtime<'a>)>,
+}
+
+/// Observes all instances, each under its lock, accounts for every process, and leaves out those that are none or the
+/// same HAProxy as another.
+///
+/// # Errors
+/// When a lock cannot be had, nothing answers at all, or two of them have one name.
+pub fn gather<'a>(
+    request: &'a Request,
+    sites: &'a [Site],
+    exclusion: &Exclusion<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Asked<'a>>> {
+    let detail = match (request.goal, request.guard) {
+        (None, _) => Detail::Statistics,
+        (Some(_), None) => Detail::Links,
+        (Some(_), Some(_)) => Detail::Everything,
+    };
+    let answers = observe_all(request, sites, detail, exclusion)?;
+    let pid = |answer: &Result<(Observation, Runtime<'_>)>| {
+        answer.as_ref().ok().map(|(observation, _)| observation.contact.process.pid)
+    };
+    let accounts = account(sites, &answers.iter().map(pid).collect::<Vec<_>>(), &Processes::now());
+    let mut asked: Vec<Asked<'a>> = Vec::new();
+    for ((site, answer), account) in sites.iter().zip(answers).zip(accounts) {
+        let answer = match account {
+            Account::OwnAnswer => answer,
+            Account::NotReached(error) => Err(error),
+            Account::OfAnother => continue,
+            Account::LeftOut(warning) => {
+                warnings.push(warning);
+                continue;
+            }
+        };
+        let is_possible = site.presence == Presence::Possible;
+        if let Some(error) = answer.as_ref().err().filter(|error| is_possible && is_not_haproxy(error)) {
+            let label = |pid| format!("{}: HAProxy process {pid} ({}) is left out: {error}", site.name, site.origin);
+            warnings.extend(site.pid.map(label));
+            continue;
+        }
+        let twin = asked.iter_mut().find(|other| match (&other.answer, &answer) {
+            (Ok((other, _)), Ok((answer, _))) => is_same_haproxy(other, answer),
+            (Ok(_) | Err(_), _) => false,
+        });
+        let one = Asked { site, answer };
+        match twin {
+            None => asked.push(one),
+            Some(twin) if one.rank() > twin.rank() => *twin = one,
+            Some(_) => {}
+        }
+    }
+    if asked.is_empty() {
+        return Err(nothing_runs());
+    }
+    select::check_names(asked.iter().map(|asked| asked.site))?;
+    Ok(asked)
+}
+
+impl Asked<'_> {
+    fn rank(&self) -> Option<(Level, bool)> {
+        self.answer.as_ref().ok().map(|(observation, _)| observation.contact.rank())
+    }
+
+    /// Says why the run goes on without it, if it does.
+    #[must_use]
+    pub fn skipped_warning(&self, request: &Request) -> Option<String> {
+        let error = self.answer.as_ref().err().filter(|_| request.on_unreachable == OnUnreachable::Skip)?;
+        Some(format!("{}: skipped, because {error}", self.site.name))
+    }
+}
+
+/// What became of one try to lock and observe an instance.
+enum Tried<'a> {
+    Observed(Box<(Observation, Runtime<'a>)>),
+    /// Somebody else has its lock.
+    Locked(Contact),
+    Failed(Error),
+}
+
+/// Observes all instances side by side, each under its lock.
+///
+/// Where somebody else has a lock, all are released and waited for in the one order that all runs keep. Then everything
+/// is observed anew: what was opened before may have ended since, and another process or instance may answer, which is
+/// locked before it is observed as well.
+fn observe_all<'a>(
+    request: &'a Request,
+    sites: &'a [Site],
+    detail: Detail,
+    exclusion: &Exclusion<'_>,
+) -> Result<Vec<Result<(Observation, Runtime<'a>)>>> {
+    let deadline = Instant::now().checked_add(request.lock_timeout);
+    loop {
+        let tried: Vec<Tried<'_>> =
+            side_by_side(sites, |site| try_one(request, site, detail, exclusion)).into_iter().collect::<Result<_>>()?;
+        let contacts = || {
+            tried.iter().filter_map(|tried| match tried {
+                Tried::Observed(observed) => Some(&observed.0.contact),
+                Tried::Locked(contact) => Some(contact),
+                Tried::Failed(_) => None,
+            })
+        };
+        if !tried.iter().any(|tried| matches!(tried, Tried::Locked(_))) {
+            return Ok(tried.into_iter().filter_map(Tried::into_answer).collect());
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) && request.lock_timeout.as_nanos() > 0 {
+            return Err(Error::new(
+                ErrorKind::Locked,
+                "HAProxy is changed and reloaded by others all the time; run this again when it is quiet",
+            ));
+        }
+        exclusion.release();
+        exclusion.take(contacts())?;
+    }
+}
+
+impl<'a> Tried<'a> {
+    fn into_answer(self) -> Option<Result<(Observation, Runtime<'a>)>> {
+        match self {
+            Self::Observed(observed) => Some(Ok(*observed)),
+            Self::Failed(error) => Some(Err(error)),
+            Self::Locked(_) => None,
+        }
+    }
+}
+
+fn try_one<'a>(request: &'a Request, site: &'a Site, detail: Detail, exclusion: &Exclusion<'_>) -> Tried<'a> {
+    let places = (site.addresses.as_slice(), site.masters.as_slice());
+    let observed = || {
+        let mut runtime =
+            Runtime::open(site.name.as_str(), places, request.selection(), request.timeout, predecessors)?;
+        if !exclusion.try_take(runtime.contact()) {
+            return Ok(Tried::Locked(runtime.contact().clone()));
+        }
+        let observation = runtime.observe_first(detail)?;
+        Ok(Tried::Observed(Box::new((observation, runtime))))
+    };
+    observed().unwrap_or_else(Tried::Failed)
+}
+
+/// Tells whether nothing listens at an address, or something that is not HAProxy.
+fn is_not_haproxy(error: &Error) -> bool {
+    matches!(error.kind, ErrorKind::Unreachable | ErrorKind::NotHaproxy)
+}
+
+/// Checks that everything is there that the request names.
+///
+/// # Errors
+/// Names all that are missing, each with the name that is nearest to it.
+pub fn check_names(request: &Request, fleet: &Fleet<'_>, selected: &Selected) -> Result<()> {
+    let found: Vec<Found<'_>> = fleet.instances.iter().map(found_on).collect();
+    let addresses = fleet.instances.iter().map(|instance| &instance.contact.address);
+    let known = || addresses.filter_map(|address| names(address, request.timeout).ok()).flatten().collect();
+    missing::check(request, &found, || elsewhere(request, selected), known)
+}
+
+fn found_on<'i>(instance: &'i Instance<'_>) -> Found<'i> {
+    Found {
+        servers: instance.targets.iter().map(|target| &target.before).collect(),
+        backends: &instance.rest.backends_found,
+    }
+}
+
+/// Observes the instances that a request leaves out, for names that may be there.
+fn elsewhere(request: &Request, selected: &Selected) -> Vec<Observation> {
+    let observe = |site: &Site| {
+        let places = (site.addresses.as_slice(), site.masters.as_slice());
+        let mut runtime =
+            Runtime::open(site.name.as_str(), places, request.selection(), request.timeout, predecessors)?;
+        runtime.observe_first(Detail::Links)
+    };
+    let answers = side_by_side(&selected.others, observe);
+    answers.into_iter().filter_map(|answer| answer.ok()?.ok()).collect()
+}

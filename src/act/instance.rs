@@ -1,0 +1,631 @@
+//! Brings the servers of one instance to their goals: plan, send, read back, and again on the process that takes over
+//! when HAProxy is reloaded.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::target::{Delivery, DisabledBy, Reading, Sent, Target, Undo, Verdict, Watch};
+use crate::decide::guard;
+use crate::decide::plan::{Decision, order, plan};
+use crate::decide::shortfall::shortfall;
+use crate::discover::select::Site;
+use crate::haproxy::client::{Answered, Client, Polled, Reply};
+use crate::haproxy::command::{Action, Target as Named};
+use crate::haproxy::observe::{Detail, Observation, Rest};
+use crate::haproxy::old_processes::OldProcess;
+use crate::haproxy::open::Contact;
+use crate::keep::persist::KeptFile;
+use crate::model::error::{Error, ErrorKind, Result};
+use crate::model::goal::Goal;
+use crate::model::server::{Process, Server};
+use crate::model::text::a_few_of;
+use crate::request::{MinAvailable, OldProcesses, OnMissing, Request};
+use crate::time::interrupt::Interrupt;
+
+/// How long a process that did not answer, and then does, has for what it was sent before.
+const AFTER_HANGING: Duration = Duration::from_millis(300);
+
+/// How many processes a run follows when HAProxy is reloaded again and again.
+const PROCESSES: u32 = 3;
+
+/// What becomes of each server in a pass; nothing where it is left out.
+pub type Goals<'a> = &'a (dyn Fn(&Target) -> Option<Goal> + Sync);
+
+/// Allows the observation of a process that has taken over, once it is locked.
+pub type Admission<'a> = &'a (dyn Fn(&Contact) -> Result<()> + Sync);
+
+/// Which way a pass goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// To what is requested, tracked servers first; it writes verdicts.
+    Forward,
+    /// Back to what was before, tracked servers last; it writes what became of undoing.
+    Backward,
+}
+
+/// One pass over the servers of an instance.
+#[derive(Clone, Copy)]
+pub struct Pass<'a> {
+    /// What becomes of each server.
+    pub goals: Goals<'a>,
+    /// Which way it goes.
+    pub direction: Direction,
+    /// What must stay usable.
+    pub guard: Option<MinAvailable>,
+    /// What may end it.
+    pub signals: &'a Interrupt,
+    /// What locks a process that takes over.
+    pub admit: Admission<'a>,
+}
+
+/// Whether the guard has judged what is to be done with the servers as they were observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Judgement {
+    /// It has, for all instances together.
+    Passed,
+    /// These servers were observed since.
+    Due,
+}
+
+/// One instance while it is worked on.
+pub struct Instance<'a> {
+    /// What is known of it from outside.
+    pub site: &'a Site,
+    /// Where and by whom it answers.
+    pub contact: Contact,
+    /// Its servers that the run is about, in HAProxy's order, then those that are gone.
+    pub targets: Vec<Target>,
+    /// What else it has.
+    pub rest: Rest,
+    /// What stopped the work on it.
+    pub error: Option<Error>,
+    /// What stopped rolling it back.
+    pub undo_error: Option<Error>,
+    /// What is worth knowing although it is no failure.
+    pub warnings: Vec<String>,
+    /// Its server-state file, where that is kept in step.
+    pub state_file: Option<KeptFile>,
+    /// The processes from before a reload that still ran when that was asked last.
+    pub old_processes: Vec<OldProcess>,
+    client: Box<dyn Client + 'a>,
+    old_policy: OldProcesses,
+    detail: Detail,
+    judgement: Judgement,
+    on_missing: OnMissing,
+}
+
+impl<'a> Instance<'a> {
+    /// Starts the work on an instance that was observed.
+    #[must_use]
+    pub fn new(site: &'a Site, request: &Request, observation: Observation, client: Box<dyn Client + 'a>) -> Self {
+        let Observation { contact, servers, rest } = observation;
+        Self {
+            site,
+            contact,
+            targets: servers.into_iter().map(Target::new).collect(),
+            rest,
+            error: None,
+            undo_error: None,
+            warnings: Vec::new(),
+            state_file: None,
+            old_processes: Vec::new(),
+            client,
+            old_policy: request.old_processes,
+            detail: if request.guard.is_some() { Detail::Everything } else { Detail::Links },
+            judgement: Judgement::Passed,
+            on_missing: request.on_missing,
+        }
+    }
+
+    /// Returns its name.
+    #[must_use]
+    pub fn name(&self) -> &'a str {
+        self.site.name.as_str()
+    }
+
+    /// Plans a pass; what fails on the guard is refused.
+    pub fn plan(&mut self, pass: &Pass<'_>) {
+        let goals: Vec<Option<Goal>> = self.targets.iter().map(|target| pass.goal_of(target)).collect();
+        let wishes: Vec<(&Server, Goal)> =
+            self.targets.iter().zip(&goals).map(|(target, goal)| (target.last(), goal.unwrap_or_default())).collect();
+        let planned = plan(&wishes);
+        for ((target, goal), planned) in self.targets.iter_mut().zip(goals).zip(planned) {
+            target.plan = goal.map(|_| planned);
+        }
+        let is_due = self.judgement == Judgement::Due || pass.direction == Direction::Backward;
+        if let Some(guard) = pass.guard.filter(|_| is_due) {
+            self.refuse_all(guard, pass.goals);
+        }
+    }
+
+    /// Finds the backends that the goals would leave with too few usable servers, counting those that track a server
+    /// that is changed.
+    #[must_use]
+    pub fn refused_by(&self, guard: MinAvailable, goals: Goals<'_>) -> Vec<(u32, Error)> {
+        let own = self.targets.iter().map(|target| (target.last(), goals(target).unwrap_or_default()));
+        let others = self.rest.others.iter().map(|server| (server, Goal::default()));
+        let wishes: Vec<(&Server, Goal)> = own.chain(others).collect();
+        let planned = plan(&wishes);
+        guard::refusals(guard, self.name(), wishes.iter().map(|(server, _)| *server).zip(&planned))
+    }
+
+    /// Refuses every change of a pass if the guard does not allow one of them: as at the start, nothing is sent then.
+    fn refuse_all(&mut self, guard: MinAvailable, goals: Goals<'_>) {
+        let refusals = self.refused_by(guard, goals);
+        let Some((_, first)) = refusals.first() else { return };
+        for target in &mut self.targets {
+            let own = refusals.iter().find(|(id, _)| *id == target.last().backend_id);
+            let error = own.map_or(first, |(_, error)| error);
+            if let Some(planned) = target.plan.as_mut().filter(|plan| matches!(plan.decision, Decision::Change(_))) {
+                planned.decision = Decision::Refuse(error.clone());
+            }
+        }
+    }
+
+    /// Tells whether the plan needs commands.
+    #[must_use]
+    pub fn needs_commands(&self) -> bool {
+        self.targets.iter().any(|target| match &target.plan {
+            Some(planned) => matches!(planned.decision, Decision::Change(_)),
+            None => false,
+        })
+    }
+
+    /// Predicts what a pass would send, and how the servers would be then.
+    pub fn foresee(&mut self, pass: &Pass<'_>) {
+        self.plan(pass);
+        for target in &mut self.targets {
+            let Some(planned) = target.plan.take() else { continue };
+            match &planned.decision {
+                Decision::Change(actions) => {
+                    let lines: Vec<Box<str>> = lines(target.last(), actions.iter().flatten().copied()).collect();
+                    let sent = |line| Sent { line, reply: Delivery::Foreseen, settled: Some(planned.after) };
+                    target.sent.extend(lines.into_iter().map(sent));
+                }
+                Decision::Refuse(error) => target.fail(error.clone()),
+                Decision::Keep | Decision::Disabled => {}
+            }
+            target.foresee(planned.after);
+            target.plan = Some(planned);
+        }
+    }
+
+    /// Carries out what was planned: sends it, reads it back, and plans anew on a process that has taken over.
+    ///
+    /// # Errors
+    /// With what stopped the work; what failed on one server is kept there in any case.
+    pub fn carry_out(&mut self, pass: &Pass<'_>) -> Result<()> {
+        let result = self.follow_through(pass);
+        self.judge(pass.direction, result.as_ref().err(), |_| false);
+        result
+    }
+
+    fn follow_through(&mut self, pass: &Pass<'_>) -> Result<()> {
+        for _ in 0..PROCESSES {
+            if !self.needs_commands() {
+                return Ok(());
+            }
+            match self.send_and_read_back(pass)? {
+                Answered::Same(()) => return Ok(()),
+                Answered::Replaced(process) => {
+                    self.follow(&process, pass.admit)?;
+                    self.plan(pass);
+                }
+            }
+        }
+        if !self.needs_commands() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Reloaded,
+            format!(
+                "the HAProxy at {} was reloaded {PROCESSES} times during the run; run this again when it is quiet",
+                self.contact.address
+            ),
+        ))
+    }
+
+    /// Sends what was planned and reads all servers back.
+    fn send_and_read_back(&mut self, pass: &Pass<'_>) -> Result<Answered<()>> {
+        if let Some(interrupted) = pass.signals.check() {
+            return Err(interrupted);
+        }
+        let failure = match self.send(pass)? {
+            Answered::Same(failure) => failure,
+            Answered::Replaced(process) => return Ok(Answered::Replaced(process)),
+        };
+        let hung = failure.as_ref().is_some_and(|error| error.kind == ErrorKind::Timeout);
+        let mut read = self.read_back_after(failure.as_ref())?;
+        // A process that hung carries out what it was sent when it goes on, which may be just after it was asked.
+        if hung && read == Answered::Same(()) && self.is_short() {
+            self.client.give_time(AFTER_HANGING);
+            read = self.read_back_after(failure.as_ref())?;
+        }
+        if let Answered::Replaced(process) = read {
+            return Ok(Answered::Replaced(process));
+        }
+        self.targets.iter_mut().for_each(Target::settle);
+        match failure {
+            // What was sent has been read back, so that its outcome is known; what was not sent still counts.
+            Some(error) if error.kind == ErrorKind::Interrupted || self.is_short() => Err(error),
+            Some(error) => {
+                self.warnings.push(format!("{error}; the servers were read back as requested all the same"));
+                Ok(Answered::Same(()))
+            }
+            None => Ok(Answered::Same(())),
+        }
+    }
+
+    /// Sends what was planned; returns what stopped it, if anything did.
+    fn send(&mut self, pass: &Pass<'_>) -> Result<Answered<Option<Error>>> {
+        let servers: Vec<&Server> = self.targets.iter().map(Target::last).collect();
+        let mut order = order(&servers);
+        if pass.direction == Direction::Backward {
+            order.reverse();
+        }
+        let mut commands: Vec<(usize, Box<str>)> = Vec::new();
+        for index in order {
+            let Some(target) = self.targets.get(index) else { continue };
+            if let Some(Decision::Change(actions)) = target.plan.as_ref().map(|planned| &planned.decision) {
+                commands.extend(lines(target.last(), actions.iter().flatten().copied()).map(|line| (index, line)));
+            }
+        }
+        self.exchange(commands, pass.signals, |target, line, reply| match (reply, pass.direction) {
+            (Reply::Accepted | Reply::Unknown | Reply::Unsent, _) => {}
+            (Reply::Disabled, Direction::Forward) => target.verdict = Verdict::Disabled(DisabledBy::Reply),
+            (Reply::Disabled, Direction::Backward) => {
+                target.undo = Some(Undo::Failed(refused(&target.before, line, "Proxy is disabled.")));
+            }
+            (Reply::Refused(text), Direction::Forward) => target.fail(refused(&target.before, line, text)),
+            (Reply::Refused(text), Direction::Backward) => {
+                target.undo = Some(Undo::Failed(refused(&target.before, line, text)));
+            }
+        })
+    }
+
+    /// Sends commands and notes what became of each; returns what stopped them, if anything did.
+    fn exchange(
+        &mut self,
+        commands: Vec<(usize, Box<str>)>,
+        signals: &Interrupt,
+        judge: impl Fn(&mut Target, &str, &Reply),
+    ) -> Result<Answered<Option<Error>>> {
+        let texts: Vec<&str> = commands.iter().map(|(_, line)| &**line).collect();
+        let exchange = match self.client.send(&texts, signals)? {
+            Answered::Same(exchange) => exchange,
+            Answered::Replaced(process) => return Ok(Answered::Replaced(process)),
+        };
+        for ((index, line), reply) in commands.into_iter().zip(&exchange.replies) {
+            let Some(target) = self.targets.get_mut(index) else { continue };
+            judge(target, &line, reply);
+            target.note(line, reply, None);
+        }
+        Ok(Answered::Same(exchange.failure))
+    }
+
+    /// Ends the sessions of servers; what HAProxy refuses is their failure.
+    ///
+    /// # Errors
+    /// When the instance does not answer.
+    pub fn end_sessions(&mut self, of: impl Fn(&Target) -> bool, signals: &Interrupt) -> Result<Answered<()>> {
+        let end = |(index, target): (usize, &Target)| {
+            of(target).then(|| (index, Action::ShutdownSessions.line(Named::of(target.last()))))
+        };
+        let commands = self.targets.iter().enumerate().filter_map(end).collect();
+        // 'Proxy is disabled.' is also what a process says that is about to end: the next poll tells.
+        let sent = self.exchange(commands, signals, |target, line, reply| match reply {
+            Reply::Refused(text) => target.fail(refused(&target.before, line, text)),
+            Reply::Accepted | Reply::Disabled | Reply::Unknown | Reply::Unsent => {}
+        })?;
+        // The states of the servers are as they were.
+        self.targets.iter_mut().for_each(Target::settle);
+        let servers: Vec<&Server> = self.targets.iter().filter(|target| of(target)).map(Target::last).collect();
+        if self.old_processes.iter().any(|old| old.sessions.is_some_and(|sessions| sessions > 0)) {
+            self.client.end_old_sessions(&servers)?;
+        }
+        match sent {
+            Answered::Same(Some(error)) => Err(error),
+            Answered::Same(None) => Ok(Answered::Same(())),
+            Answered::Replaced(process) => Ok(Answered::Replaced(process)),
+        }
+    }
+
+    /// Reads all servers back.
+    ///
+    /// # Errors
+    /// When the instance does not answer, or not as HAProxy does; then no server is known.
+    pub fn read_back(&mut self) -> Result<Answered<()>> {
+        let servers: Vec<&Server> = self.targets.iter().map(Target::last).collect();
+        match self.client.read_back(&servers) {
+            Ok(Answered::Same(found)) => {
+                for (target, found) in self.targets.iter_mut().zip(found) {
+                    target.take(found);
+                }
+                Ok(Answered::Same(()))
+            }
+            Ok(Answered::Replaced(process)) => Ok(Answered::Replaced(process)),
+            Err(error) => {
+                self.targets.iter_mut().for_each(|target| target.lose(&error));
+                Err(error)
+            }
+        }
+    }
+
+    /// Does so after commands; what stopped these is also why nothing can be read back.
+    fn read_back_after(&mut self, failure: Option<&Error>) -> Result<Answered<()>> {
+        self.read_back().map_err(|error| failure.cloned().unwrap_or(error))
+    }
+
+    /// Reads all servers back, since somebody else may have set them meanwhile, and follows HAProxy over a reload.
+    ///
+    /// What differs from the last plan fails, unless it is as good.
+    pub fn refresh(&mut self, is_as_good: impl Fn(&Target) -> bool, admit: Admission<'_>) -> Answered<()> {
+        match self.read_back() {
+            Ok(Answered::Same(())) => self.judge(Direction::Forward, None, is_as_good),
+            Ok(Answered::Replaced(process)) => {
+                self.error = self.follow(&process, admit).err();
+                return Answered::Replaced(process);
+            }
+            Err(error) => {
+                self.judge(Direction::Forward, Some(&error), |_| false);
+                self.error = Some(error);
+            }
+        }
+        Answered::Same(())
+    }
+
+    /// Polls the statistics of servers; one that is gone fails.
+    ///
+    /// # Errors
+    /// When the instance does not answer, or not as HAProxy does.
+    pub fn poll(&mut self, of: impl Fn(&Target) -> bool) -> Result<Answered<()>> {
+        let mut polled: Vec<&mut Target> = self.targets.iter_mut().filter(|target| of(target)).collect();
+        if polled.is_empty() {
+            return Ok(Answered::Same(()));
+        }
+        let servers: Vec<&Server> = polled.iter().map(|target| target.last()).collect();
+        let Polled { statistics, old } = match self.client.poll(&servers)? {
+            Answered::Same(polled) => polled,
+            Answered::Replaced(process) => return Ok(Answered::Replaced(process)),
+        };
+        let now = Instant::now();
+        let held_by = match self.old_policy {
+            OldProcesses::Count => None,
+            OldProcesses::Wait => old.first().map(|old| old.pid),
+        };
+        self.old_processes = old;
+        for (target, found) in polled.iter_mut().zip(statistics) {
+            match found {
+                Some(statistics) => target.note_poll(statistics, held_by, now),
+                None => {
+                    target.take(None);
+                    target.fail_gone();
+                }
+            }
+        }
+        Ok(Answered::Same(()))
+    }
+
+    /// Finds the processes from before a reload that still run, and adds what they still do for servers that were not
+    /// polled.
+    ///
+    /// # Errors
+    /// When the master CLI does not answer, or not as HAProxy does.
+    pub fn note_old_processes(&mut self) -> Result<()> {
+        let servers: Vec<&Server> = self.targets.iter().map(|target| &target.before).collect();
+        let old = self.client.old_load(&servers)?;
+        for target in &mut self.targets {
+            let sessions = old.of(&target.before);
+            if let Some(statistics) = &mut target.before.statistics {
+                statistics.sessions = statistics.sessions.saturating_add(sessions);
+            }
+        }
+        self.old_processes = old.processes;
+        Ok(())
+    }
+
+    /// Warns of what may still reach servers that are out: new sessions while they drained, and processes from before a
+    /// reload, which know nothing of what was set.
+    pub fn warn_of_traffic(&mut self) {
+        let draining = self.targets.iter().filter(|target| target.new_sessions > 0);
+        let (names, counts): (Vec<String>, Vec<u64>) =
+            draining.map(|target| (target.before.full_name(), target.new_sessions)).unzip();
+        if !names.is_empty() {
+            let count: u64 = counts.iter().sum();
+            let sessions = if count == 1 { "1 new session".to_owned() } else { format!("{count} new sessions") };
+            self.warnings.push(format!(
+                "{}: {sessions} began while draining: a persistence cookie, 'stick on', 'use-server', 'option persist' or \
+                 'force-persist' still leads clients there; 'drain.stable' waits until they stay away, and maint ends all of \
+                 these but the last two",
+                a_few_of(&names)
+            ));
+        }
+        let pids = |is_seen: bool| {
+            let of = self.old_processes.iter().filter(|old| old.sessions.is_some() == is_seen);
+            of.map(|old| old.pid.to_string()).collect::<Vec<String>>()
+        };
+        let (seen, unseen) = (pids(true), pids(false));
+        let how = "; 'old_processes': 'wait' waits for their end";
+        if !seen.is_empty() {
+            self.warnings.push(format!(
+                "processes from before a reload still run ({}), and their idle keep-alive clients may still send requests                  to these servers{how}",
+                seen.join(", ")
+            ));
+        }
+        if !unseen.is_empty() {
+            self.warnings.push(format!(
+                "processes from before a reload still run ({}), and may still send requests to these servers; what they                  serve cannot be counted without a master CLI (-S){how}",
+                unseen.join(", ")
+            ));
+        }
+    }
+
+    /// Goes on with a process that has taken over: the only place where that happens.
+    ///
+    /// Servers keep how they were before the run, and what has failed; what was planned is over.
+    ///
+    /// # Errors
+    /// When the process does not answer in time, is not understood, or cannot be locked.
+    pub fn follow(&mut self, successor: &Process, admit: Admission<'_>) -> Result<()> {
+        let (old, new) = (self.contact.process.pid, successor.pid);
+        let unseen = if self.client.sees_old_processes() {
+            String::new()
+        } else {
+            format!("; what {old} still serves cannot be seen without a master CLI (-S)")
+        };
+        self.warnings.push(format!(
+            "the HAProxy at {} was reloaded during the run (process {new} took over from {old}){unseen}",
+            self.contact.address
+        ));
+        self.observe_anew(admit)
+    }
+
+    /// Observes the process that answers now, be it the same or another one.
+    ///
+    /// # Errors
+    /// When it does not answer in time, is not understood, or cannot be locked.
+    pub fn observe_anew(&mut self, admit: Admission<'_>) -> Result<()> {
+        let observation = self.client.observe(self.detail, &mut |contact: &Contact| admit(contact))?;
+        let Observation { contact, servers, rest } = observation;
+        let mut former = VecDeque::from(std::mem::take(&mut self.targets));
+        for server in servers {
+            let is_it =
+                |target: &Target| target.before.backend == server.backend && target.before.server == server.server;
+            let known = former.iter().position(is_it).and_then(|known| former.remove(known));
+            self.targets.push(match known {
+                Some(known) => known.on_successor(server),
+                None => Target::new(server),
+            });
+        }
+        for gone in former {
+            self.take_gone(gone.without_successor());
+        }
+        self.contact = contact;
+        self.rest = rest;
+        self.judgement = Judgement::Due;
+        Ok(())
+    }
+
+    /// Keeps a server that HAProxy has no more since a reload.
+    fn take_gone(&mut self, mut gone: Target) {
+        let what = format!("{} is gone since HAProxy was reloaded", gone.before.full_name());
+        if self.on_missing == OnMissing::Ignore {
+            self.warnings.push(what);
+            return;
+        }
+        let msg = format!("{what}; look at haproxy.cfg, or set 'on_missing' to 'ignore' where it may be absent");
+        gone.fail(Error::new(ErrorKind::ServerNotFound, msg));
+        self.targets.push(gone);
+    }
+
+    /// Says of each server in the last plan why it is not as planned, unless that is as good.
+    fn judge(&mut self, direction: Direction, stopped: Option<&Error>, is_as_good: impl Fn(&Target) -> bool) {
+        for target in &mut self.targets {
+            let Some(planned) = &target.plan else { continue };
+            let failure = match &target.reading {
+                Reading::Unknown { why, .. } => Some(stopped.unwrap_or(why).clone()),
+                Reading::Gone { .. } => Some(gone(&target.before)),
+                Reading::First | Reading::Seen(_) if is_as_good(target) => None,
+                Reading::First | Reading::Seen(_) => {
+                    shortfall(&planned.goal, target.last()).map(|shortfall| match (&planned.decision, stopped) {
+                        (Decision::Refuse(refusal), _) => refusal.clone(),
+                        // What stopped the work on the instance is why, and nobody else.
+                        (Decision::Change(_), Some(error)) => error.clone(),
+                        (Decision::Keep | Decision::Change(_) | Decision::Disabled, _) => shortfall,
+                    })
+                }
+            };
+            match direction {
+                Direction::Forward => {
+                    if let Some(failure) = failure.filter(|_| target.is_at_work()) {
+                        target.fail(failure);
+                    }
+                }
+                Direction::Backward => target.conclude_undo(failure),
+            }
+        }
+    }
+
+    /// Tells whether a server that was to be set is not as planned.
+    fn is_short(&self) -> bool {
+        let is_short = |target: &Target| match &target.plan {
+            Some(planned) if matches!(planned.decision, Decision::Change(_)) => {
+                target.after().is_none_or(|server| shortfall(&planned.goal, server).is_some())
+            }
+            Some(_) | None => false,
+        };
+        self.targets.iter().any(is_short)
+    }
+
+    /// Says of each server that is not as requested in the end, or not known, what ended the work on it before.
+    pub fn give_up(&mut self, goal: &Goal, why: &Error) {
+        for target in self.targets.iter_mut().filter(|target| target.is_at_work()) {
+            if target.after().is_none_or(|server| shortfall(goal, server).is_some()) {
+                target.fail(why.clone());
+            }
+        }
+    }
+
+    /// Waits for everything anew, as on a process that knows nothing of it.
+    pub fn watch_anew(&mut self) {
+        self.targets.iter_mut().for_each(|target| target.watch = Watch::Due);
+    }
+
+    /// Tells whether the instance or one of its servers has failed.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.error.is_some() || self.undo_error.is_some() || self.targets.iter().any(|target| target.error().is_some())
+    }
+}
+
+impl Pass<'_> {
+    /// Returns the goal of a server, unless it has nothing to do with the pass.
+    fn goal_of(&self, target: &Target) -> Option<Goal> {
+        match self.direction {
+            // A server in a disabled backend is planned as well, which says that it is.
+            Direction::Forward if matches!(target.verdict, Verdict::Failed(_)) => None,
+            Direction::Forward | Direction::Backward => (self.goals)(target),
+        }
+    }
+}
+
+impl Target {
+    /// Writes what became of rolling it back.
+    fn conclude_undo(&mut self, failure: Option<Error>) {
+        if matches!(self.undo, Some(Undo::Failed(_))) {
+            return;
+        }
+        let now = self.last().state;
+        self.undo = Some(match failure {
+            Some(error) => Undo::Failed(error.on_server(&self.before.backend, &self.before.server)),
+            None if now.is_set_as(&self.before.state) => Undo::Done,
+            None => Undo::LeftAlone(now),
+        });
+    }
+}
+
+/// Writes the commands for actions on a server.
+fn lines(server: &Server, actions: impl Iterator<Item = Action>) -> impl Iterator<Item = Box<str>> {
+    let named = Named::of(server);
+    actions.map(move |action| action.line(named))
+}
+
+fn gone(server: &Server) -> Error {
+    Error::new(ErrorKind::ServerNotFound, format!("{} is gone: it could not be read back", server.full_name()))
+}
+
+/// Makes the failure of a command that was refused.
+fn refused(server: &Server, command: &str, text: &str) -> Error {
+    let (kind, hint) = match text {
+        "Permission denied" => {
+            (ErrorKind::PermissionDenied, "; add 'level admin' to the 'stats socket' line in haproxy.cfg")
+        }
+        "No such server." | "No such backend." => {
+            (ErrorKind::CommandRejected, "; it was deleted meanwhile, or another backend has the same name")
+        }
+        _ => (ErrorKind::CommandRejected, ""),
+    };
+    let shown: String = text.chars().take(200).collect();
+    let msg = format!("{}: HAProxy answered '{command}' with '{}'{hint}", server.full_name(), shown.escape_debug());
+    Error::new(kind, msg).on_server(&server.backend, &server.server)
+}

@@ -1,0 +1,63 @@
+//! Finds, before anything is sent anywhere, every reason why a change must not be made; all of them, not the first.
+
+use super::fleet::Fleet;
+use super::instance::{Direction, Instance, Pass};
+use crate::decide::refuse::{owned, unexpected, without_rights};
+use crate::keep::ownership::Ownership;
+use crate::model::goal::Goal;
+use crate::model::state::AdminState;
+use crate::request::{MinAvailable, Request};
+use crate::time::clock;
+
+/// Plans the change on all instances, and notes every refusal where it belongs.
+pub fn permit(request: &Request, goal: Goal, ownership: &Ownership, fleet: &mut Fleet<'_>) {
+    let pass = Pass {
+        goals: &|_| Some(goal),
+        direction: Direction::Forward,
+        guard: None,
+        signals: fleet.signals,
+        admit: &|_| Ok(()),
+    };
+    for instance in &mut fleet.instances {
+        instance.plan(&pass);
+        if instance.needs_commands() {
+            instance.error = without_rights(&instance.contact);
+        }
+        if let Some(expected) = request.expect {
+            for target in &mut instance.targets {
+                unexpected(expected, &target.before).into_iter().for_each(|error| target.fail(error));
+            }
+        }
+        mind_owners(request, ownership, instance);
+        if let Some(guard) = request.guard {
+            mind_guard(guard, &pass, instance);
+        }
+    }
+}
+
+/// Refuses to put back what another owner has taken out.
+fn mind_owners(request: &Request, ownership: &Ownership, instance: &mut Instance<'_>) {
+    if request.state() != Some(AdminState::Ready) || request.ignore_owner || ownership.is_empty() {
+        return;
+    }
+    let now = clock::now();
+    let claimant = request.claim.as_ref().and_then(|claim| claim.owner.as_deref());
+    for target in &mut instance.targets {
+        let record = ownership.find(&instance.contact, &target.before);
+        let refusal = record.and_then(|record| owned(&record.claim, claimant, now, &target.before));
+        refusal.into_iter().for_each(|error| target.fail(error));
+    }
+}
+
+/// Refuses to leave a backend with too few usable servers.
+fn mind_guard(guard: MinAvailable, pass: &Pass<'_>, instance: &mut Instance<'_>) {
+    for (id, error) in instance.refused_by(guard, pass.goals) {
+        let mut of_backend = instance.targets.iter_mut().filter(|target| target.before.backend_id == id).peekable();
+        if of_backend.peek().is_some() {
+            of_backend.for_each(|target| target.fail(error.clone()));
+        } else {
+            // A backend none of whose servers matched is left with too few because they track one that did.
+            instance.error.get_or_insert(error);
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! One server that a run is about: how it was, how it was read last, what was sent to it, and what became of it.
+
+use std::time::{Duration, Instant};
+
+use crate::decide::plan::Planned;
+use crate::haproxy::client::Reply;
+use crate::keep::owner::Record;
+use crate::model::error::{Error, ErrorKind};
+use crate::model::server::{Server, ServerState, Statistics};
+use crate::model::state::AdminState;
+
+/// One server that a run is about.
+#[derive(Debug)]
+pub struct Target {
+    /// How it was before the run.
+    pub before: Server,
+    /// How it was read last.
+    pub reading: Reading,
+    /// What was planned for it last; nothing where it was left out.
+    pub plan: Option<Planned>,
+    /// What was sent to it, in order.
+    pub sent: Vec<Sent>,
+    /// What it was seen to do when it was polled last.
+    pub last_poll: Option<Box<Poll>>,
+    /// How many sessions have begun on it while it drained.
+    pub new_sessions: u64,
+    /// How near it is to what is waited for.
+    pub watch: Watch,
+    /// Whether it is as requested.
+    pub verdict: Verdict,
+    /// What became of rolling it back, where that was tried.
+    pub undo: Option<Undo>,
+    /// Who has taken it out, where a status found that recorded.
+    pub record: Option<Box<Record>>,
+}
+
+/// How a server was read last.
+#[derive(Debug)]
+pub enum Reading {
+    /// As it was before the run: it was not read again.
+    First,
+    /// As this; in a dry run, as it is predicted to be.
+    Seen(Server),
+    /// It could not be read.
+    Unknown {
+        /// How it was read before that.
+        last: Server,
+        /// Why not.
+        why: Error,
+    },
+    /// Its HAProxy has it no more.
+    Gone {
+        /// How it was read before that.
+        last: Server,
+    },
+}
+
+/// What a server was seen to do in a poll.
+#[derive(Debug)]
+pub struct Poll {
+    /// Its statistics, with the sessions that old processes still have on it.
+    pub statistics: Statistics,
+    /// An old process that has to end before the server counts as free.
+    pub held_by: Option<u32>,
+    /// When a session was last seen on it, or else when it was first polled.
+    last_busy: Instant,
+    /// For how long it has been quiet: no session, nothing queued, and no session has begun since the poll before.
+    /// Nothing where it was not, or where it was not asked before.
+    quiet_for: Option<Duration>,
+}
+
+impl Poll {
+    /// Tells whether the server has nothing left to do, and has had nothing for this long.
+    #[must_use]
+    pub fn is_drained(&self, stable: Duration) -> bool {
+        self.held_by.is_none() && self.quiet_for.is_some_and(|quiet| quiet >= stable)
+    }
+}
+
+/// A command that was sent to a server, or would be.
+#[derive(Debug)]
+pub struct Sent {
+    /// The command.
+    pub line: Box<str>,
+    /// What became of it.
+    pub reply: Delivery,
+    /// How the server was read back after it; nothing as long as it was not.
+    pub settled: Option<ServerState>,
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// HAProxy has taken it.
+    Accepted,
+    /// HAProxy has refused it.
+    Refused,
+    /// It was sent, but no reply came: it may have been carried out, or may still be.
+    Unanswered,
+    /// The process that it was sent to is gone, and so is what it has set there.
+    Outlived,
+    /// This is a dry run.
+    Foreseen,
+}
+
+/// Whether a server is as requested.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing says otherwise.
+    Fine,
+    /// Its backend is disabled, and no command reaches it.
+    Disabled(DisabledBy),
+    /// It is not.
+    Failed(Error),
+}
+
+/// How it is known that a backend is disabled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DisabledBy {
+    /// HAProxy lists it so.
+    Configuration,
+    /// HAProxy has answered a command so.
+    Reply,
+}
+
+/// What became of rolling a server back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Undo {
+    /// It is as it was before the run.
+    Done,
+    /// Somebody else has set it meanwhile, to this.
+    LeftAlone(ServerState),
+    /// It is not as it was before the run.
+    Failed(Error),
+}
+
+/// How near a server is to what is waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Watch {
+    /// It was not polled yet.
+    Due,
+    /// It is not there yet, for this reason.
+    NotYet(String),
+    /// It is there since then, and has to stay so for a while.
+    Since(Instant),
+    /// It was there for long enough.
+    Over,
+}
+
+impl Target {
+    /// Makes the target of a server that nothing was sent to.
+    #[must_use]
+    pub fn new(server: Server) -> Self {
+        Self {
+            verdict: verdict_on(&server),
+            before: server,
+            reading: Reading::First,
+            plan: None,
+            sent: Vec::new(),
+            last_poll: None,
+            new_sessions: 0,
+            watch: Watch::Due,
+            undo: None,
+            record: None,
+        }
+    }
+
+    /// Returns the server as it was read last, however long ago.
+    #[must_use]
+    pub fn last(&self) -> &Server {
+        match &self.reading {
+            Reading::First => &self.before,
+            Reading::Seen(server) => server,
+            Reading::Unknown { last, .. } | Reading::Gone { last } => last,
+        }
+    }
+
+    /// Returns the server as it was read back; nothing where that failed, or it is gone.
+    #[must_use]
+    pub fn after(&self) -> Option<&Server> {
+        match &self.reading {
+            Reading::First => Some(&self.before),
+            Reading::Seen(server) => Some(server),
+            Reading::Unknown { .. } | Reading::Gone { .. } => None,
+        }
+    }
+
+    /// Tells whether what commands set on the server differs from before, or may differ where it could not be read back.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        let differs = |server: &Server| !self.sent.is_empty() && !server.state.is_set_as(&self.before.state);
+        match &self.reading {
+            Reading::First => false,
+            Reading::Seen(server) => differs(server),
+            Reading::Unknown { last, .. } => self.is_open() || differs(last),
+            Reading::Gone { last } => differs(last),
+        }
+    }
+
+    /// Tells whether a command may have set something that was not read back.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.sent.iter().any(|sent| match sent.reply {
+            Delivery::Accepted | Delivery::Unanswered => sent.settled.is_none(),
+            Delivery::Refused | Delivery::Outlived | Delivery::Foreseen => false,
+        })
+    }
+
+    /// Returns how the server was read back right after the last command: what differs from that was set by somebody
+    /// else.
+    #[must_use]
+    pub fn settled(&self) -> Option<&ServerState> {
+        self.sent.iter().rev().find_map(|sent| sent.settled.as_ref())
+    }
+
+    /// Tells whether there is still something to do with it.
+    #[must_use]
+    pub fn is_at_work(&self) -> bool {
+        self.verdict == Verdict::Fine
+    }
+
+    /// Returns why it is not as requested, or not as it was before, where it was to be rolled back.
+    #[must_use]
+    pub fn error(&self) -> Option<&Error> {
+        match (&self.verdict, &self.undo) {
+            (Verdict::Failed(error), _) | (Verdict::Fine | Verdict::Disabled(_), Some(Undo::Failed(error))) => {
+                Some(error)
+            }
+            (Verdict::Fine | Verdict::Disabled(_), Some(Undo::Done | Undo::LeftAlone(_)) | None) => None,
+        }
+    }
+
+    /// Tells whether it is back to what it was before the run; nothing where that was not tried, or left to somebody
+    /// else.
+    #[must_use]
+    pub fn is_rolled_back(&self) -> Option<bool> {
+        match self.undo.as_ref()? {
+            Undo::Done => Some(true),
+            Undo::Failed(_) => Some(false),
+            Undo::LeftAlone(_) => None,
+        }
+    }
+
+    /// Says why it is not as requested, unless that is known already.
+    pub fn fail(&mut self, error: Error) {
+        if !matches!(self.verdict, Verdict::Failed(_)) {
+            self.verdict = Verdict::Failed(error.on_server(&self.before.backend, &self.before.server));
+        }
+    }
+
+    /// Says that its HAProxy has it no more.
+    pub fn fail_gone(&mut self) {
+        let msg = format!("{} is gone: it was deleted during the run", self.before.full_name());
+        self.fail(Error::new(ErrorKind::ServerNotFound, msg));
+    }
+
+    /// Takes over what was read back.
+    pub fn take(&mut self, found: Option<Server>) {
+        let last = self.take_last();
+        self.reading = match found {
+            Some(found) => {
+                Reading::Seen(Server { statistics: last.statistics, backend_name: last.backend_name, ..found })
+            }
+            None => Reading::Gone { last },
+        };
+    }
+
+    /// Notes that it could not be read back.
+    pub fn lose(&mut self, why: &Error) {
+        let last = self.take_last();
+        self.reading = Reading::Unknown { last, why: why.clone() };
+    }
+
+    /// Takes over what a poll has found; a session that has begun and ended since the poll before counts as well.
+    pub fn note_poll(&mut self, statistics: Statistics, held_by: Option<u32>, now: Instant) {
+        let before = self.last_poll.as_deref();
+        // What was observed at the start may tell as well, but what has begun since then may have begun before the drain.
+        let observed = before.map(|poll| &poll.statistics).or(self.last().statistics.as_deref());
+        let begun = observed.map(|known| statistics.total_sessions.saturating_sub(known.total_sessions));
+        let is_quiet = statistics.sessions == 0 && statistics.queue == 0 && begun == Some(0);
+        let last_busy = before.map(|poll| poll.last_busy).filter(|_| is_quiet).unwrap_or(now);
+        let quiet_for = is_quiet.then(|| now.saturating_duration_since(last_busy));
+        if before.is_some() && self.last().state.flags.forced() == Some(AdminState::Drain) {
+            self.new_sessions = self.new_sessions.saturating_add(begun.unwrap_or_default());
+        }
+        self.last_poll = Some(Box::new(Poll { statistics, held_by, last_busy, quiet_for }));
+    }
+
+    /// Notes after commands that what they have set was read back.
+    pub fn settle(&mut self) {
+        let Some(state) = self.after().map(|server| server.state) else { return };
+        for sent in self.sent.iter_mut().filter(|sent| sent.settled.is_none()) {
+            sent.settled = Some(state);
+        }
+    }
+
+    /// Shows it as it is predicted to be.
+    pub fn foresee(&mut self, after: ServerState) {
+        let last = self.take_last();
+        self.reading = Reading::Seen(Server { state: after, ..last });
+    }
+
+    fn take_last(&mut self) -> Server {
+        match std::mem::replace(&mut self.reading, Reading::First) {
+            Reading::First => self.before.clone(),
+            Reading::Seen(server) => server,
+            Reading::Unknown { last, .. } | Reading::Gone { last } => last,
+        }
+    }
+
+    /// Goes on with the server of a process that has taken over, as it was observed there.
+    #[must_use]
+    pub fn on_successor(self, server: Server) -> Self {
+        let verdict = match self.verdict {
+            Verdict::Failed(error) => Verdict::Failed(error),
+            Verdict::Fine | Verdict::Disabled(_) => verdict_on(&server),
+        };
+        let outlived = |mut sent: Sent| {
+            if sent.settled.is_none() {
+                sent.reply = Delivery::Outlived;
+            }
+            sent
+        };
+        Self {
+            sent: self.sent.into_iter().map(outlived).collect(),
+            reading: Reading::Seen(server),
+            verdict,
+            // What was planned for the old process says nothing of the new one.
+            plan: None,
+            last_poll: None,
+            watch: Watch::Due,
+            before: self.before,
+            new_sessions: self.new_sessions,
+            undo: self.undo,
+            record: self.record,
+        }
+    }
+
+    /// Notes that a process that has taken over does not have it.
+    #[must_use]
+    pub fn without_successor(mut self) -> Self {
+        let last = self.take_last();
+        Self { reading: Reading::Gone { last }, plan: None, ..self }
+    }
+
+    /// Notes what HAProxy answered to a command.
+    pub fn note(&mut self, line: Box<str>, reply: &Reply, settled: Option<ServerState>) {
+        let reply = match reply {
+            Reply::Unsent => return,
+            Reply::Accepted => Delivery::Accepted,
+            Reply::Disabled | Reply::Refused(_) => Delivery::Refused,
+            Reply::Unknown => Delivery::Unanswered,
+        };
+        // Mostly it is the only one.
+        self.sent.reserve_exact(1);
+        self.sent.push(Sent { line, reply, settled });
+    }
+}
+
+fn verdict_on(server: &Server) -> Verdict {
+    if server.is_in_disabled_backend() { Verdict::Disabled(DisabledBy::Configuration) } else { Verdict::Fine }
+}

@@ -1,0 +1,72 @@
+//! Says why a server is not, or cannot be, in the state that was asked for.
+
+use crate::model::error::{Error, ErrorKind};
+use crate::model::goal::{Goal, Switch};
+use crate::model::server::Server;
+use crate::model::state::{AdminFlags, AdminState};
+
+/// Says why no command leads to the requested state, if that is so.
+pub(super) fn unreachable(requested: AdminState, server: &Server, after: AdminFlags) -> Option<Error> {
+    if after.effective() == requested {
+        return None;
+    }
+    let name = server.full_name();
+    let stays = after.effective();
+    let why = if after.has(AdminFlags::DNS_MAINT) {
+        "its name does not resolve; mend the DNS records or the resolvers section, and it leaves maintenance by itself"
+            .to_owned()
+    } else {
+        let target = server.tracks().unwrap_or("another server");
+        format!("it tracks {target}, which is in {stays}; set {target} as well, or first")
+    };
+    let msg = format!("{name} cannot be set to {requested}, it stays in {stays}: {why}");
+    Some(of(ErrorKind::UnreachableState, server, &msg))
+}
+
+/// Says why a server that was set is not as requested when it is read back, if that is so.
+#[must_use]
+pub fn shortfall(goal: &Goal, server: &Server) -> Option<Error> {
+    if server.is_in_disabled_backend() {
+        return None;
+    }
+    let state = &server.state;
+    if let Some(requested) = goal.state {
+        if state.flags.forced() == Some(requested) {
+            let unreachable = unreachable(requested, server, state.flags);
+            if unreachable.is_some() {
+                return unreachable;
+            }
+        } else {
+            let (name, is) = (server.full_name(), state.flags.effective());
+            let msg = format!("{name} was set to {requested}, but was read back in {is}: {}", who_overrides_it(server));
+            return Some(of(ErrorKind::Overridden, server, &msg));
+        }
+    }
+    let who = if server.has_agent() { "its agent check" } else { "somebody else" };
+    let weight = goal.weight.map(|weight| weight.of(server.configured_weight)).filter(|weight| *weight != state.weight);
+    let differs = |asked: Option<Switch>, is: Option<Switch>| asked.is_some() && is.is_some() && asked != is;
+    let what = if let Some(weight) = weight {
+        format!("was given the weight {weight}, but was read back with {}: {who} sets the weight as well", state.weight)
+    } else if differs(goal.health, state.health) {
+        format!("had its health check set, but it was read back otherwise: {who} sets it as well")
+    } else if differs(goal.agent, state.agent) {
+        format!("had its agent check set, but it was read back otherwise: {who} sets it as well")
+    } else {
+        return None;
+    };
+    Some(of(ErrorKind::Overridden, server, &format!("{} {what}", server.full_name())))
+}
+
+/// Says who sets a server besides this run, and what to do about it.
+#[must_use]
+pub fn who_overrides_it(server: &Server) -> &'static str {
+    if server.has_agent() {
+        "its agent check sets the state as well; give 'agent': 'disabled' too, or correct what the agent answers"
+    } else {
+        "somebody else has set it in the meantime; find out who, and run this again"
+    }
+}
+
+fn of(kind: ErrorKind, server: &Server, msg: &str) -> Error {
+    Error::new(kind, msg).on_server(&server.backend, &server.server)
+}

@@ -1,0 +1,305 @@
+//! What the work on one instance asks of its HAProxy: commands, servers read back, statistics, a successor.
+//!
+//! [`Client`] is all that the work knows of it, so that the work can be tested on values alone; [`Runtime`] asks a real
+//! HAProxy over its sockets.
+
+use std::time::Duration;
+
+use super::observe::{Detail, Observation, observe, read_back};
+use super::old_processes::{self, OldLoad, OldProcess};
+use super::open::{Contact, open, open_best};
+use super::parse::without_severity;
+use super::socket::{Connection, Door};
+use super::statistics::poll;
+use crate::model::error::{Error, Result};
+use crate::model::name::{Address, Selection};
+use crate::model::server::{Process, Server, Statistics};
+use crate::time::deadline::patiently;
+use crate::time::interrupt::Interrupt;
+
+/// How many commands are under way at a time: HAProxy stops reading when its replies are not read.
+const WINDOW: usize = 256;
+
+/// An answer of the process that was observed, or the process that answers instead of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answered<T> {
+    /// The same process has answered.
+    Same(T),
+    /// Another process has taken over, in a reload or a restart.
+    Replaced(Process),
+}
+
+/// What became of one command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// HAProxy has taken it.
+    Accepted,
+    /// HAProxy says that the backend is disabled or stopped, or its process is about to end.
+    Disabled,
+    /// HAProxy has refused it, with these words.
+    Refused(Box<str>),
+    /// It was sent, but no reply came: it may have been carried out, or may still be.
+    Unknown,
+    /// It was not sent.
+    Unsent,
+}
+
+/// What became of commands that were sent together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// What became of each.
+    pub replies: Vec<Reply>,
+    /// What stopped them, if anything did.
+    pub failure: Option<Error>,
+}
+
+/// What a poll has found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Polled {
+    /// The statistics of each server, with what old processes still do for it; one that is gone has none.
+    pub statistics: Vec<Option<Statistics>>,
+    /// The processes from before a reload that still run.
+    pub old: Vec<OldProcess>,
+}
+
+/// Finds the processes that the one which answers has replaced, and that still run, where no master CLI lists them.
+pub type Predecessors = fn(&Contact) -> Vec<u32>;
+
+/// Allows the observation of a process that has taken over, once it is locked.
+pub type Admit<'a> = &'a mut dyn FnMut(&Contact) -> Result<()>;
+
+/// What the work on one instance asks of its HAProxy.
+pub trait Client: Send {
+    /// Sends commands, until all are answered, the connection fails, or a signal comes.
+    ///
+    /// # Errors
+    /// When there is no connection to be had.
+    fn send(&mut self, lines: &[&str], signals: &Interrupt) -> Result<Answered<Exchange>>;
+
+    /// Reads servers back over a new connection; one that is gone has no value.
+    ///
+    /// # Errors
+    /// When HAProxy does not answer in time, or is not understood.
+    fn read_back(&mut self, servers: &[&Server]) -> Result<Answered<Vec<Option<Server>>>>;
+
+    /// Asks for the statistics of servers, with what old processes still do for them; one that is gone has none.
+    ///
+    /// # Errors
+    /// When HAProxy does not answer in time, or is not understood.
+    fn poll(&mut self, servers: &[&Server]) -> Result<Answered<Polled>>;
+
+    /// Finds the processes from before a reload that still run, and what they still do for servers.
+    ///
+    /// # Errors
+    /// As [`Client::poll`].
+    fn old_load(&mut self, servers: &[&Server]) -> Result<OldLoad>;
+
+    /// Ends the sessions of servers on old processes, as far as these can be reached.
+    ///
+    /// # Errors
+    /// As [`Client::poll`].
+    fn end_old_sessions(&mut self, servers: &[&Server]) -> Result<()>;
+
+    /// Observes the process that answers now, once it is admitted, and talks to that one from then on.
+    ///
+    /// # Errors
+    /// When none answers in time, it is not understood, or not admitted.
+    fn observe(&mut self, detail: Detail, admit: Admit<'_>) -> Result<Observation>;
+
+    /// Tells whether the sessions of old processes are seen.
+    fn sees_old_processes(&self) -> bool;
+
+    /// Gives HAProxy time for what it was sent before.
+    fn give_time(&mut self, time: Duration);
+}
+
+/// A HAProxy that is asked over its sockets.
+#[derive(Debug)]
+pub struct Runtime<'a> {
+    name: &'a str,
+    addresses: &'a [Address],
+    masters: &'a [Address],
+    selection: Selection<'a>,
+    timeout: Duration,
+    predecessors: Predecessors,
+    contact: Contact,
+    /// How many backends it has.
+    backends: usize,
+    /// The connection through which it was observed, for the first commands.
+    connection: Option<Connection>,
+}
+
+impl<'a> Runtime<'a> {
+    /// Opens the socket of an instance that serves best.
+    ///
+    /// # Errors
+    /// When none leads to a HAProxy that answers in time and is understood.
+    pub fn open(
+        name: &'a str,
+        (addresses, masters): (&'a [Address], &'a [Address]),
+        selection: Selection<'a>,
+        timeout: Duration,
+        predecessors: Predecessors,
+    ) -> Result<Self> {
+        let (connection, contact) = open_best(name, addresses, timeout)?;
+        let connection = Some(connection);
+        Ok(Self { name, addresses, masters, selection, timeout, predecessors, contact, backends: 0, connection })
+    }
+
+    /// Returns where and by whom it answers.
+    #[must_use]
+    pub fn contact(&self) -> &Contact {
+        &self.contact
+    }
+
+    /// Observes the process to which the connection was opened.
+    ///
+    /// # Errors
+    /// When it does not answer in time, or is not understood.
+    pub fn observe_first(&mut self, detail: Detail) -> Result<Observation> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => open(&self.contact.address, self.timeout)?.0,
+        };
+        let observation = observe(&mut connection, self.contact.clone(), self.selection, detail)?;
+        self.backends = observation.rest.backends;
+        self.connection = Some(connection);
+        Ok(observation)
+    }
+
+    /// Connects to the process that was observed, unless another one answers.
+    fn connect(&mut self) -> Result<Answered<Connection>> {
+        if let Some(connection) = self.connection.take().filter(Connection::is_open) {
+            return Ok(Answered::Same(connection));
+        }
+        let (connection, process) = patiently(self.timeout, || open(&self.contact.address, self.timeout))?;
+        Ok(self.unless_replaced(process, connection))
+    }
+
+    fn unless_replaced<T>(&self, process: Process, answer: T) -> Answered<T> {
+        if process.is(&self.contact.process) { Answered::Same(answer) } else { Answered::Replaced(process) }
+    }
+
+    /// The CLI of the master, if there is one.
+    fn master(&self) -> Option<&Address> {
+        match self.contact.door {
+            Door::Master => Some(&self.contact.address),
+            Door::Stats => self.masters.first(),
+        }
+    }
+}
+
+impl Client for Runtime<'_> {
+    fn send(&mut self, lines: &[&str], signals: &Interrupt) -> Result<Answered<Exchange>> {
+        let mut connection = match self.connect()? {
+            Answered::Same(connection) => connection,
+            Answered::Replaced(process) => return Ok(Answered::Replaced(process)),
+        };
+        Ok(Answered::Same(exchange(&mut connection, lines, signals)))
+    }
+
+    fn read_back(&mut self, servers: &[&Server]) -> Result<Answered<Vec<Option<Server>>>> {
+        // A connection from before would hold a place among the few that HAProxy gives to clients.
+        self.connection = None;
+        let address = &self.contact.address;
+        let read = || read_back(address, self.selection, servers, self.backends, self.timeout);
+        let (process, found) = patiently(self.timeout, read)?;
+        Ok(self.unless_replaced(process, found))
+    }
+
+    fn poll(&mut self, servers: &[&Server]) -> Result<Answered<Polled>> {
+        self.connection = None;
+        let address = &self.contact.address;
+        let (process, mut statistics) = patiently(self.timeout, || poll(address, servers, self.timeout))?;
+        if !process.is(&self.contact.process) {
+            return Ok(Answered::Replaced(process));
+        }
+        let old = self.old_load(servers)?;
+        for (server, found) in servers.iter().zip(&mut statistics) {
+            if let Some(found) = found {
+                found.sessions = found.sessions.saturating_add(old.of(server));
+            }
+        }
+        Ok(Answered::Same(Polled { statistics, old: old.processes }))
+    }
+
+    fn old_load(&mut self, servers: &[&Server]) -> Result<OldLoad> {
+        match self.master() {
+            Some(master) => old_processes::count(master, servers, self.timeout),
+            None => Ok(OldLoad::unseen((self.predecessors)(&self.contact))),
+        }
+    }
+
+    fn end_old_sessions(&mut self, servers: &[&Server]) -> Result<()> {
+        self.master().map_or(Ok(()), |master| old_processes::end_sessions(master, servers, self.timeout))
+    }
+
+    fn observe(&mut self, detail: Detail, admit: Admit<'_>) -> Result<Observation> {
+        let (connection, contact) = open_best(self.name, self.addresses, self.timeout)?;
+        admit(&contact)?;
+        self.contact = contact;
+        self.connection = Some(connection);
+        self.observe_first(detail)
+    }
+
+    fn sees_old_processes(&self) -> bool {
+        self.master().is_some()
+    }
+
+    fn give_time(&mut self, time: Duration) {
+        std::thread::sleep(time);
+    }
+}
+
+/// Sends commands over one connection, until all are answered, the connection fails or a signal comes.
+fn exchange(connection: &mut Connection, lines: &[&str], signals: &Interrupt) -> Exchange {
+    let mut replies = Vec::with_capacity(lines.len());
+    let mut failure = None;
+    for window in lines.chunks(WINDOW) {
+        failure = signals.check();
+        if failure.is_some() {
+            break;
+        }
+        let (answers, result) = connection.exchange(window);
+        let unanswered = window.len().saturating_sub(answers.len());
+        replies.extend(answers.iter().map(|answer| understand(&String::from_utf8_lossy(answer))));
+        replies.extend(std::iter::repeat_n(Reply::Unknown, unanswered));
+        if let Err(error) = result {
+            failure = Some(error);
+            break;
+        }
+    }
+    replies.resize(lines.len(), Reply::Unsent);
+    Exchange { replies, failure }
+}
+
+/// Reads the reply to a `set server` command: silence is success (`cli_parse_set_server()` in HAProxy's
+/// `src/server.c`), any text a refusal.
+fn understand(answer: &str) -> Reply {
+    match without_severity(answer.trim()).trim() {
+        "" => Reply::Accepted,
+        "Proxy is disabled." => Reply::Disabled,
+        text => Reply::Refused(text.lines().next().unwrap_or_default().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_success_and_any_text_is_not() {
+        let table = [
+            ("\n", Reply::Accepted),
+            ("", Reply::Accepted),
+            ("[3]: No such server.\n\n", Reply::Refused("No such server.".into())),
+            ("No such backend.\n\n", Reply::Refused("No such backend.".into())),
+            ("Proxy is disabled.\n\n", Reply::Disabled),
+            ("[err]: Proxy is disabled.\n\n", Reply::Disabled),
+            ("Done.\n", Reply::Refused("Done.".into())),
+        ];
+        for (answer, expected) in table {
+            assert_eq!(understand(answer), expected, "{answer:?}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Reads `show stat`: what `show servers state` does not tell of a server.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::command::Query;
+use super::not_understood;
+use super::observe::Detail;
+use super::open::open;
+use super::parse::{ParseError, StatHeader, StatRow};
+use super::socket::{Connection, Form};
+use crate::model::error::{Error, ErrorKind, Result};
+use crate::model::name::Address;
+use crate::model::server::{Process, Server, Statistics};
+use crate::model::state::AdminFlags;
+use crate::model::text::excerpt;
+
+/// Up to how many servers are asked for one by one in `show stat`; beyond, one dump of all costs less.
+const ONE_BY_ONE: usize = 64;
+
+/// Reads the statistics of servers that were just observed.
+///
+/// Of few servers all is asked; of many, a plan needs only those whose flags are inherited from the one they track.
+pub(super) fn read_statistics(connection: &mut Connection, servers: &mut [Server], detail: Detail) -> Result<()> {
+    const INHERITED: u32 = AdminFlags::INHERITED_MAINT | AdminFlags::INHERITED_DRAIN;
+    let is_few = servers.len() <= ONE_BY_ONE;
+    let mut asked: Vec<&mut Server> = servers
+        .iter_mut()
+        .filter(|server| is_few || detail != Detail::Links || server.state.flags.has(INHERITED))
+        .filter(|server| !server.is_in_disabled_backend())
+        .collect();
+    if asked.is_empty() {
+        return Ok(());
+    }
+    asked.sort_by_key(|server| (server.backend_id, server.server_id));
+    let address = connection.address().clone();
+    let queries: Vec<String> = asked.iter().map(|server| query_of(server)).collect();
+    let mut reader = StatReader::new(&address, |row: StatRow<'_>| {
+        let key = (row.backend_id, row.server_id);
+        let found = asked.binary_search_by_key(&key, |server| (server.backend_id, server.server_id)).ok();
+        if let Some(server) = found.and_then(|index| asked.get_mut(index)).filter(|server| is_of(server, &row)) {
+            server.statistics = Some(Box::new(row.statistics));
+        }
+    });
+    if queries.len() > ONE_BY_ONE {
+        let query = Query::Stat { proxy: None, server: None };
+        return connection.dump(&query.to_string(), Form::Rows, |row| reader.line(row));
+    }
+    connection.rows(&queries, |row| reader.line(row))
+}
+
+/// Asks for the statistics of servers over a new connection; a server that is gone has none.
+///
+/// # Errors
+/// When HAProxy does not answer in time, or is not understood.
+pub(super) fn poll(
+    address: &Address,
+    servers: &[&Server],
+    timeout: Duration,
+) -> Result<(Process, Vec<Option<Statistics>>)> {
+    let (mut connection, process) = open(address, timeout)?;
+    let mut found = HashMap::with_capacity(servers.len());
+    let asked: HashMap<(u32, u32), &Server> =
+        servers.iter().map(|server| ((server.backend_id, server.server_id), *server)).collect();
+    for window in servers.chunks(ONE_BY_ONE) {
+        let queries: Vec<String> = window.iter().map(|server| query_of(server)).collect();
+        let mut reader = StatReader::new(address, |row: StatRow<'_>| {
+            let key = (row.backend_id, row.server_id);
+            // HAProxy gives the number of a deleted server to the next one, which is another server.
+            if asked.get(&key).is_some_and(|server| is_of(server, &row)) {
+                found.insert(key, row.statistics);
+            }
+        });
+        connection.rows(&queries, |row| reader.line(row))?;
+    }
+    Ok((process, servers.iter().map(|server| found.remove(&(server.backend_id, server.server_id))).collect()))
+}
+
+fn query_of(server: &Server) -> String {
+    Query::Stat { proxy: Some(server.backend_id), server: Some(server.server_id) }.to_string()
+}
+
+/// Tells whether a row is about a server: by its names, since numbers are given away again.
+fn is_of(server: &Server, row: &StatRow<'_>) -> bool {
+    *server.server == *row.server && *server.backend == *row.backend
+}
+
+/// Reads one or more replies of `show stat`, row by row.
+pub(super) struct StatReader<'a, R> {
+    address: &'a Address,
+    header: Option<StatHeader>,
+    on_row: R,
+}
+
+impl<'a, R: FnMut(StatRow<'_>)> StatReader<'a, R> {
+    pub(super) fn new(address: &'a Address, on_row: R) -> Self {
+        Self { address, header: None, on_row }
+    }
+
+    pub(super) fn line(&mut self, line: &[u8]) -> Result<()> {
+        let understood = |error: ParseError| not_understood(self.address, &error);
+        match &self.header {
+            _ if line.is_empty() => Ok(()),
+            _ if line.starts_with(b"# ") => {
+                self.header = Some(StatHeader::parse(line).map_err(understood)?);
+                Ok(())
+            }
+            Some(header) => {
+                (self.on_row)(header.row(line).map_err(understood)?);
+                Ok(())
+            }
+            // The proxy was deleted since it was observed.
+            None if line == b"No such proxy." => Ok(()),
+            None => Err(Error::new(
+                ErrorKind::BadReply,
+                format!("the HAProxy at {} answered 'show stat' with '{}'", self.address, excerpt(line, 200)),
+            )),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Text that came from outside, made safe to show: HAProxy, a configuration or a file may hold anything.
+
+use std::borrow::Cow;
+
+/// Makes a text safe for a terminal, a log and a tool that prints it raw.
+///
+/// Control characters are commands to a terminal; format characters are invisible or turn round what follows them.
+#[must_use]
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if is_plain_ascii(text) || !text.contains(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let shown = |sign: char| if is_unsafe(sign) { sign.escape_unicode().to_string() } else { sign.to_string() };
+    Cow::Owned(text.chars().map(shown).collect())
+}
+
+/// Tells whether every sign is one that shows, as in nearly every text.
+fn is_plain_ascii(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+/// Tells whether a sign could do more than be shown.
+#[must_use]
+pub fn is_unsafe(sign: char) -> bool {
+    sign.is_control()
+        || matches!(
+            sign,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+/// Names the first few of many, for a person.
+#[must_use]
+pub fn a_few_of<T: AsRef<str>>(names: &[T]) -> String {
+    const NAMED: usize = 3;
+    let named = names.iter().take(NAMED).map(AsRef::as_ref).collect::<Vec<&str>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
+/// Shows at most `limit` bytes of something that came from outside, with everything but printable ASCII escaped.
+#[must_use]
+pub fn excerpt(bytes: &[u8], limit: usize) -> String {
+    let (shown, cut) = match bytes.get(..limit) {
+        Some(head) if bytes.len() > limit => (head, "…"),
+        _ => (bytes, ""),
+    };
+    format!("{}{cut}", shown.escape_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn nothing_in_a_name_reaches_a_terminal_as_a_command() {
+        assert_eq!(printable("we\u{1b}[31mb\u{202e}\n"), "we\\u{1b}[31mb\\u{202e}\\u{a}");
+        assert_eq!(printable("a\u{61c}b\u{7f}\u{9b}"), "a\\u{61c}b\\u{7f}\\u{9b}");
+        assert_eq!(printable("Zoë's web1"), "Zoë's web1");
+    }
+
+    #[test]
+    fn an_excerpt_is_printable_and_bounded() {
+        assert_eq!(excerpt(b"plain", 10), "plain");
+        assert_eq!(excerpt(b"a\nb\xff", 10), "a\\nb\\xff");
+        assert_eq!(excerpt(b"abcdef", 3), "abc…");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printable_stays_as_it_is(text in any::<String>()) {
+            let once = printable(&text).into_owned();
+            prop_assert!(!once.contains(is_unsafe));
+            prop_assert_eq!(printable(&once), once.as_str());
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What became of a run, instance by instance.
+
+use std::collections::BTreeSet;
+
+use crate::act::gather::Asked;
+use crate::act::instance::Instance;
+use crate::act::target::Target;
+use crate::haproxy::old_processes::OldProcess;
+use crate::keep::persist::InStep;
+use crate::model::error::Error;
+use crate::model::name::Address;
+use crate::model::text::a_few_of;
+use crate::request::{OnUnreachable, Request};
+
+/// What became of one instance in a run.
+#[derive(Debug)]
+pub struct InstanceOutcome {
+    /// Its name.
+    pub name: String,
+    /// The socket that it was asked at, or the first that it was tried at.
+    pub socket: String,
+    /// Its HAProxy's version and process, where it answered.
+    pub process: Option<(String, u32)>,
+    /// Its servers.
+    pub targets: Vec<Target>,
+    /// Why it could not be managed.
+    pub error: Option<Error>,
+    /// Whether the request says to go on without it.
+    pub is_skipped: bool,
+    /// The processes from before a reload that still run.
+    pub old_processes: Vec<OldProcess>,
+    /// Its server-state file and what became of it, where it was compared.
+    pub state_file: Option<(String, InStep)>,
+}
+
+impl InstanceOutcome {
+    /// Tells whether a server of it was changed, or its server-state file.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        self.targets.iter().any(Target::is_changed) || self.has_new_state_file()
+    }
+
+    /// Tells whether its server-state file was changed.
+    #[must_use]
+    pub fn has_new_state_file(&self) -> bool {
+        self.state_file.as_ref().is_some_and(|(_, step)| *step == InStep::Changed)
+    }
+}
+
+/// What became of a run.
+#[derive(Debug, Default)]
+pub struct RunOutcome {
+    /// The instances, as asked for.
+    pub instances: Vec<InstanceOutcome>,
+    /// What stopped the run as a whole.
+    pub error: Option<Error>,
+    /// What is worth knowing although it is no failure.
+    pub warnings: Vec<String>,
+}
+
+impl RunOutcome {
+    /// Tells whether an instance has failed that the request does not pass over.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.instances.iter().any(|instance| instance.error.is_some() && !instance.is_skipped)
+    }
+
+    /// Notes which instances were asked, and what they answered.
+    pub fn note(&mut self, request: &Request, asked: &[Asked<'_>]) {
+        self.instances = asked.iter().map(|asked| outcome_of(request, asked)).collect();
+        self.warnings.extend(asked.iter().filter_map(|asked| asked.skipped_warning(request)));
+    }
+
+    /// Takes over what became of the instances that were worked on.
+    pub fn take(&mut self, instances: Vec<Instance<'_>>) {
+        for instance in instances {
+            let name = instance.name();
+            let Some(outcome) = self.instances.iter_mut().find(|outcome| outcome.name == name) else { continue };
+            let bare = bare_backends(&instance.targets, &instance.rest.served_by_others);
+            let warnings = instance.warnings.into_iter().chain(bare);
+            self.warnings.extend(warnings.map(|warning| format!("{name}: {warning}")));
+            outcome.process = Some((instance.contact.process.version, instance.contact.process.pid));
+            outcome.old_processes = instance.old_processes;
+            outcome.targets = instance.targets;
+            outcome.error = instance.error.or(instance.undo_error);
+            outcome.state_file = instance.state_file.and_then(|file| Some((file.path, file.outcome?)));
+        }
+    }
+}
+
+/// The outcome of an instance that was asked, without its servers.
+fn outcome_of(request: &Request, asked: &Asked<'_>) -> InstanceOutcome {
+    let contact = asked.answer.as_ref().ok().map(|(observation, _)| &observation.contact);
+    let socket = contact.map(|contact| &contact.address).or(asked.site.addresses.first());
+    InstanceOutcome {
+        name: asked.site.name.to_string(),
+        socket: socket.map(Address::to_string).unwrap_or_default(),
+        process: contact.map(|contact| (contact.process.version.clone(), contact.process.pid)),
+        targets: Vec::new(),
+        error: asked.answer.as_ref().err().cloned(),
+        is_skipped: asked.answer.is_err() && request.on_unreachable == OnUnreachable::Skip,
+        old_processes: Vec::new(),
+        state_file: None,
+    }
+}
+
+/// Says which backends are left without a usable server by the change.
+fn bare_backends(targets: &[Target], served_by_others: &BTreeSet<u32>) -> Option<String> {
+    // HAProxy lists the servers of a backend one after the other.
+    let bare: Vec<&str> = targets
+        .chunk_by(|one, next| one.before.backend_id == next.before.backend_id)
+        .filter_map(|of_one| {
+            let backend = &of_one.first()?.before;
+            let is_bare = !served_by_others.contains(&backend.backend_id)
+                && of_one.iter().any(|target| target.before.takes_traffic())
+                && !of_one.iter().any(|target| target.after().is_some_and(|server| server.takes_traffic()));
+            is_bare.then_some(&*backend.backend)
+        })
+        .collect();
+    let named = a_few_of(&bare);
+    let (backends, have) = match bare.len() {
+        0 => return None,
+        1 => ("backend", "has"),
+        _ => ("backends", "have"),
+    };
+    Some(format!(
+        "the {backends} {named} {have} no usable server left; 'guard' refuses such a change before it is made"
+    ))
+}

@@ -1,0 +1,188 @@
+//! What the lock covers: every process that a run changes, whenever it turns up, and rolling back as well.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::report::{kind, server, warnings};
+use crate::support::{
+    Folder, Haproxy, Health, HttpBackend, Instance, Mode, PATIENCE, Port, Program, Recorder, Setup, Test, TestResult,
+    eventually, tests,
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    tests![
+        a_roll_back_minds_the_guard,
+        a_crowd_of_runs_that_roll_back_leaves_enough,
+        an_instance_that_answers_late_is_locked,
+        a_process_that_takes_over_is_locked,
+    ]
+}
+
+/// Two servers behind a health check that fails until it is mended, both in service.
+struct Pair {
+    // The instance goes before what is behind it.
+    instance: Instance,
+    servers: [HttpBackend; 2],
+}
+
+impl Pair {
+    fn start(haproxy: &Haproxy, name: &str) -> Self {
+        let servers = ["s1", "s2"].map(HttpBackend::start);
+        let [s1, s2] = servers.each_ref().map(HttpBackend::address);
+        let front = Port::reserve();
+        let proxies = format!(
+            "listen app\n    bind 127.0.0.1:{}\n    option httpchk GET /health\n    default-server check inter 60s\n    \
+             server s1 {s1}\n    server s2 {s2}\n",
+            front.number()
+        );
+        Self { instance: Setup::new(name, &proxies).start(haproxy), servers }
+    }
+}
+
+fn a_roll_back_minds_the_guard(haproxy: &Haproxy) -> TestResult {
+    let Pair { instance, servers } = Pair::start(haproxy, "pair");
+    let at = json!(instance.address());
+    instance.set_state("app/s1", "maint");
+    for server in &servers {
+        server.set_health(Health::Bad);
+    }
+    // It is put back, and waits for a check that does not come in time.
+    let putting_back = Program::request(&json!({
+        "server": "s1", "state": "ready", "wait": { "timeout": 3 }, "on_failure": "rollback",
+        "guard": { "min_available": 1 }, "instances": at,
+    }))
+    .spawn();
+    instance.await_state("app", "s1", (0, 2));
+    // Meanwhile the other one is taken out, which leaves the first.
+    let out = json!({ "server": "s2", "state": "maint", "guard": { "min_available": 1 }, "instances": at });
+    let out = Program::request(&out).report();
+    assert_eq!(out["failed"], json!(false), "{out}");
+    let report = putting_back.wait().report();
+    assert_eq!(kind(&report), "not_up", "{report}");
+    let entry = server(&report, "app/s1");
+    assert_eq!((&entry["rolled_back"], &entry["changed"]), (&json!(false), &json!(true)), "{report}");
+    assert_eq!(instance.state("app", "s1"), (0, 2), "rolling back would have left none");
+
+    // With the other one back in service, nothing keeps it from being rolled back.
+    instance.set_state("app/s2", "ready");
+    instance.set_state("app/s1", "maint");
+    let report = Program::request(&json!({
+        "server": "s1", "state": "ready", "wait": { "timeout": 0.3 }, "on_failure": "rollback",
+        "guard": { "min_available": 1 }, "instances": at,
+    }))
+    .report();
+    let entry = server(&report, "app/s1");
+    assert_eq!((&entry["rolled_back"], &entry["changed"]), (&json!(true), &json!(false)), "{report}");
+    assert_eq!(instance.state("app", "s1"), (1, 0));
+    Ok(())
+}
+
+fn a_crowd_of_runs_that_roll_back_leaves_enough(haproxy: &Haproxy) -> TestResult {
+    let Pair { instance, servers } = Pair::start(haproxy, "crowd");
+    for server in &servers {
+        server.set_health(Health::Bad);
+    }
+    let at = json!(instance.address());
+    let is_over = AtomicBool::new(false);
+    let (below, seen) = thread::scope(|scope| {
+        let observer = scope.spawn(|| {
+            let (mut below, mut seen) = (0, 0);
+            while !is_over.load(Ordering::SeqCst) {
+                // One reply shows both at once.
+                let usable = instance.rows().values().filter(|row| (row.admin, row.op) == (0, 2)).count();
+                seen += 1;
+                below += usize::from(usable == 0);
+            }
+            (below, seen)
+        });
+        for round in 0..6 {
+            let runs: Vec<_> = (0..8)
+                .map(|number| {
+                    let name = if number % 2 == 0 { "s1" } else { "s2" };
+                    let state = if (number / 2 + round) % 2 == 0 { "ready" } else { "maint" };
+                    let mut asked = json!({
+                        "server": name, "state": state, "on_failure": "rollback", "guard": { "min_available": 1 },
+                        "instances": at,
+                    });
+                    if state == "ready" {
+                        asked["wait"] = json!({ "timeout": 0.1 });
+                    }
+                    Program::request(&asked).spawn()
+                })
+                .collect();
+            for run in runs {
+                let report = run.wait().report();
+                assert!(["", "not_up", "guard_refused", "overridden"].contains(&kind(&report)), "{report}");
+            }
+        }
+        is_over.store(true, Ordering::SeqCst);
+        observer.join().unwrap()
+    });
+    assert!(seen > 20, "{seen}");
+    assert_eq!(below, 0, "of {seen} observations");
+    Ok(())
+}
+
+/// A run for `s1` that is held up while it sends its command through a recorder, so that it holds its locks.
+fn held_up(recorder: &Recorder, instances: &Value) -> crate::support::Running {
+    recorder.hold_changes();
+    let asked = json!({ "server": "s1", "state": "maint", "timeout": 30, "instances": instances });
+    Program::request(&asked).spawn()
+}
+
+const PROXIES: &str = "backend app\n    server s1 127.0.0.1:9\n    server s2 127.0.0.1:9\n";
+
+fn an_instance_that_answers_late_is_locked(haproxy: &Haproxy) -> TestResult {
+    let (folder, first) = (Folder::new(), Setup::new("early", PROXIES).start(haproxy));
+    let mut late = Setup::new("late", PROXIES).folder(&folder).start(haproxy);
+    let (before_first, before_late) = (Recorder::on(&first), Recorder::on(&late));
+    let address = late.address();
+    late.stop();
+    // The first is locked by another run, so that this one has to wait, and meanwhile the late one starts.
+    let holder = held_up(&before_first, &json!([before_first.address()]));
+    before_first.await_held();
+    let both = json!([first.address(), before_late.address()]);
+    let waiting = held_up(&before_late, &both);
+    thread::sleep(Duration::from_millis(500));
+    late.start_again();
+    before_first.let_go();
+    assert_eq!(holder.wait().report()["failed"], json!(false));
+    before_late.await_held();
+    let asked = json!({ "server": "s2", "state": "maint", "lock_timeout": 0, "instances": address });
+    let other = Program::request(&asked).report();
+    assert_eq!(kind(&other), "locked", "{other}");
+    before_late.let_go();
+    let report = waiting.wait().report();
+    assert_eq!(report["failed"], json!(false), "{report}");
+    assert_eq!(late.state("app", "s1"), (1, 0));
+    Ok(())
+}
+
+fn a_process_that_takes_over_is_locked(haproxy: &Haproxy) -> TestResult {
+    let folder = Folder::new();
+    let second = folder.join("second.sock");
+    let setup = Setup::new("taken", PROXIES).stats_socket(&format!("{} mode 600 level admin", second.display()));
+    let mut instance = setup.folder(&folder).mode(Mode::MasterWorker).start(haproxy);
+    let recorder = Recorder::on(&instance);
+    let running = held_up(&recorder, &json!([recorder.address()]));
+    recorder.await_held();
+    instance.reload();
+    // The command reaches the old process, the run sees the new one, and sets it.
+    recorder.let_go_of_one();
+    recorder.await_held();
+    // Nobody else gets at the new process meanwhile, by whichever socket.
+    for address in [second.display().to_string(), instance.address()] {
+        let asked = json!({ "server": "s2", "state": "maint", "lock_timeout": 0, "instances": address });
+        let report = Program::request(&asked).report();
+        assert_eq!(kind(&report), "locked", "{address}: {report}");
+    }
+    recorder.let_go();
+    let report = running.wait().report();
+    assert_eq!(report["failed"], json!(false), "{report}");
+    assert!(warnings(&report).contains("was reloaded during the run"), "{report}");
+    eventually(PATIENCE, "s1 to be in maint", || (instance.state("app", "s1") == (1, 0)).then_some(()));
+    Ok(())
+}
