@@ -253,7 +253,7 @@ impl Host {
         let process = subject.process;
         let owners = house.with_accounts(&files.settings);
         let mut usable = usable(subject, &files.settings, &owners, house);
-        let has_changed = subject.started_before(&self.proc, files.changed);
+        let has_changed = subject.started_before(files.changed);
         let mut origin = Origin::Running;
         if !owners.has(process.uid) {
             // Anybody can name this configuration, but nobody else can listen in the folders of its sockets.
@@ -320,9 +320,10 @@ impl Host {
             return Verdict::LeftOut(left_out(process, why)).into();
         }
         let mut usable = Usable::default();
-        let listening = subject.listening(&self.proc, None, &house.sockets, house).unwrap_or_default();
+        let root = subject.other_root();
+        let listening = subject.listening(&self.proc, root, &house.sockets, house).unwrap_or_default();
         usable.addresses.extend(listening);
-        usable.take_masters(subject, None, &house.sockets, house);
+        usable.take_masters(subject, root, &house.sockets, house);
         let is_seen = usable.addresses.len() > usable.masters.len();
         let name = process_name(process);
         let candidate = (!usable.addresses.is_empty()).then(|| Candidate {

@@ -1,10 +1,12 @@
 //! One process with its configuration: what it sees, what it reads, and where it listens.
 
+use nix::time::{ClockId, clock_gettime};
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::accounts::House;
 use super::budget::{Budget, Spent};
@@ -18,8 +20,11 @@ use super::{SHOWN_MAX, shown};
 use crate::model::name::Address;
 use crate::model::text::excerpt;
 
-/// How many clock ticks of `/proc` make a second (`USER_HZ`).
-const TICKS: u64 = 100;
+/// How long a clock tick of `/proc` is (`USER_HZ` is 100).
+const MILLISECONDS_PER_TICK: u64 = 10;
+
+/// How exact the starts of processes and the times of files are.
+const PRECISION: Duration = Duration::from_millis(100);
 
 /// What is known about a process before its configuration.
 pub(super) struct Subject<'a> {
@@ -38,8 +43,8 @@ pub(super) struct Files {
     pub(super) settings: Settings,
     /// Why they were not read to their end.
     pub(super) cut: Option<Spent>,
-    /// When one of them, or of their folders, changed last, in seconds since the epoch.
-    pub(super) changed: i64,
+    /// When one of them, or of their folders, changed last.
+    pub(super) changed: SystemTime,
 }
 
 /// One configuration file.
@@ -74,17 +79,17 @@ impl<'a> Subject<'a> {
         let owners = &house.configurations;
         let mut reader = Reader::new(self.environment.clone());
         let mut list = Vec::new();
-        let mut changed = 0;
+        let mut changed = UNIX_EPOCH;
         for argument in &self.process.arguments.configs {
             let argument = absolute(self.base.as_deref(), argument).ok_or_else(|| {
                 Refusal::Unreadable(format!("{} is relative to a folder that cannot be seen", shown(argument)))
             })?;
             let expanded = owners.expand(&argument, budget)?;
-            changed = changed.max(expanded.folder.map_or(0, |folder| folder.ctime()));
+            changed = changed.max(expanded.folder.as_ref().map_or(UNIX_EPOCH, changed_at));
             for (path, file) in expanded.files {
                 let content = owners.read(&file, budget)?;
                 reader.file(&content.bytes);
-                changed = changed.max(file.metadata.ctime());
+                changed = changed.max(changed_at(&file.metadata));
                 list.push(ConfigFile { path, real: file.real, argument: argument.clone() });
                 if content.cut.is_some() {
                     return Ok(Files { list, settings: reader.finish(), cut: content.cut, changed });
@@ -95,14 +100,17 @@ impl<'a> Subject<'a> {
     }
 
     /// Tells whether HAProxy has read its configuration before that moment.
-    pub(super) fn started_before(&self, proc: &Path, moment: i64) -> bool {
-        let Ok(stat) = read(&proc.join("stat")) else { return false };
-        let booted = stat.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"btime "));
-        let booted = booted.and_then(|text| std::str::from_utf8(text).ok()?.trim().parse::<u64>().ok());
-        let Some(booted) = booted else { return false };
-        // Both are whole seconds, and the clock may have been set a little meanwhile.
-        let started = booted.saturating_add(self.process.last_start() / TICKS).saturating_add(2);
-        u64::try_from(moment).is_ok_and(|moment| moment > started)
+    pub(super) fn started_before(&self, moment: SystemTime) -> bool {
+        // A process's start is counted from the boot, by a clock that nobody sets.
+        let Ok(since_boot) = clock_gettime(ClockId::CLOCK_BOOTTIME) else { return false };
+        let started = Duration::from_millis(self.process.last_start().saturating_mul(MILLISECONDS_PER_TICK));
+        let age = Duration::from(since_boot).saturating_sub(started);
+        moment.elapsed().is_ok_and(|elapsed| elapsed + PRECISION < age)
+    }
+
+    /// Returns the folder that the process has for its root, where it is another one.
+    pub(super) fn other_root(&self) -> Option<&Path> {
+        self.sight.other_root()
     }
 
     /// Lists the Unix sockets that a process of the house listens on and that can be used, where that may be seen.
@@ -144,7 +152,12 @@ impl<'a> Subject<'a> {
 
     /// Tells whether the process has the files that this program finds under the paths of its configuration.
     pub(super) fn sees_what_we_see(&self, files: &Result<Files, Refusal>, budget: &Budget<'_>) -> Result<bool, Spent> {
-        let chroot = files.as_ref().ok().and_then(|files| files.settings.chroot.as_deref());
+        let chroot = match files {
+            Ok(files) => files.settings.chroot.as_deref(),
+            // What it makes its root is not known; what it then listens on is checked by who answers there.
+            Err(Refusal::Missing(_)) if self.sight.has_our_mounts() => self.sight.other_root(),
+            Err(Refusal::Missing(_) | Refusal::Unreadable(_) | Refusal::Untrusted(_) | Refusal::Spent(_)) => None,
+        };
         let shares = |path: &Path| budget.time().map(|()| self.sight.shares(path, chroot));
         if let Ok(files) = files {
             for file in &files.list {
@@ -181,6 +194,13 @@ impl<'a> Subject<'a> {
             Ok(address @ (Address::Abstract(_) | Address::AbstractExact(_) | Address::Tcp(_))) => Ok(address),
         }
     }
+}
+
+/// Returns when a file or folder changed, or came to its place.
+fn changed_at(metadata: &Metadata) -> SystemTime {
+    let seconds = u64::try_from(metadata.ctime()).unwrap_or_default();
+    let nanoseconds = u32::try_from(metadata.ctime_nsec()).unwrap_or_default();
+    UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds)).unwrap_or(UNIX_EPOCH)
 }
 
 /// Finds the folder that relative paths start from: where the process was when it read its configuration.
