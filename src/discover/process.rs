@@ -310,10 +310,10 @@ fn is_replaced_by(one: &Process, other: &Process) -> bool {
         && (other.uid == 0 || other.uid == one.uid)
 }
 
-/// Tells whether the process was started to replace the one of this id.
-pub(super) fn replaces(proc: &Path, pid: u32, old: u32) -> bool {
+/// Lists the processes that a process was started to replace, by the ids that they have in its namespace.
+pub(super) fn replaced_by(proc: &Path, pid: u32) -> Vec<u32> {
     let cmdline = read_to(&proc.join(pid.to_string()).join("cmdline"), WORDS_MAX).ok();
-    cmdline.and_then(|cmdline| Arguments::parse(&cmdline)).is_some_and(|arguments| arguments.old_pids.contains(&old))
+    cmdline.and_then(|cmdline| Arguments::parse(&cmdline)).map(|arguments| arguments.old_pids).unwrap_or_default()
 }
 
 fn number<N: std::str::FromStr>(word: &[u8]) -> Option<N> {

@@ -5,10 +5,14 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::listening::listens;
-use super::process::{Seen, all, is_there, replaces, see};
+use super::process::{Seen, all, is_there, replaced_by, see};
 
 /// The longest chain of parents that is followed.
 const PARENTS_MAX: usize = 8;
+
+/// How many reloads are followed back, and how many processes of each.
+const GENERATIONS_MAX: usize = 4;
+const PROCESSES_MAX: usize = 8;
 
 /// What becomes of a process that no answer accounts for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +54,8 @@ impl Processes {
     /// Tells whether the process that answers at a socket, by the `Pid` of its `show info`, is the one whose
     /// configuration has that socket.
     ///
-    /// It is where it is that process, a worker of it, or one that was started to replace it. HAProxy says the process
-    /// id of its own namespace, which is the last one of `NSpid` (proc(5)).
+    /// It is where it is that process, a worker of it, one that was started to replace it, or, in the middle of a reload,
+    /// one that it replaces. HAProxy says the process id of its own namespace, which is the last one of `NSpid` (proc(5)).
     #[must_use]
     pub fn are_one(&self, found: u32, answered: u32) -> bool {
         let see = |pid: u32| see(&self.proc.join(pid.to_string()), pid);
@@ -65,7 +69,8 @@ impl Processes {
         }
         let called = self.seen().by_own_pid.get(&answered).into_iter().flatten();
         let mut called = called.filter_map(|pid| self.get(*pid));
-        called.any(|one| self.descends(one, found) || replaces(&self.proc, one.pid, process.own_pid.pid))
+        called.any(|one| self.descends(one, found) || self.is_successor(one.pid, process.own_pid.pid))
+            || self.is_successor(found, answered)
     }
 
     /// Tells whether a process that answers at the socket of another instance is the one that was found.
@@ -112,6 +117,20 @@ impl Processes {
         self.seen().by_pid.get(&pid)
     }
 
+    /// Tells whether a process was started to replace another one, or one that replaced that.
+    fn is_successor(&self, pid: u32, old: u32) -> bool {
+        let mut generation = vec![pid];
+        for _ in 0..GENERATIONS_MAX {
+            let replaced: Vec<u32> = generation.iter().flat_map(|pid| replaced_by(&self.proc, *pid)).collect();
+            if replaced.contains(&old) {
+                return true;
+            }
+            let here = replaced.iter().filter_map(|pid| self.seen().by_own_pid.get(pid)).flatten();
+            generation = here.copied().take(PROCESSES_MAX).collect();
+        }
+        false
+    }
+
     /// Tells whether a process is the other one or a worker of it.
     fn descends(&self, one: &Seen, ancestor: u32) -> bool {
         let chain = std::iter::successors(Some(one), |one| self.get(one.parent));
@@ -154,6 +173,9 @@ pub(super) mod tests {
             (12, 11, "12", "-W -f a"),
             (20, 1, "20", "-D -f a"),
             (21, 1, "21", "-D -f a -sf 20"),
+            (22, 1, "22", "-D -f a -sf 21"),
+            (23, 1, "23", "-D -f a -sf 22"),
+            (30, 1, "30", "-D -f b"),
         ]);
         for (found, answered, expected) in [
             (10, 10, true),
@@ -163,7 +185,10 @@ pub(super) mod tests {
             (11, 10, false),
             (20, 20, true),
             (20, 21, true),
-            (21, 20, false),
+            (21, 20, true),
+            (20, 23, true),
+            (23, 20, true),
+            (30, 23, false),
             (99, 99, true),
             (99, 10, false),
         ] {
