@@ -62,6 +62,9 @@ pub struct Poll {
     pub statistics: Statistics,
     /// An old process that has to end before the server counts as free.
     pub held_by: Option<u32>,
+    /// Whether the first poll showed the count of its check above `rise` already, so that it proves nothing
+    /// (`init-state fully-up`).
+    pub was_above_rise: bool,
     /// When a session was last seen on it, or else when it was first polled.
     last_busy: Instant,
     /// For how long it has been quiet: no session, nothing queued, and no session has begun since the poll before.
@@ -110,6 +113,8 @@ pub enum Verdict {
     Fine,
     /// Its backend is disabled, and no command reaches it.
     Disabled(DisabledBy),
+    /// Somebody else has taken it out, and the request says to leave it alone then.
+    Skipped,
     /// It is not.
     Failed(Error),
 }
@@ -143,6 +148,10 @@ pub enum Watch {
     NotYet(String),
     /// It is there since then, and has to stay so for a while.
     Since(Instant),
+    /// A check has passed while it was in drain: nothing is left but to see it take traffic.
+    Proven,
+    /// It is there in another backend, which is enough.
+    Excused,
     /// It was there for long enough.
     Over,
 }
@@ -223,10 +232,9 @@ impl Target {
     #[must_use]
     pub fn error(&self) -> Option<&Error> {
         match (&self.verdict, &self.undo) {
-            (Verdict::Failed(error), _) | (Verdict::Fine | Verdict::Disabled(_), Some(Undo::Failed(error))) => {
-                Some(error)
-            }
-            (Verdict::Fine | Verdict::Disabled(_), Some(Undo::Done | Undo::LeftAlone(_)) | None) => None,
+            (Verdict::Failed(error), _) => Some(error),
+            (Verdict::Fine | Verdict::Disabled(_) | Verdict::Skipped, Some(Undo::Failed(error))) => Some(error),
+            (Verdict::Fine | Verdict::Disabled(_) | Verdict::Skipped, _) => None,
         }
     }
 
@@ -283,7 +291,9 @@ impl Target {
         if before.is_some() && self.last().state.flags.forced() == Some(AdminState::Drain) {
             self.new_sessions = self.new_sessions.saturating_add(begun.unwrap_or_default());
         }
-        self.last_poll = Some(Box::new(Poll { statistics, held_by, last_busy, quiet_for }));
+        let is_above_rise = statistics.counter.is_some_and(|counter| counter.health > counter.rise);
+        let was_above_rise = before.map_or(is_above_rise, |poll| poll.was_above_rise);
+        self.last_poll = Some(Box::new(Poll { statistics, held_by, was_above_rise, last_busy, quiet_for }));
     }
 
     /// Notes after commands that what they have set was read back.
@@ -313,6 +323,7 @@ impl Target {
     pub fn on_successor(self, server: Server) -> Self {
         let verdict = match self.verdict {
             Verdict::Failed(error) => Verdict::Failed(error),
+            Verdict::Skipped => Verdict::Skipped,
             Verdict::Fine | Verdict::Disabled(_) => verdict_on(&server),
         };
         let outlived = |mut sent: Sent| {

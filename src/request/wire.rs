@@ -76,10 +76,12 @@ pub struct Wire {
     /// connections cut. `false` by default.
     #[cfg_attr(test, schemars(example = true))]
     pub shutdown_sessions: Option<Flag>,
-    /// Waits after the change of `state`: after `ready` until each server takes traffic (its check has passed since the
-    /// change, its weight is above 0 and slowstart is over), after `drain` and `maint` until no session is left. A check
-    /// with `fall 1` does not show that it has passed, so such a server must stay up for 5 s. A server without a check, or
-    /// with a paused one, counts at once. Fails with `not_up` or `not_drained`. `true` means 60 s. Off by default.
+    /// Waits for the effect of `state`. With `ready`, a server that leaves maint goes through drain, where HAProxy checks it
+    /// without giving it new traffic, and becomes ready once a check has passed; then it must take traffic: its weight is
+    /// above 0 and slowstart is over. If a passed check cannot be seen (`fall 1`, `init-state fully-up`, an agent check
+    /// alone), it must stay up for 5 s instead. A server without a check, or with a paused one, becomes ready at once. After
+    /// `drain` and `maint`, waits until no session is left. Fails with `not_up` or `not_drained`. `true` means 60 s. Off by
+    /// default.
     #[cfg_attr(test, schemars(example = true, example = serde_json::json!({"timeout": 120, "stable": 5})))]
     pub wait: Option<Wait>,
     /// Refuses, before anything is sent anywhere, a change that lowers the number of usable servers of a backend below
@@ -116,9 +118,12 @@ pub struct Wire {
     /// the record counts as long as the server stays in that state.
     #[cfg_attr(test, schemars(example = &"+2h", example = &"2100-01-01T12:00:00Z"))]
     pub expires: Option<Text>,
-    /// With `state: ready`: puts a server back although another owner is recorded. `false` by default.
+    /// With `state: ready` or `drain`: puts a server back, or from maint to drain, although another owner is recorded.
+    /// `false` by default.
     #[cfg_attr(test, schemars(example = true))]
     pub ignore_owner: Option<Flag>,
+    /// With `state: ready` or `drain`: what happens to servers that another owner has taken out. `fail` by default.
+    pub on_owned: Option<OnOwned>,
     /// The longest wait for another run that changes servers of the same HAProxy, in seconds; from 0 (one attempt) to
     /// 86400, 60 by default. Fails with `locked`. It starts again each time that the lock is retaken after a wait.
     #[cfg_attr(test, schemars(example = 5))]
@@ -143,7 +148,7 @@ pub struct Wire {
 }
 
 /// The keys of [`Wire`], to find the one closest to an unknown key.
-pub(crate) const KNOWN: [&str; 26] = [
+pub(crate) const KNOWN: [&str; 27] = [
     "server",
     "state",
     "backend",
@@ -163,6 +168,7 @@ pub(crate) const KNOWN: [&str; 26] = [
     "reason",
     "expires",
     "ignore_owner",
+    "on_owned",
     "lock_timeout",
     "old_processes",
     "on_missing",
@@ -345,6 +351,9 @@ read_from_value!(
     OnMissing,
     OnUnreachable,
     OldProcesses,
+    OnOwned,
+    Via,
+    Need,
     OnFailure
 );
 
@@ -583,7 +592,7 @@ pub struct DrainBounds {
     pub timeout: Duration,
     /// What happens to servers that still have sessions then.
     pub on_timeout: OnTimeout,
-    /// How long a server must have had no session, and no new one, before it counts as drained.
+    /// How long a server must have had no session, old or new, before it counts as drained.
     pub stable: Duration,
 }
 
@@ -609,13 +618,19 @@ pub struct WaitBounds {
     pub timeout: Duration,
     /// How long a server must take traffic without interruption.
     pub stable: Duration,
+    /// The state that a server goes through on its way from maint to ready.
+    pub via: Via,
+    /// In how many of its backends a server must take traffic.
+    pub need: Need,
 }
 
 impl Wait {
     fn from_value(value: &Value) -> Result<Self, String> {
-        let Some(fields) = object_or_flag(value, &["timeout", "stable"])? else { return Ok(Self(None)) };
+        let Some(fields) = object_or_flag(value, &["timeout", "stable", "via", "need"])? else { return Ok(Self(None)) };
         Ok(Self(Some(WaitBounds {
             timeout: field(&fields, "timeout", Pause::from_value)?.map_or(Duration::from_secs(60), |pause| pause.0),
+            via: field(&fields, "via", Via::from_value)?.unwrap_or(Via::Drain),
+            need: field(&fields, "need", Need::from_value)?.unwrap_or(Need::All),
             stable: field(&fields, "stable", Pause::from_value)?.map_or(Duration::ZERO, |pause| pause.0),
         })))
     }
@@ -849,6 +864,38 @@ words! {
 }
 
 words! {
+    /// The state in which a server that leaves maint is checked first.
+    Via {
+        /// Drain: HAProxy checks it and gives it no new traffic; it becomes ready once a check has passed since it left
+        /// maint. The default. A server without checks becomes ready at once.
+        Drain = "drain",
+        /// Ready: clients may find out that it does not work before a check does.
+        Ready = "ready",
+    }
+}
+
+words! {
+    /// In how many of its matched backends a server must take traffic.
+    Need {
+        /// In each of them. The default.
+        All = "all",
+        /// In at least one on each instance, as with a primary and its replicas; in the others it becomes ready without
+        /// being waited for.
+        Any = "any",
+    }
+}
+
+words! {
+    /// What happens to servers that another owner has taken out.
+    OnOwned {
+        /// The whole run is refused (`owned`), and nothing is changed anywhere. The default.
+        Fail = "fail",
+        /// They are left alone, with a warning; the others are managed. For runs that repeat by themselves.
+        Skip = "skip",
+    }
+}
+
+words! {
     /// How processes from before a reload that still run count.
     OldProcesses {
         /// Their sessions count if they can be seen; otherwise they are a warning. The default.
@@ -983,7 +1030,7 @@ mod schema {
                     "anyOf": [generator.subschema_for::<super::OnTimeout>(), { "type": "null" }]
                 },
                 "stable": {
-                    "description": "How long a server must have had no session, and none must have begun, in seconds; from 0 to 86400.",
+                    "description": "How long a server must have had no session, old or new, in seconds; from 0 to 86400.",
                     "default": 0,
                     "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
                 }
@@ -1007,6 +1054,16 @@ mod schema {
                     "description": "After `ready`: how long a server must take traffic without interruption, in seconds; from 0 to 86400.",
                     "default": 0,
                     "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
+                },
+                "via": {
+                    "description": "With `ready`: the state in which a server that leaves maint is checked first.",
+                    "default": "drain",
+                    "anyOf": [generator.subschema_for::<super::Via>(), { "type": "null" }]
+                },
+                "need": {
+                    "description": "With `ready`: in how many of its matched backends a server must take traffic.",
+                    "default": "all",
+                    "anyOf": [generator.subschema_for::<super::Need>(), { "type": "null" }]
                 }
             });
             object_or_flag(generator, properties)
