@@ -29,7 +29,7 @@ pub fn run(request: &Request, signals: &Interrupt, progress: Progress<'_>) -> Ru
 fn steps(request: &Request, signals: &Interrupt, progress: Progress<'_>, run: &mut RunOutcome) -> Result<()> {
     let selected = choose(request, signals, &mut run.warnings)?;
     let exclusion = Exclusion::new(request, signals, progress);
-    let asked = gather(request, &selected.chosen, &exclusion)?;
+    let asked = gather(request, &selected.chosen, &exclusion, &mut run.warnings)?;
     run.note(request, &asked);
     let start = |Asked { site, answer }| {
         let (observation, runtime) = answer.ok()?;

@@ -1,7 +1,6 @@
 //! When owners and state files are brought in step with what a run has done.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 
 use super::fleet::{Fleet, Processes};
 use super::instance::{Instance, PROCESSES};
@@ -116,9 +115,13 @@ fn save_one(request: &Request, instance: &mut Instance<'_>, mode: Mode) {
         return;
     }
     let servers: Vec<&Server> = instance.targets.iter().map(Target::last).collect();
-    let configuration: &[PathBuf] = &instance.site.files;
-    let source =
-        Source { address: &instance.contact.address, timeout: request.timeout, servers: &servers, configuration };
+    let source = Source {
+        address: &instance.contact.address,
+        timeout: request.timeout,
+        servers: &servers,
+        rules: instance.site.state_files.as_deref(),
+        configured: instance.site.servers.as_deref(),
+    };
     if let Err(error) = bring_in_step(&mut instance.state_files, source, mode, &mut instance.warnings) {
         instance.error.get_or_insert(error);
     }
@@ -159,7 +162,7 @@ fn entry<'e>(instance: &'e Instance<'_>, state: AdminState) -> Entry<'e> {
 
 /// The state that the run has brought a server to, or may have: the requested one, or drain where it got no further.
 fn left_in(target: &Target, requested: AdminState) -> Option<AdminState> {
-    if matches!(target.verdict, Verdict::Disabled(_)) || target.is_rolled_back() == Some(true) {
+    if matches!(target.verdict, Verdict::Disabled(_) | Verdict::Skipped) || target.is_rolled_back() == Some(true) {
         return None;
     }
     if target.error().is_none() {

@@ -1,10 +1,10 @@
 //! Keeps HAProxy's server-state files in step with the servers, so that a reload restores what was set.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::state_file::{Configured, Coverage, Dump, Location, StateFile, not_loaded};
-use crate::discover::configuration;
+use super::state_file::{Coverage, Dump, Location, StateFile, not_loaded};
+use crate::discover::{Configured, StateFileRules};
 use crate::haproxy::observe::{Predicted, dump};
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::Address;
@@ -63,8 +63,10 @@ pub struct Source<'a> {
     pub timeout: std::time::Duration,
     /// The servers that the run is about, as they were read back or are predicted.
     pub servers: &'a [&'a Server],
-    /// The files of the instance's configuration, where they are known.
-    pub configuration: &'a [PathBuf],
+    /// Which state files the instance's configuration loads, where that is known.
+    pub rules: Option<&'a StateFileRules>,
+    /// Where the instance's configuration has its servers, where that is known.
+    pub configured: Option<&'a Configured>,
 }
 
 /// Finds the files of each instance by its name.
@@ -153,7 +155,6 @@ pub fn bring_in_step(files: &mut [KeptFile], source: Source<'_>, mode: Mode, war
     let mut rows = Dump::default();
     dump(source.address, source.timeout, &predicted, |line| rows.line(line))?;
     let matched: Vec<(&str, &str)> = source.servers.iter().map(|it| (&*it.backend, &*it.server)).collect();
-    let configuration: Vec<Vec<u8>> = source.configuration.iter().filter_map(|file| configuration(file)).collect();
     let mut found: Vec<String> = rows.unheard(&matched).into_iter().collect();
     let mut failure = None;
     let own: HashSet<String> = files.iter().filter_map(|file| file.coverage.backend().map(str::to_owned)).collect();
@@ -162,15 +163,16 @@ pub fn bring_in_step(files: &mut [KeptFile], source: Source<'_>, mode: Mode, war
         match file.bring_in_step(&rows, &matched, mode) {
             Ok(of_rows) if is_first => {
                 found.extend(of_rows);
-                found.extend(file.unloaded(&configuration, &matched, &own));
+                found.extend(source.rules.and_then(|rules| file.unloaded(rules, &matched, &own)));
             }
             Ok(_) => {}
             Err(error) => failure = failure.or(Some(error)),
         }
     }
-    let configured = Configured::read(&configuration);
-    found.extend(moved(&configured, &rows, source.servers));
-    found.extend(unconfigured(&configured, &rows, source.servers));
+    if let Some(configured) = source.configured {
+        found.extend(moved(configured, &rows, source.servers));
+        found.extend(unconfigured(configured, &rows, source.servers));
+    }
     for warning in found {
         if !warnings.contains(&warning) {
             warnings.push(warning);
@@ -204,13 +206,13 @@ impl KeptFile {
 
     /// Warns where the configuration does not load the file for the backends of matched servers; `own` names the backends
     /// that have their own files.
-    fn unloaded(&self, configuration: &[Vec<u8>], matched: &[(&str, &str)], own: &HashSet<String>) -> Option<String> {
+    fn unloaded(&self, rules: &StateFileRules, matched: &[(&str, &str)], own: &HashSet<String>) -> Option<String> {
         let path = Path::new(&self.path);
         let backends = matched.iter().map(|(backend, _)| *backend);
         match &self.coverage {
-            Coverage::All => not_loaded(configuration, path, backends.filter(|backend| !own.contains(*backend))),
+            Coverage::All => not_loaded(rules, path, backends.filter(|backend| !own.contains(*backend))),
             Coverage::Backend(backend) => {
-                not_loaded(configuration, path, backends.filter(|name| name == backend))?;
+                not_loaded(rules, path, backends.filter(|name| name == backend))?;
                 Some(format!(
                     "a reload of HAProxy forgets what is set in the backend {backend}, because its configuration does not \
                      load the state file {0} there; add 'load-server-state-from-file local' and \

@@ -1,9 +1,8 @@
 //! HAProxy's server-state file, kept in step with what was read back, so that a reload restores it.
 //!
-//! [`Dump`] decides what belongs in the file, [`StateFile`] reads and replaces it, [`not_loaded`] tells whether HAProxy's
-//! configuration loads it, and [`Configured`] knows where the configuration has its servers.
+//! [`Dump`] decides what belongs in the file, [`StateFile`] reads and replaces it, and [`not_loaded`] tells whether HAProxy's
+//! configuration loads it.
 
-mod configured;
 mod content;
 mod loading;
 
@@ -17,7 +16,6 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
-pub use self::configured::Configured;
 pub use self::content::{Comparison, Coverage, Dump};
 pub use self::loading::not_loaded;
 use super::replace::{Rights, replace};

@@ -94,6 +94,9 @@ pub struct ServerReport<'a> {
     /// In a status: the server that it tracks, as `backend/server`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracks: Option<&'a str>,
+    /// In a status: since when it is out (RFC 3339, UTC), if that was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
     /// In a status: who has taken it out, if that was recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<&'a str>,
@@ -200,8 +203,8 @@ pub struct InstanceReport<'a> {
 pub struct OldProcessReport {
     /// Its process id.
     pub pid: u32,
-    /// The sessions and queued requests that it still has for the matched servers; `null` where they cannot be seen, since
-    /// there is no master CLI (`-S`) that leads to it.
+    /// The sessions and queued requests that it still has for the matched servers; `null` if they cannot be seen, because
+    /// no master CLI (`-S`) leads to it.
     pub sessions: Option<u32>,
 }
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 #[cfg(test)]
 pub(crate) use wire::KNOWN;
 pub use wire::{
-    DrainBounds, MinAvailable, Need, OldProcesses, OnFailure, OnMissing, OnTimeout, OnUnreachable, StateFiles, Via,
-    WaitBounds, Wire,
+    DrainBounds, MinAvailable, Need, OldProcesses, OnFailure, OnMissing, OnOwned, OnTimeout, OnUnreachable, StateFiles,
+    Via, WaitBounds, Wire,
 };
 
 use crate::model::error::{Error, ErrorKind, Result};
@@ -37,6 +37,8 @@ pub struct Request {
     pub backends: Vec<Pattern>,
     /// On which instances; on all discovered ones if it is missing.
     pub instances: Option<Vec<WantedInstance>>,
+    /// Which discovered instances are left alone without a word.
+    pub ignore_instances: Vec<Pattern>,
     /// What the servers should become; nothing in a status.
     pub goal: Option<Goal>,
     /// Whether and how servers are drained before maint.
@@ -57,6 +59,8 @@ pub struct Request {
     pub claim: Option<Claim>,
     /// Whether a server is put back even if another owner is recorded.
     pub ignore_owner: bool,
+    /// What happens to servers that another owner has taken out.
+    pub on_owned: OnOwned,
     /// The longest wait for another run on the same HAProxy.
     pub lock_timeout: Duration,
     /// What it means that processes from before a reload still run.
@@ -245,6 +249,7 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
         servers,
         backends,
         instances,
+        ignore_instances: patterns("ignore_instances", wire.ignore_instances.as_ref())?,
         goal: is_change.then_some(goal),
         drain: given.drain,
         shutdown_sessions: given.shutdown_sessions,
@@ -255,6 +260,7 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
         state_file: wire.state_file.clone(),
         claim: claim(wire)?,
         ignore_owner: wire.ignore_owner.unwrap_or_default().0,
+        on_owned: wire.on_owned.unwrap_or(OnOwned::Fail),
         lock_timeout: wire.lock_timeout.map_or(Duration::from_secs(60), |timeout| timeout.0),
         old_processes: wire.old_processes.unwrap_or(OldProcesses::Count),
         on_missing: wire.on_missing.unwrap_or(OnMissing::Fail),
@@ -286,6 +292,7 @@ struct Given {
     with_outage: [(&'static str, bool); 2],
     old_processes: OldProcesses,
     ignore_owner: bool,
+    on_owned: OnOwned,
 }
 
 impl Given {
@@ -303,6 +310,7 @@ impl Given {
             with_state: [("owner", wire.owner.is_some())],
             with_outage: [("reason", wire.reason.is_some()), ("expires", wire.expires.is_some())],
             old_processes: wire.old_processes.unwrap_or(OldProcesses::Count),
+            on_owned: wire.on_owned.unwrap_or(OnOwned::Fail),
             ignore_owner: wire.ignore_owner.unwrap_or_default().0,
         }
     }
@@ -335,8 +343,12 @@ impl Given {
         if self.old_processes == OldProcesses::Wait && !waits_for_sessions {
             return refuse("old_processes", "'drain', or with 'wait' after 'drain' and 'maint'");
         }
-        if self.ignore_owner && state != Some(AdminState::Ready) {
-            return refuse("ignore_owner", "'state': 'ready'");
+        let is_step_back = matches!(state, Some(AdminState::Ready | AdminState::Drain));
+        if self.ignore_owner && !is_step_back {
+            return refuse("ignore_owner", "'state': 'ready' or 'drain'");
+        }
+        if self.on_owned == OnOwned::Skip && !is_step_back {
+            return refuse("on_owned", "'state': 'ready' or 'drain'");
         }
         Ok(())
     }

@@ -191,6 +191,10 @@ def apply(server=None, state=None, test=None, **kwargs):
         sockets, or dictionaries of ``name`` and ``socket``. All that are
         found by default.
 
+    ignore_instances
+        Instances of the minion to leave alone on purpose, without a warning:
+        names or patterns. None by default.
+
     drain
         With ``maint``: drains the servers first. ``True``, or a dictionary of
         ``timeout`` (in seconds, 300 by default) and ``on_timeout`` (``fail``,

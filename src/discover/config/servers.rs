@@ -1,7 +1,7 @@
 //! Where the configuration has its servers, to find those that HAProxy has elsewhere: a row of a state file overrides a
 //! port that has changed in the configuration, and `set server addr` moves a server until the next reload.
 //!
-//! Nothing is guessed. Variables, lines within an `.if`, duplicate servers, ports relative to the client's, and the
+//! Nothing is guessed. Variables that are not known, lines within an `.if` that may be taken, duplicate servers, ports relative to the client's, and the
 //! addresses of host names never count as a difference. A server that the configuration does not have at all was added or
 //! renamed by a command.
 
@@ -9,8 +9,11 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
-use crate::discover::config::SECTIONS;
-use crate::discover::lexer::{Environment, Word, skip_spaces, words};
+use super::condition::Truth;
+use super::lexer::Word;
+
+/// The keywords of a proxy that make servers.
+pub(super) const KEYWORDS: [&[u8]; 2] = [b"server", b"server-template"];
 
 /// The prefixes of an address that an IP address or a host name follows (`str2sa_range()` in HAProxy's `src/tools.c`).
 const FAMILIES: [&str; 4] = ["ipv4@", "ipv6@", "tcp4@", "tcp6@"];
@@ -58,7 +61,7 @@ impl Place {
 }
 
 /// A `server-template` line.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Template {
     prefix: Vec<u8>,
     numbers: (u32, u32),
@@ -66,7 +69,7 @@ struct Template {
 }
 
 /// Where the configuration has its servers.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Configured {
     /// By backend and server; `None` where the place is uncertain.
     servers: HashMap<(Vec<u8>, Vec<u8>), Option<Place>>,
@@ -84,14 +87,6 @@ enum Names {
 }
 
 impl Configured {
-    /// Reads the files of a configuration, in their order.
-    #[must_use]
-    pub fn read(files: &[impl AsRef<[u8]>]) -> Self {
-        let mut configured = Self::default();
-        files.iter().for_each(|file| configured.file(file.as_ref()));
-        configured
-    }
-
     /// Shows where the configuration has a server, if that certainly differs from where HAProxy shows it.
     #[must_use]
     pub fn elsewhere(&self, backend: &str, server: &str, shown: &str) -> Option<String> {
@@ -127,34 +122,20 @@ impl Configured {
         })
     }
 
-    fn file(&mut self, content: &[u8]) {
-        let environment = Environment::default();
-        let mut backend: Option<Vec<u8>> = None;
-        let mut depth = 0usize;
-        for line in content.split(|byte| *byte == b'\n') {
-            let Some(words) = words(skip_spaces(line), &environment) else { continue };
-            let Some((keyword, operands)) = words.split_first() else { continue };
-            match (keyword.bytes.as_slice(), operands) {
-                (b".if", _) => depth += 1,
-                (b".endif", _) => depth = depth.saturating_sub(1),
-                (b"backend" | b"listen", [name, ..]) if !name.unknown => {
-                    self.backends.entry(name.bytes.clone()).or_insert(Names::Known);
-                    backend = Some(name.bytes.clone());
-                }
-                (keyword, _) if SECTIONS.contains(&keyword) => backend = None,
-                (b"server", [name, address, ..]) => {
-                    if let Some(backend) = &backend {
-                        self.server_line(backend, name, place(address).filter(|_| depth == 0));
-                    }
-                }
-                (b"server-template", [prefix, numbers, address, ..]) => {
-                    if let Some(backend) = &backend {
-                        let place = place(address).filter(|_| depth == 0);
-                        self.template_line(backend, prefix, numbers, place);
-                    }
-                }
-                (_, _) => {}
+    /// Begins a `backend` or `listen`.
+    pub(super) fn backend(&mut self, name: &[u8]) {
+        self.backends.entry(name.to_vec()).or_insert(Names::Known);
+    }
+
+    /// Takes a line of a backend's section.
+    pub(super) fn keyword(&mut self, backend: &[u8], keyword: &[u8], operands: &[Word], live: Truth) {
+        let place = |address| place(address).filter(|_| live == Truth::Yes);
+        match (keyword, operands) {
+            (b"server", [name, address, ..]) => self.server_line(backend, name, place(address)),
+            (b"server-template", [prefix, numbers, address, ..]) => {
+                self.template_line(backend, prefix, numbers, place(address));
             }
+            (_, _) => {}
         }
     }
 
@@ -206,11 +187,20 @@ fn number(text: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Reader;
+    use super::super::lexer::Environment;
     use super::*;
     use proptest::prelude::*;
 
+    /// Reads a configuration of whose environment nothing is known.
+    fn read(files: &[&[u8]]) -> Configured {
+        let mut reader = Reader::new(Environment::new(None)).with_servers();
+        files.iter().for_each(|file| reader.file(file));
+        reader.finish().servers.unwrap()
+    }
+
     fn elsewhere(lines: &str, server: &str, shown: &str) -> Option<String> {
-        Configured::read(&[lines]).elsewhere("app", server, shown)
+        read(&[lines.as_bytes()]).elsewhere("app", server, shown)
     }
 
     #[test]
@@ -289,7 +279,7 @@ mod tests {
     #[test]
     fn a_server_that_is_certainly_not_there_is_lacking() {
         let lines = "backend app\n  server web1 10.0.0.5:80\n  server-template db 2 10.0.0.5:81\nbackend empty\n";
-        let lacks = |lines: &str, backend, server| Configured::read(&[lines]).lacks(backend, server);
+        let lacks = |lines: &str, backend, server| read(&[lines.as_bytes()]).lacks(backend, server);
         for (backend, server, expected) in [
             ("app", "web1", false),
             ("app", "web2", true),
@@ -311,7 +301,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in any::<Vec<u8>>(), text in "(backend a\n)?(server|server-template| |1|-|:|@|[\\[\\]]|\n){0,60}", shown in any::<String>()) {
-            let configured = Configured::read(&[bytes.as_slice(), text.as_bytes()]);
+            let configured = read(&[bytes.as_slice(), text.as_bytes()]);
             let _ = (configured.elsewhere("a", "1", &shown), configured.lacks("a", "1"));
         }
     }
