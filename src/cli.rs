@@ -34,7 +34,8 @@ Fields of a request (all of them: haproxy_server --schema request):
   guard.min_available=N|N%  refuses to leave fewer usable servers in a backend
   expect.admin_state=STATE  refuses where a server is in another state
   on_failure=keep|rollback  what happens to what was changed when a later part fails
-  state_file=PATH       HAProxy's server-state file, kept in step (state_file.INSTANCE=PATH)
+  state_file=PATH       HAProxy's server-state file, kept in step (state_file.INSTANCE=PATH,
+                        state_file.INSTANCE/BACKEND=PATH)
   owner=NAME, reason=TEXT, expires=+2h, ignore_owner=true    who takes a server out, why, until when
   on_missing=fail|fail_each|elsewhere_ok|ignore    what a name that matches nothing means
   on_unreachable=fail|skip  what an instance that cannot be asked means

@@ -30,15 +30,15 @@ pub fn run(request: &Request, signals: &Interrupt, progress: Progress<'_>) -> Ru
 fn steps(request: &Request, signals: &Interrupt, progress: Progress<'_>, run: &mut RunOutcome) -> Result<()> {
     let selected = choose(request, signals, &mut run.warnings)?;
     let exclusion = Exclusion::new(request, signals, progress);
-    let asked = gather(request, &selected.chosen, &exclusion)?;
+    let asked = gather(request, &selected.chosen, &exclusion, &mut run.warnings)?;
     run.note(request, &asked);
     let start = |Asked { site, answer }| {
         let (observation, runtime) = answer.ok()?;
         Some(Instance::new(site, request, observation, Box::new(runtime)))
     };
     let instances = asked.into_iter().filter_map(start).collect();
-    let (clock, guard) = (&HostClock, request.guard);
-    let mut fleet = Fleet { instances, progress, signals, clock, exclusion, guard, last_poll: Duration::ZERO };
+    let (clock, guard, last_poll) = (&HostClock, request.guard, Duration::ZERO);
+    let mut fleet = Fleet { instances, progress, signals, clock, exclusion, guard, last_poll, changes: 0 };
     let result = decide_and_act(request, &mut fleet, &selected, run);
     run.take(request, fleet.instances);
     result
@@ -59,7 +59,8 @@ fn decide_and_act(request: &Request, fleet: &mut Fleet<'_>, selected: &Selected,
     };
     run.warnings.extend(fleet.exclusion.check(request)?);
     permit(request, goal, &ownership, fleet);
-    open_state_files(request, fleet)?;
+    let asked: Vec<&str> = run.instances.iter().map(|instance| instance.name.as_str()).collect();
+    open_state_files(request, &asked, fleet)?;
     if fleet.has_failed() {
         return Ok(());
     }

@@ -31,6 +31,8 @@ pub struct Fleet<'a> {
     pub guard: Option<MinAvailable>,
     /// How long the last poll of an instance took, of the slowest that answered.
     pub last_poll: Duration,
+    /// How many steps have sent commands.
+    pub changes: u32,
 }
 
 /// Whether all instances are the processes that were observed, or one has been replaced and is followed.
@@ -76,6 +78,7 @@ impl<'a> Fleet<'a> {
         // Those that are as requested already have nothing to wait for.
         let (busy, idle): (Vec<_>, Vec<_>) = working.into_iter().partition(|instance| instance.needs_commands());
         idle.into_iter().for_each(carry_out);
+        self.changes += u32::from(!busy.is_empty());
         side_by_side(busy, carry_out).into_iter().collect()
     }
 

@@ -37,6 +37,8 @@ pub struct Request {
     pub backends: Vec<Pattern>,
     /// On which instances; on all discovered ones if it is missing.
     pub instances: Option<Vec<WantedInstance>>,
+    /// Which discovered instances are left alone without a word.
+    pub ignore_instances: Vec<Pattern>,
     /// What the servers should become; nothing in a status.
     pub goal: Option<Goal>,
     /// Whether and how servers are drained before maint.
@@ -256,6 +258,7 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
         servers,
         backends,
         instances,
+        ignore_instances: patterns("ignore_instances", wire.ignore_instances.as_ref())?,
         goal: is_change.then_some(goal),
         drain: given.drain,
         shutdown_sessions: given.shutdown_sessions,

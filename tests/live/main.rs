@@ -24,6 +24,7 @@ mod drain;
 mod guard;
 mod hanging;
 mod instances;
+mod layouts;
 mod load;
 mod locks;
 mod moving;
@@ -58,6 +59,7 @@ fn modules() -> harness::Modules {
         ("guard", guard::tests()),
         ("hanging", hanging::tests()),
         ("instances", instances::tests()),
+        ("layouts", layouts::tests()),
         ("load", load::tests()),
         ("locks", locks::tests()),
         ("moving", moving::tests()),

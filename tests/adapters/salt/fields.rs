@@ -20,6 +20,7 @@ fn request() -> Map<String, Value> {
         "agent": "enabled",
         "backend": ["web"],
         "instances": [{"name": "http", "socket": "/run/haproxy/http.sock"}],
+        "ignore_instances": ["test-*", "edge"],
         "drain": {"timeout": 1.5, "on_timeout": "rollback"},
         "shutdown_sessions": true,
         "wait": {"timeout": 30, "stable": 2},

@@ -33,6 +33,7 @@ ARGUMENT_SPEC = dict(
     state=dict(type="str", choices=STATES),
     backend=dict(type="list", elements="str"),
     instances=dict(type="list", elements="raw", aliases=["socket"]),
+    ignore_instances=dict(type="list", elements="str"),
     weight=dict(type="str"),
     health=dict(type="str", choices=SWITCH),
     agent=dict(type="str", choices=SWITCH),

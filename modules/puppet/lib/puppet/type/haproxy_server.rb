@@ -191,6 +191,20 @@ Puppet::Type.newtype(:haproxy_server) do
     end
   end
 
+  newparam(:ignore_instances) do
+    desc <<~DOC
+      Instances of this host to leave alone on purpose: names or patterns of
+      `*`, `?` and `[…]`, as a string or a list. Discovery skips them without
+      a warning, even where it could not manage them. It has no effect on
+      instances that `instances` names. None by default.
+    DOC
+
+    validate do |value|
+      text = 'Variant[String[1], Integer[0]]'
+      resource.class.assert_type(name, "Variant[#{text}, Array[#{text}, 1]]", value)
+    end
+  end
+
   newparam(:drain) do
     desc <<~DOC
       With `ensure => maint`: drains the servers first, in all backends of

@@ -19,7 +19,7 @@ RSpec.describe Puppet::Type.type(:haproxy_server) do
 
   {
     ensure: %w[absent present up], weight: [-1, 257, 'half', '5 %'], health: %w[on], agent: %w[on],
-    operational_state: %w[running], server: ['', [], [''], {}], backend: ['', []],
+    operational_state: %w[running], server: ['', [], [''], {}], backend: ['', []], ignore_instances: ['', []],
     instances: ['', [], [{ 'name' => 'ldap' }], [{ 'name' => 'a', 'socket' => '/s', 'port' => 1 }]],
     drain: [30, 'soon', { 'timeuot' => 3 }, { 'on_timeout' => 'give up' }], wait: [30, { 'on_timeout' => 'fail' }],
     guard: [2, {}, { 'min_available' => -1 }], expect: ['ready', { 'admin_state' => 'up' }],
@@ -37,6 +37,7 @@ RSpec.describe Puppet::Type.type(:haproxy_server) do
   it 'accepts every form of the values' do
     {
       weight: [0, 256, '10', '50%'], server: ['web1', %w[web1 app/web2], 7], backend: ['app*', ['app']],
+      ignore_instances: ['test-*', %w[edge staging]],
       instances: ['http', %w[http ldap], [{ 'name' => 'ldap', 'socket' => '/run/ldap.sock' }]],
       drain: [true, false, 'true', { 'timeout' => 60, 'on_timeout' => 'maint' }, {}], wait: [true, { 'stable' => '5' }],
       guard: [{ 'min_available' => 1 }, { 'min_available' => '50%' }], expect: [{ 'admin_state' => 'ready' }],
