@@ -240,6 +240,42 @@ fn an_instance_without_a_usable_socket_says_so() {
 }
 
 #[test]
+fn advice_is_never_a_line_that_the_configuration_has() {
+    let tree = Tree::new();
+    let config = tree.write("etc/a.cfg", "global\nstats socket @@/run/haproxy/admin.sock level admin\n");
+    tree.write("run/haproxy/x", "");
+    tree.mode("run/haproxy", 0o777);
+    tree.run(100, &format!("-f {config}"));
+    let warning = tree.warning();
+    assert!(
+        warning.contains("let only root and HAProxy's own account write") && !warning.contains("add "),
+        "{warning}"
+    );
+}
+
+#[test]
+fn haproxys_own_account_needs_no_user_line() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let tree = Tree::new();
+    let config = tree.write("etc/haproxy/a.cfg", "global\nstats socket @@/run/haproxy/a.sock\n");
+    tree.write("run/haproxy/x", "");
+    let line = format!("-f {config} -S @@/run/haproxy/m.sock").replace("@@", tree.folder.path().to_str().unwrap());
+    tree.process(&Shown { uid: 4321, line: &line, ..Shown::default() });
+    // Nobody vouches for it, though nobody else can listen there.
+    assert_eq!(tree.found(), ["a 100 Stranger @@/run/haproxy/a.sock"]);
+    // Root has made this folder for it.
+    tree.mode("run", 0o755);
+    chown(tree.path("run/haproxy"), Some(4321), Some(4321)).unwrap();
+    chown(tree.path("etc/haproxy"), Some(4321), Some(4321)).unwrap();
+    assert_eq!(tree.found(), ["a 100 Running @@/run/haproxy/a.sock @@/run/haproxy/m.sock"]);
+    // Nobody is an account of many.
+    chown(tree.path("run/haproxy"), Some(65534), Some(65534)).unwrap();
+    assert!(tree.warning().contains("belongs to user id 4321"), "{}", tree.warning());
+}
+
+#[test]
 fn the_usual_places_count_where_nothing_else_is_known() {
     let tree = Tree::new();
     fs::create_dir_all(tree.path("run/haproxy")).unwrap();

@@ -366,6 +366,24 @@ mod tests {
     }
 
     #[test]
+    fn variables_that_haproxy_may_set_itself_are_unknown_rather_than_unset() {
+        let text = "global
+            stats socket \"/run/$HAPROXY_BRANCH.sock\"
+            stats socket '/run/$HAPROXY_ELSE.sock'
+            stats socket \"/run/${HAPROXY_ELSE-none}.sock\"
+            stats socket \"/run/$HAPROXY_MINE.sock\"
+            user \"$HAPROXY_USER\"
+            .if defined(HAPROXY_MWORKER)
+                stats socket /worker
+            .endif";
+        // The second is plain text to the lexer, and expanded as an address.
+        assert_eq!(sockets(Some("HAPROXY_MINE=x HAPROXY_BRANCH=1.0"), text), ["?", "?", "?", "/run/x.sock", "/worker"]);
+        let settings = read(Some(""), &[text]);
+        assert_eq!(settings.users, []);
+        assert!(settings.sockets.last().is_some_and(|declared| declared.is_open));
+    }
+
+    #[test]
     fn branches_that_are_not_taken_do_not_count() {
         let text = "global
             .if defined(BLUE)

@@ -380,11 +380,14 @@ Puppet::Type.newtype(:haproxy_server) do
     desc <<~DOC
       Keeps HAProxy's server-state file in step with the state of the
       servers, so that it survives a reload: the absolute path of the file
-      (for a single instance), or an object of instance names and paths. The
-      rows of the matched servers are compared even if HAProxy needs no
-      command; a difference is written and counts as `changed`. The
-      configuration must load the file (`server-state-file` and
-      `load-server-state-from-file`). None by default.
+      (for a single instance), or an object of names and paths. A name is
+      `instance`, for all rows of that instance, or `instance/backend`, for
+      the rows of one backend (`load-server-state-from-file local`); each
+      file may be given only once. The rows of the matched servers are
+      compared even if HAProxy needs no command; a difference is written and
+      counts as `changed`. The configuration must load the file
+      (`server-state-file` and `load-server-state-from-file`). None by
+      default.
     DOC
 
     validate do |value|
