@@ -1,5 +1,6 @@
 //! The steps of a change that is permitted: send, drain or wait where asked, keep it over reloads, roll back.
 
+use super::audit::{Moment, log_changes};
 use super::drain::{End, drain, next_step};
 use super::fleet::Fleet;
 use super::instance::Instance;
@@ -32,6 +33,7 @@ pub fn carry_out(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record: R
     save(request, fleet);
     let must_roll_back = request.on_failure == OnFailure::Rollback && (result.is_err() || fleet.has_failed());
     if must_roll_back || matches!(result, Ok(End::Rollback)) {
+        log_changes(fleet, Moment::UnderWay);
         roll_back(fleet)?;
         save(request, fleet);
     }
@@ -56,17 +58,23 @@ fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record:
     let mut keep = |fleet: &mut Fleet<'_>| {
         save(request, fleet);
         record(fleet);
+        log_changes(fleet, Moment::UnderWay);
     };
     let deadline = Deadline::after(request.wait.map(|bounds| bounds.timeout).unwrap_or_default());
     let end = match (request.drain, goal.state, request.wait) {
         (Some(bounds), _, _) => drain(fleet, goal, bounds, &mut keep)?,
         (None, Some(AdminState::Ready), Some(bounds)) => {
-            put_back(fleet, goal, bounds, &deadline, |fleet| save(request, fleet)).map(|()| End::Done)?
+            let once_draining = |fleet: &mut Fleet<'_>| {
+                save(request, fleet);
+                log_changes(fleet, Moment::UnderWay);
+            };
+            put_back(fleet, goal, bounds, &deadline, once_draining).map(|()| End::Done)?
         }
         (None, _, _) => fleet.step(&|_| goal).map(|()| End::Done)?,
     };
     if request.state() == Some(AdminState::Ready) && request.wait.is_some() {
         save(request, fleet);
+        log_changes(fleet, Moment::UnderWay);
     } else if request.wait.is_some() || request.shutdown_sessions {
         keep(fleet);
     }

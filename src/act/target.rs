@@ -30,6 +30,8 @@ pub struct Target {
     pub verdict: Verdict,
     /// What became of rolling it back, where that was tried.
     pub undo: Option<Undo>,
+    /// How the system log knows it, where it was told of a change.
+    pub logged: Option<ServerState>,
     /// Who has taken it out, where a status found that recorded.
     pub record: Option<Box<Record>>,
 }
@@ -168,6 +170,7 @@ impl Target {
             new_sessions: 0,
             watch: Watch::Due,
             undo: None,
+            logged: None,
             record: None,
         }
     }
@@ -341,6 +344,7 @@ impl Target {
             before: self.before,
             new_sessions: self.new_sessions,
             undo: self.undo,
+            logged: self.logged,
             record: self.record,
         }
     }

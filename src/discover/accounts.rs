@@ -4,8 +4,9 @@
 //! (`crt-static`) it cannot load what asks there, so that only `/etc/passwd` and `/etc/group` are read: an account that
 //! LDAP or the like alone knows is not found then, and is not trusted.
 
-#[cfg(any(target_feature = "crt-static", test))]
 mod files;
+
+pub use files::user_name;
 
 /// Returns the ids of a user and of its own group.
 #[cfg(not(target_feature = "crt-static"))]

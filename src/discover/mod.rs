@@ -43,6 +43,8 @@ pub mod select;
 mod trust;
 pub mod twins;
 
+pub use accounts::user_name;
+
 use crate::model::error::Result as Checked;
 use crate::model::name::{Address, InstanceName};
 use crate::model::text::excerpt;

@@ -390,6 +390,14 @@ Puppet::Type.newtype(:haproxy_server) do
     DOC
   end
 
+  newparam(:syslog, boolean: true, parent: Puppet::Parameter::Boolean) do
+    desc <<~DOC
+      Whether each change of a server is written to the system log of the
+      host as well, with the owner, the reason and the calling user. `true`
+      by default.
+    DOC
+  end
+
   newparam(:lock_timeout) do
     desc <<~DOC
       The longest wait for another run that changes servers of the same

@@ -24,7 +24,7 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
   # The fields of a request that have the name of their parameter.
   self::FIELDS = %i[
     weight health agent backend instances drain shutdown_sessions wait guard expect on_missing on_unreachable on_failure
-    state_file owner reason expires ignore_owner lock_timeout timeout
+    state_file owner reason expires ignore_owner lock_timeout syslog timeout
   ].freeze
 
   # What a dry run leaves out: with these the request is made also where nothing is to be changed.
