@@ -22,6 +22,7 @@ mod audit;
 mod capture;
 mod checks;
 mod drain;
+mod forms;
 mod guard;
 mod hanging;
 mod instances;
@@ -57,6 +58,7 @@ fn modules() -> harness::Modules {
         ("audit", audit::tests()),
         ("checks", checks::tests()),
         ("drain", drain::tests()),
+        ("forms", forms::tests()),
         ("guard", guard::tests()),
         ("hanging", hanging::tests()),
         ("instances", instances::tests()),
