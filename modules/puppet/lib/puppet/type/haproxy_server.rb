@@ -392,9 +392,10 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:syslog, boolean: true, parent: Puppet::Parameter::Boolean) do
     desc <<~DOC
-      Whether each change of a server is written to the system log of the
-      host as well, with the owner, the reason and the calling user. `true`
-      by default.
+      Whether each change of a server is written to the system log
+      (`/dev/log`) as well: one line with the instance, the server, the
+      states before and after, owner, reason and calling user. A host without
+      a system log is fine. `true` by default.
     DOC
   end
 
