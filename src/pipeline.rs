@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::act::audit::{Moment, log_changes};
 use crate::act::carry_out::{carry_out, foresee};
 use crate::act::fleet::Fleet;
 use crate::act::gather::{Asked, check_names, gather};
@@ -9,6 +10,7 @@ use crate::act::instance::Instance;
 use crate::act::permit::permit;
 use crate::act::records::{open_state_files, record_owners, show_owners};
 use crate::discover::select::{Selected, choose};
+use crate::keep::audit::Audit;
 use crate::keep::exclusion::Exclusion;
 use crate::keep::ownership::Ownership;
 use crate::model::error::Result;
@@ -38,7 +40,8 @@ fn steps(request: &Request, signals: &Interrupt, progress: Progress<'_>, run: &m
     };
     let instances = asked.into_iter().filter_map(start).collect();
     let (clock, guard, last_poll) = (&HostClock, request.guard, Duration::ZERO);
-    let mut fleet = Fleet { instances, progress, signals, clock, exclusion, guard, last_poll, changes: 0 };
+    let audit = Audit::new(request);
+    let mut fleet = Fleet { instances, progress, signals, clock, exclusion, guard, audit, last_poll, changes: 0 };
     let result = decide_and_act(request, &mut fleet, &selected, run);
     run.take(request, fleet.instances);
     result
@@ -72,5 +75,7 @@ fn decide_and_act(request: &Request, fleet: &mut Fleet<'_>, selected: &Selected,
     let mut record = |fleet: &mut Fleet<'_>| run.warnings.extend(record_owners(request, &ownership, fleet));
     let result = carry_out(request, goal, fleet, &mut record);
     record(fleet);
+    log_changes(fleet, Moment::End);
+    run.warnings.extend(fleet.audit.warning());
     result
 }

@@ -1,5 +1,6 @@
 //! The steps of a change that is permitted: send, drain or wait where asked, keep it over reloads, roll back.
 
+use super::audit::{Moment, log_changes};
 use super::drain::{End, drain, next_step};
 use super::fleet::Fleet;
 use super::instance::Instance;
@@ -37,6 +38,7 @@ pub fn carry_out(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record: R
     }
     let must_roll_back = request.on_failure == OnFailure::Rollback && (result.is_err() || fleet.has_failed());
     if must_roll_back || matches!(result, Ok(End::Rollback)) {
+        log_changes(fleet, Moment::UnderWay);
         let rolled_back = roll_back(fleet);
         fleet.conclude(&goal, result.as_ref().err());
         rolled_back?;
@@ -69,6 +71,7 @@ fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record:
         if request.state() != Some(AdminState::Ready) {
             record(fleet);
         }
+        log_changes(fleet, Moment::UnderWay);
     };
     let deadline = fleet.deadline(request.wait.map(|bounds| bounds.timeout).unwrap_or_default());
     let end = match (request.drain, goal.state, request.wait) {

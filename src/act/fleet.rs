@@ -6,6 +6,7 @@ use super::instance::{Admission, Direction, Instance, Pass};
 use super::target::Target;
 use crate::decide::shortfall::shortfall;
 use crate::haproxy::client::Answered;
+use crate::keep::audit::Audit;
 use crate::keep::exclusion::{Exclusion, Since};
 use crate::model::error::{Error, Result};
 use crate::model::goal::Goal;
@@ -29,6 +30,8 @@ pub struct Fleet<'a> {
     pub exclusion: Exclusion<'a>,
     /// What must stay usable.
     pub guard: Option<MinAvailable>,
+    /// What the system log is told.
+    pub audit: Audit,
     /// How long the last poll of an instance took, of the slowest that answered.
     pub last_poll: Duration,
     /// How many steps have sent commands.

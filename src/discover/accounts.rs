@@ -10,6 +10,8 @@
 
 mod files;
 
+pub use files::user_name;
+
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;

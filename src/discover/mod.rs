@@ -53,6 +53,8 @@ mod subject;
 mod trust;
 pub mod twins;
 
+pub use accounts::user_name;
+
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};

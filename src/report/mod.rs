@@ -1,8 +1,11 @@
-//! What is answered: outcomes as one JSON object, or as lines for people.
+//! What is answered: outcomes as one JSON object, as lines or a table for people, or as the one line of a Nagios plug-in.
 //!
 //! `changed` and `failed` are computed from outcomes here and nowhere else.
 
+mod nagios;
 pub mod outcome;
+mod standing;
+mod table;
 mod text;
 mod wire;
 
@@ -22,6 +25,8 @@ use crate::request::{Refused, Request};
 use crate::time::clock::now;
 use crate::time::expiry;
 
+pub use nagios::{Health, nagios};
+pub use table::{Colours, table};
 pub use text::text;
 pub use wire::{
     BackendStateFileReport, Commands, Diff, ErrorReport, InstanceReport, OldProcessReport, Report, ServerReport,

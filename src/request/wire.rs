@@ -136,6 +136,11 @@ pub struct Wire {
     /// 86400, 60 by default. Fails with `locked`. It starts again each time that the lock is retaken after a wait.
     #[cfg_attr(test, schemars(example = 5))]
     pub lock_timeout: Option<Pause>,
+    /// Whether each change of a server is written to the system log (`/dev/log`) as well: one line with the instance, the
+    /// server, the states before and after, owner, reason and calling user. A host without a system log is fine. `true` by
+    /// default.
+    #[cfg_attr(test, schemars(example = false))]
+    pub syslog: Option<Flag>,
     /// With `drain`, or with `wait` after `drain` and `maint`: how processes from before a reload that still run count.
     /// `count` by default.
     pub old_processes: Option<OldProcesses>,
@@ -156,7 +161,7 @@ pub struct Wire {
 }
 
 /// The keys of [`Wire`], to find the one closest to an unknown key.
-pub(crate) const KNOWN: [&str; 27] = [
+pub(crate) const KNOWN: [&str; 28] = [
     "server",
     "state",
     "backend",
@@ -178,6 +183,7 @@ pub(crate) const KNOWN: [&str; 27] = [
     "ignore_owner",
     "on_owned",
     "lock_timeout",
+    "syslog",
     "old_processes",
     "on_missing",
     "on_unreachable",

@@ -18,9 +18,11 @@ use libtest_mimic::Trial;
 
 use support::{Haproxy, harness};
 
+mod audit;
 mod capture;
 mod checks;
 mod drain;
+mod forms;
 mod guard;
 mod hanging;
 mod instances;
@@ -54,8 +56,10 @@ fn tools() -> harness::Modules {
 /// Every module of tests by its name.
 fn modules() -> harness::Modules {
     vec![
+        ("audit", audit::tests()),
         ("checks", checks::tests()),
         ("drain", drain::tests()),
+        ("forms", forms::tests()),
         ("guard", guard::tests()),
         ("hanging", hanging::tests()),
         ("instances", instances::tests()),

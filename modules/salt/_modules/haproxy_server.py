@@ -242,6 +242,10 @@ def apply(server=None, state=None, test=None, **kwargs):
         With ``ready``: puts back what another owner has taken out. ``False``
         by default.
 
+    syslog
+        Whether each change is written to the system log of the minion as
+        well. ``True`` by default.
+
     lock_timeout
         The longest wait for another run on the same HAProxy, in seconds. 60
         by default.

@@ -33,6 +33,7 @@ fn request() -> Map<String, Value> {
         "expires": "+2h",
         "ignore_owner": true,
         "lock_timeout": 5,
+        "syslog": false,
         "on_missing": "fail_each",
         "on_unreachable": "skip",
         "dry_run": true,

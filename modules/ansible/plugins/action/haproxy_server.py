@@ -61,6 +61,7 @@ ARGUMENT_SPEC = dict(
     expires=dict(type="str"),
     ignore_owner=dict(type="bool"),
     lock_timeout=dict(type="float"),
+    syslog=dict(type="bool"),
     on_missing=dict(type="str", choices=["fail", "fail_each", "elsewhere_ok", "ignore"]),
     on_unreachable=dict(type="str", choices=["fail", "skip"]),
     timeout=dict(type="float"),

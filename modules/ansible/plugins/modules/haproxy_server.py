@@ -229,6 +229,12 @@ options:
         V(86400).
     type: float
     default: 60
+  syslog:
+    description:
+      - Whether each change of a server is written to the system log of the target as well, with the owner, the reason and
+        the calling user.
+    type: bool
+    default: true
   on_missing:
     description:
       - What it means that a listed server or backend matches nothing.

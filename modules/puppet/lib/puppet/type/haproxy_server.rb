@@ -438,6 +438,15 @@ Puppet::Type.newtype(:haproxy_server) do
     DOC
   end
 
+  newparam(:syslog, boolean: true, parent: Puppet::Parameter::Boolean) do
+    desc <<~DOC
+      Whether each change of a server is written to the system log
+      (`/dev/log`) as well: one line with the instance, the server, the
+      states before and after, owner, reason and calling user. A host without
+      a system log is fine. `true` by default.
+    DOC
+  end
+
   newparam(:lock_timeout) do
     desc <<~DOC
       The longest wait for another run that changes servers of the same

@@ -25,7 +25,8 @@ RSpec.describe Puppet::Type.type(:haproxy_server) do
     guard: [2, {}, { 'min_available' => -1 }], expect: ['ready', { 'admin_state' => 'up' }],
     old_processes: %w[ignore], on_missing: %w[warn], on_unreachable: %w[ignore], on_failure: %w[retry],
     state_file: ['http.state', { 'http' => 'http.state' }, {}], owner: ['', []], reason: [''], expires: [''],
-    shutdown_sessions: %w[perhaps], ignore_owner: %w[perhaps], show_diff: %w[perhaps], lock_timeout: [[]], timeout: [{}],
+    shutdown_sessions: %w[perhaps], ignore_owner: %w[perhaps], show_diff: %w[perhaps], lock_timeout: [[]],
+    timeout: [{}], syslog: %w[perhaps],
   }.each do |name, values|
     it "refuses an invalid #{name} and names it" do
       values.each do |value|
@@ -42,7 +43,7 @@ RSpec.describe Puppet::Type.type(:haproxy_server) do
       drain: [true, false, 'true', { 'timeout' => 60, 'on_timeout' => 'maint' }, {}], wait: [true, { 'stable' => '5' }],
       guard: [{ 'min_available' => 1 }, { 'min_available' => '50%' }], expect: [{ 'admin_state' => 'ready' }],
       state_file: ['/var/lib/haproxy/state', { 'http' => '/var/lib/haproxy/http.state' }], lock_timeout: [0, '5', 0.5],
-      shutdown_sessions: [true, 'no'], ignore_owner: ['yes'], expires: ['+2h']
+      shutdown_sessions: [true, 'no'], ignore_owner: ['yes'], syslog: [false], expires: ['+2h']
     }.each do |name, values|
       values.each { |value| expect { resource(name => value) }.not_to raise_error }
     end
