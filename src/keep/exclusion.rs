@@ -160,11 +160,12 @@ impl<'a> Exclusion<'a> {
     pub fn check(&self, request: &Request) -> Result<Option<String>> {
         let Some(why) = self.unavailable.get() else { return Ok(None) };
         if request.guard.is_some() {
-            let msg =
-                format!("'guard' needs the lock that keeps other runs out, but {why}; run as root, or leave it out");
+            let msg = format!(
+                "'guard' needs the lock that keeps other runs out, but {why}; run as root, or leave 'guard' out"
+            );
             return Err(Error::new(ErrorKind::GuardRefused, msg));
         }
-        Ok(Some(format!("other runs are not kept out meanwhile: {why}")))
+        Ok(Some(format!("other runs are not kept out: {why}")))
     }
 }
 

@@ -75,7 +75,7 @@ impl Folder {
         if created {
             // Whatever the umask is.
             fchmod(&folder, Mode::from_bits_truncate(0o755))
-                .map_err(|errno| unavailable(path, "cannot be opened to its readers", errno))?;
+                .map_err(|errno| unavailable(path, "cannot be made readable for others", errno))?;
         }
         Ok(folder)
     }
@@ -90,13 +90,13 @@ impl Folder {
             Ok(fd) => fd,
             Err(Errno::ENOTDIR | Errno::ELOOP) => {
                 return Err(Unavailable(format!(
-                    "{} is a link or no folder, so that nothing can be kept there; remove it",
+                    "{} is a link or not a folder, so nothing can be kept there; remove it",
                     path.display()
                 )));
             }
             Err(errno) => return Err(unavailable(path, "cannot be opened", errno)),
         };
-        let stat = fstat(&fd).map_err(|errno| unavailable(path, "cannot be looked at", errno))?;
+        let stat = fstat(&fd).map_err(|errno| unavailable(path, "cannot be examined", errno))?;
         check(&stat, owner).map_err(|why| Unavailable(format!("{} {why}", path.display())))?;
         Ok(Self { fd: Arc::new(fd), path: path.to_owned() })
     }
@@ -134,7 +134,7 @@ fn place(caller: Uid, runtime: Option<&OsStr>) -> Result<PathBuf, Unavailable> {
     match runtime.map(Path::new).filter(|path| path.is_absolute()) {
         Some(path) => Ok(path.join(OF_CALLER)),
         None => Err(Unavailable(format!(
-            "user id {caller} has no folder of its own for locks and owners; run as root, or set XDG_RUNTIME_DIR"
+            "user id {caller} has no folder for locks and owners; run as root, or set XDG_RUNTIME_DIR"
         ))),
     }
 }
@@ -142,9 +142,9 @@ fn place(caller: Uid, runtime: Option<&OsStr>) -> Result<PathBuf, Unavailable> {
 /// Checks that nobody but its owner can write in the folder.
 fn check(stat: &FileStat, owner: Uid) -> Result<(), String> {
     if stat.st_uid != owner.as_raw() {
-        Err(format!("belongs to user id {}, not to {owner}, so that nothing can be kept there; remove it", stat.st_uid))
+        Err(format!("belongs to user id {}, not to {owner}, so nothing can be kept there; remove it", stat.st_uid))
     } else if stat.st_mode & WRITABLE_BY_OTHERS != 0 {
-        Err("can be written by others, so that nothing can be kept there; take that right away with chmod go-w".into())
+        Err("is writable by others, so nothing can be kept there; run chmod go-w on it".into())
     } else {
         Ok(())
     }
@@ -227,7 +227,7 @@ mod tests {
         symlink(&real, &link).unwrap();
         fs::write(&file, "").unwrap();
         for path in [&link, &file] {
-            assert!(Folder::open(path, geteuid()).unwrap_err().to_string().contains("is a link or no folder"));
+            assert!(Folder::open(path, geteuid()).unwrap_err().to_string().contains("is a link or not a folder"));
         }
         assert!(Folder::open(&place.path().join("no/where"), geteuid()).is_err());
         assert!(Folder::look(&place.path().join("missing"), geteuid()).is_err());

@@ -133,14 +133,14 @@ fn try_existing(folder: &Folder, key: &str) -> io::Result<Attempt> {
             return Ok(attempt);
         }
     }
-    Err(io::Error::other("the lock file vanishes again and again"))
+    Err(io::Error::other("the lock file keeps vanishing"))
 }
 
 /// Tries once; nothing where the file was removed meanwhile, so that another one counts now.
 fn try_lock(folder: &Folder, key: &str) -> io::Result<Option<Attempt>> {
     let name = format!("{key}.lock");
     if !key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-        return Err(io::Error::other(format!("'{}' is no name for a lock", excerpt(key.as_bytes(), NOTE_SHOWN))));
+        return Err(io::Error::other(format!("'{}' is not a valid lock name", excerpt(key.as_bytes(), NOTE_SHOWN))));
     }
     let file = folder.file(&name, OFlag::O_RDWR | OFlag::O_CREAT, Mode::S_IRUSR | Mode::S_IWUSR)?;
     let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -195,7 +195,7 @@ fn too_late(holder: &str, timeout: Duration) -> Error {
     Error::new(
         ErrorKind::Locked,
         format!(
-            "{holder} works on the same HAProxy and did not end within {} s; run this again when it has ended, or raise \
+            "{holder} is working on the same HAProxy and did not finish within {} s; run this again when it has finished, or raise \
              'lock_timeout'",
             timeout.as_secs_f64()
         ),
@@ -203,7 +203,7 @@ fn too_late(holder: &str, timeout: Duration) -> Error {
 }
 
 fn unavailable(folder: &Folder, why: &io::Error) -> Unavailable {
-    Unavailable(format!("no lock can be taken in {} ({why})", folder.path().display()))
+    Unavailable(format!("cannot take a lock in {} ({why})", folder.path().display()))
 }
 
 #[cfg(test)]

@@ -264,7 +264,7 @@ pub fn load(folder: &Folder) -> Loaded {
         Err(why) => Loaded {
             records: Records::default(),
             warning: Some(format!(
-                "who has taken servers out is not known, because {} cannot be read ({why}); the next record replaces it",
+                "the owners of servers are unknown, because {} cannot be read ({why}); the next record replaces it",
                 path.display()
             )),
         },
@@ -308,7 +308,7 @@ fn content(folder: &Folder) -> io::Result<Option<Vec<u8>>> {
     };
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.len() > FILE_MAX {
-        return Err(io::Error::other(format!("it is no regular file of at most {FILE_MAX} bytes")));
+        return Err(io::Error::other(format!("it is not a regular file of at most {FILE_MAX} bytes")));
     }
     let mut content = Vec::new();
     file.take(FILE_MAX).read_to_end(&mut content)?;
@@ -316,7 +316,7 @@ fn content(folder: &Folder) -> io::Result<Option<Vec<u8>>> {
 }
 
 fn not_recorded(folder: &Folder, why: &str) -> String {
-    format!("who has taken servers out could not be recorded in {} ({why})", folder.path().join(NAME).display())
+    format!("the owners of servers could not be recorded in {} ({why})", folder.path().join(NAME).display())
 }
 
 #[cfg(test)]

@@ -88,8 +88,7 @@ impl Ownership {
         };
         let Some(folder) = folder.filter(|_| claim.is_some() || entries.iter().any(is_known)) else {
             if claim.is_some() {
-                warnings
-                    .push("who takes the servers out was not recorded: there is no folder to keep it in".to_owned());
+                warnings.push("the owner of the servers was not recorded: there is no folder for it".to_owned());
             }
             return warnings;
         };

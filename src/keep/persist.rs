@@ -64,7 +64,7 @@ pub fn assign<'r>(files: Option<&'r StateFiles>, instances: &[&str]) -> Result<V
         Some(StateFiles::One(path)) => match instances {
             [_] => Ok(vec![Some(path)]),
             several => Err(bad(format!(
-                "'state_file' is one path, but {} instances are asked; give an object of instance names and paths",
+                "'state_file' is one path, but the request covers {} instances; give an object of instance names and paths",
                 several.len()
             ))),
         },
@@ -72,14 +72,14 @@ pub fn assign<'r>(files: Option<&'r StateFiles>, instances: &[&str]) -> Result<V
             for (name, _) in files {
                 if !instances.contains(&name.as_str()) {
                     return Err(bad(format!(
-                        "'state_file' names the instance '{}', which is not among those that are asked; name it in 'instances' as well, or correct the name",
+                        "'state_file' names the instance '{}', which the request does not cover; add it to 'instances', or correct the name",
                         name.escape_debug()
                     )));
                 }
             }
             if let Some(path) = shared(files) {
                 return Err(bad(format!(
-                    "'state_file' gives {path} to several instances, which would write over each other; give each its own"
+                    "'state_file' gives {path} to several instances, which would overwrite each other; give each its own"
                 )));
             }
             let of = |name: &&str| files.iter().find(|(known, _)| known == name).map(|(_, path)| path.as_str());

@@ -49,7 +49,7 @@ impl StateFile {
     pub fn read(path: &Path) -> Result<Self> {
         let refuse = |why: &str| Error::new(ErrorKind::StateFile, format!("the state file {} {why}", path.display()));
         let (Some(parent), Some(name), true) = (path.parent(), path.file_name(), path.is_absolute()) else {
-            return Err(refuse("is no file by its whole path; name it as /var/lib/haproxy/server-state"));
+            return Err(refuse("is not an absolute path of a file; write it like /var/lib/haproxy/server-state"));
         };
         let folder = open_folder(parent).map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::ENOENT) => refuse("cannot be kept, because its folder does not exist; create it"),
@@ -98,8 +98,8 @@ impl StateFile {
             Error::new(
                 ErrorKind::StateFile,
                 format!(
-                    "the state file {} could not be written ({error}) and is as it was, so that a reload of HAProxy \
-                     would forget what was set; mend that and run this again",
+                    "the state file {} could not be written ({error}) and is as it was, so a reload of HAProxy \
+                     would forget what was set; fix that and run this again",
                     self.path.display()
                 ),
             )
@@ -117,12 +117,12 @@ fn read(folder: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<Option<Existing>
     };
     let stat = fstat(&file)?;
     if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     let mut content = Vec::new();
     (&file).take(FILE_MAX + 1).read_to_end(&mut content)?;
     if u64::try_from(content.len()).is_ok_and(|length| length > FILE_MAX) {
-        return Err(io::Error::other(format!("it has more than {FILE_MAX} bytes")));
+        return Err(io::Error::other(format!("it is larger than {FILE_MAX} bytes")));
     }
     Ok(Some(Existing { content, rights: Rights::of(&stat) }))
 }
@@ -173,14 +173,14 @@ mod tests {
         let table = [
             (top.join("link"), "is a link"),
             (top.join("dangling"), "is a link"),
-            (top.join("fifo"), "no regular file"),
-            (top.join("large"), "more than"),
-            (top.to_owned(), "no regular file"),
+            (top.join("fifo"), "not a regular file"),
+            (top.join("large"), "larger than"),
+            (top.to_owned(), "not a regular file"),
             (top.join("no/where"), "folder does not exist"),
             (victim.join("x"), "folder cannot be opened"),
-            (PathBuf::from("relative"), "by its whole path"),
-            (PathBuf::from("/"), "by its whole path"),
-            (top.join(".."), "by its whole path"),
+            (PathBuf::from("relative"), "is not an absolute path of a file"),
+            (PathBuf::from("/"), "is not an absolute path of a file"),
+            (top.join(".."), "is not an absolute path of a file"),
         ];
         for (path, expected) in table {
             let error = StateFile::read(&path).unwrap_err();
@@ -190,7 +190,7 @@ mod tests {
         let file = StateFile::read(&victim).unwrap();
         for other in [file.check().unwrap_err(), file.compare(&dump(), &[]).unwrap_err()] {
             assert_eq!(other.kind, ErrorKind::StateFile);
-            assert!(other.msg.contains("is left alone: what is there is no server-state file"), "{other}");
+            assert!(other.msg.contains("is left alone: it is not a server-state file"), "{other}");
         }
         StateFile::read(&top.join("missing")).unwrap().check().unwrap();
     }

@@ -33,7 +33,10 @@ pub(super) fn open_folder(path: &Path) -> io::Result<OwnedFd> {
             SFlag::S_IFDIR => folder = next,
             SFlag::S_IFLNK if stat.st_uid != 0 && stat.st_uid != geteuid().as_raw() => {
                 let link = part.to_string_lossy();
-                return Err(io::Error::other(format!("'{link}' in it is a link of user id {}", stat.st_uid)));
+                return Err(io::Error::other(format!(
+                    "it leads through '{link}', a link owned by user id {}",
+                    stat.st_uid
+                )));
             }
             SFlag::S_IFLNK => {
                 links += 1;
@@ -86,7 +89,7 @@ mod tests {
         if geteuid().is_root() {
             lchown(top.join("link"), Some(1234), Some(1234)).unwrap();
             let why = open_folder(&top.join("link")).unwrap_err().to_string();
-            assert!(why.contains("is a link of user id 1234"), "{why}");
+            assert!(why.contains("a link owned by user id 1234"), "{why}");
             assert!(open_folder(&top.join("real/up")).is_err());
         }
     }

@@ -249,7 +249,7 @@ impl Dump {
             existing.rows.get(&key).copied() != new.get(&key).map(|mark| Some(*mark))
         };
         let differs = existing.damage.is_some() || matched.iter().any(differs);
-        warnings.extend(existing.damage.map(|why| format!("it {why}, so that HAProxy would not load it")));
+        warnings.extend(existing.damage.map(|why| format!("it {why}, so HAProxy would not load it")));
         Ok(Comparison { differs, content, warnings })
     }
 
@@ -313,7 +313,7 @@ impl<'a> Existing<'a> {
         let mut lines = content.split_inclusive(|byte| *byte == b'\n').enumerate();
         let first = lines.next().map(|(_, line)| line).unwrap_or_default();
         if decimal(first.trim_ascii()).is_none() {
-            return Err("what is there is no server-state file; name another path, or remove it".to_owned());
+            return Err("it is not a server-state file; name another path, or remove it".to_owned());
         }
         if first != b"1\n" {
             let shown = excerpt(first.trim_ascii_end(), SHOWN);
@@ -342,10 +342,10 @@ impl<'a> Existing<'a> {
         let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
         let text = line.strip_suffix(b"\n").ok_or("is cut off")?;
         if line.len() > LINE_MAX {
-            return Err("has more than HAProxy reads");
+            return Err("has more bytes than HAProxy reads");
         }
         if text.iter().any(|byte| matches!(byte, 0 | b'\r')) {
-            return Err("has bytes that do not belong there");
+            return Err("contains invalid bytes");
         }
         let fields = || text.split(is_blank).filter(|field| !field.is_empty());
         match fields().next() {
@@ -554,8 +554,8 @@ mod tests {
             (with(("1\n#", "2\n#"), &content), "starts with '2'"),
             ("1".to_owned(), "starts with '1'"),
             (format!("{content}3 app 1\n"), "too few columns in line 4"),
-            (format!("{content}# {}\n", "x".repeat(2000)), "more than HAProxy reads"),
-            (format!("{content}\0\n"), "bytes that do not belong"),
+            (format!("{content}# {}\n", "x".repeat(2000)), "more bytes than HAProxy reads in line 4"),
+            (format!("{content}\0\n"), "contains invalid bytes in line 4"),
         ];
         for (existing, why) in cases {
             let comparison = dump.compare(Some(existing.as_bytes()), &[]).unwrap();
@@ -577,7 +577,7 @@ mod tests {
         let dump = dump(&[]);
         for other in ["global\n  daemon\n", "\n", "1 2\n", "root:x:0:0\n", "\0\0\0"] {
             let why = dump.compare(Some(other.as_bytes()), &[]).unwrap_err();
-            assert!(why.contains("no server-state file"), "{other}: {why}");
+            assert!(why.contains("it is not a server-state file"), "{other}: {why}");
         }
     }
 
