@@ -16,5 +16,5 @@ use crate::model::name::Address;
 
 /// Makes the failure of a reply that is not understood.
 fn not_understood(address: &Address, error: &ParseError) -> Error {
-    Error::new(ErrorKind::BadReply, format!("the HAProxy at {address} gave an answer that is not understood: {error}"))
+    Error::new(ErrorKind::BadReply, format!("the HAProxy at {address} gave an unexpected answer: {error}"))
 }

@@ -83,9 +83,7 @@ fn open(master: &Address, timeout: Duration) -> Result<(Connection, Vec<u32>)> {
     let mut connection = Connection::open_master(master, timeout)?;
     let reply = connection.ask(&Query::Processes.to_string())?;
     let workers = old_workers(&reply).ok_or_else(|| {
-        let msg = format!(
-            "the master CLI at {master} gave an answer that is not understood: 'show proc' has no line '# workers'"
-        );
+        let msg = format!("the master CLI at {master} gave an unexpected answer: 'show proc' has no line '# workers'");
         Error::new(ErrorKind::BadReply, msg)
     })?;
     Ok((connection, workers))

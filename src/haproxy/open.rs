@@ -79,7 +79,7 @@ fn without_socket(name: &str) -> Error {
     Error::new(
         ErrorKind::Unreachable,
         format!(
-            "the instance {name} has no stats socket that can be connected to; add 'stats socket /run/haproxy/{name}.sock \
+            "the instance {name} has no usable stats socket; add 'stats socket /run/haproxy/{name}.sock \
              mode 660 level admin' to the global section of its configuration"
         ),
     )

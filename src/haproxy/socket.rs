@@ -306,7 +306,7 @@ impl Connection {
         let read = if left.is_zero() { Err(Errno::EAGAIN) } else { self.fill(left) };
         match read {
             Ok(0) if self.unread().is_empty() => {
-                let what = "was closed without a word; its HAProxy has just ended, or it is no HAProxy";
+                let what = "was closed without an answer; its HAProxy has just ended, or it is not HAProxy";
                 Err(self.error(ErrorKind::Unreachable, what))
             }
             Ok(0) => Err(self.stranger()),
@@ -378,7 +378,7 @@ impl Connection {
                 }
                 Ok(0) => {
                     let what = format!(
-                        "was closed in the middle of the answer to '{command}', so that nothing of it can be relied on; \
+                        "was closed in the middle of the answer to '{command}', so none of it can be relied on; \
                          HAProxy ended or its 'stats timeout' is too short"
                     );
                     return Err(self.error(ErrorKind::BadReply, &what).cut_off());
@@ -467,7 +467,7 @@ impl Connection {
     }
 
     fn stranger(&self) -> Error {
-        let what = format!("is no HAProxy stats socket: it greets with '{}'", excerpt(self.unread(), SHOWN));
+        let what = format!("is not a HAProxy stats socket: it greets with '{}'", excerpt(self.unread(), SHOWN));
         self.error(ErrorKind::NotHaproxy, &what)
     }
 
@@ -599,7 +599,7 @@ fn cannot_connect(address: &Address, timeout: Duration, errno: Errno) -> Error {
             (ErrorKind::Unreachable, "does not exist; start HAProxy, or correct the address in 'instances'".to_owned())
         }
         Errno::ECONNREFUSED => {
-            (ErrorKind::Unreachable, "has nothing listening; HAProxy has stopped, or it is not this address".to_owned())
+            (ErrorKind::Unreachable, "has no listener; HAProxy has stopped, or the address is wrong".to_owned())
         }
         Errno::EACCES | Errno::EPERM => (
             ErrorKind::PermissionDenied,
@@ -609,13 +609,13 @@ fn cannot_connect(address: &Address, timeout: Duration, errno: Errno) -> Error {
         ),
         Errno::EAGAIN | Errno::EINPROGRESS | Errno::ETIMEDOUT => (
             ErrorKind::Timeout,
-            format!("took no connection within {} s; its HAProxy hangs or is overloaded", timeout.as_secs_f64()),
+            format!("accepted no connection within {} s; its HAProxy hangs or is overloaded", timeout.as_secs_f64()),
         ),
         Errno::EADDRNOTAVAIL => (
             ErrorKind::BadRequest,
             "is not an address of this host; only local HAProxy instances are managed".to_owned(),
         ),
-        Errno::EPROTOTYPE | Errno::ENOTSOCK => (ErrorKind::NotHaproxy, "is no stream socket".to_owned()),
+        Errno::EPROTOTYPE | Errno::ENOTSOCK => (ErrorKind::NotHaproxy, "is not a stream socket".to_owned()),
         _ => (ErrorKind::Unreachable, format!("cannot be connected to: {}", io::Error::from(errno))),
     };
     Error::new(kind, format!("the socket {address} {what}"))
