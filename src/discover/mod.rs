@@ -395,7 +395,7 @@ impl Host {
             );
         }
         Verdict::Unknown(format!(
-            "{} has a configuration that is not known here ({why}), so that only the usual places were searched for its \
+            "{} has a configuration that is not known here ({why}), so only the usual places were searched for its \
              stats socket; run as root, or name the socket's address in 'instances'",
             label(process)
         ))
@@ -581,11 +581,7 @@ fn without_socket(process: &Process, refused: &[String]) -> String {
     if refused.is_empty() {
         format!("{} is left out because it has no stats socket; {add}", label(process))
     } else {
-        format!(
-            "{} is left out because it has no stats socket that can be used ({}); {add}",
-            label(process),
-            refused.join(", ")
-        )
+        format!("{} is left out because it has no usable stats socket ({}); {add}", label(process), refused.join(", "))
     }
 }
 
