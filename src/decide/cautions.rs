@@ -6,10 +6,10 @@ use crate::model::state::{AdminFlags, AdminState, OperationalState};
 
 /// What it means that a server is ready although its configuration disables it.
 pub const READY_UNTIL_RELOAD: &str =
-    "'disabled' in haproxy.cfg: ready until the next reload only; remove it there as well, or keep a 'state_file'";
+    "'disabled' in haproxy.cfg: ready until the next reload only; remove it there as well, or use a 'state_file'";
 
 /// Why the state of a server may not last.
-const AGENT: &str = "an agent check is under way, which may set the state back at any time; give 'agent': 'disabled' too, or 'wait' to see it";
+const AGENT: &str = "an agent check is running, which may override the state at any time; add 'agent': 'disabled', or 'wait' to notice it";
 
 /// What keeps a server from being used as its state says, in words that continue "`servers` …".
 #[must_use]
@@ -49,13 +49,13 @@ fn not_serving(server: &Server, after: &ServerState) -> Option<&'static str> {
     match after.operational {
         _ if after.weight == 0 => Some("no new traffic: the weight is 0; set 'weight' as well"),
         OperationalState::Running => None,
-        OperationalState::Starting => Some("a growing share of traffic only: slowstart is under way"),
+        OperationalState::Starting => Some("a growing share of traffic only: slowstart is in progress"),
         OperationalState::Stopping => Some("no new traffic: the health check answers 404 (disable-on-404)"),
         OperationalState::Stopped if server.has_check() => {
-            Some("no traffic although ready: the health check fails; look at the server itself")
+            Some("no traffic although ready: the health check fails; check the server itself")
         }
         OperationalState::Stopped if server.tracks().is_some() => {
-            Some("no traffic although ready: the tracked server is down; look at that one")
+            Some("no traffic although ready: the tracked server is down; check that one")
         }
         OperationalState::Stopped => Some(
             "no traffic although ready, and no health check that could find it up (HAProxy has kept it down from before a \

@@ -25,7 +25,7 @@ pub fn without_rights(contact: &Contact) -> Option<Error> {
 pub fn unexpected(expected: AdminState, server: &Server) -> Option<Error> {
     let is = server.state.flags.effective();
     let msg = format!(
-        "{} is in {is}, but 'expect.admin_state' is {expected}; see who has set it, or leave 'expect' out",
+        "{} is in {is}, but 'expect.admin_state' is {expected}; find out who set it, or leave 'expect' out",
         server.full_name()
     );
     let error = || Error::new(ErrorKind::ExpectationFailed, msg).on_server(&server.backend, &server.server);
@@ -39,7 +39,7 @@ pub fn owned(recorded: &Claim, claimant: Option<&str>, now: u64, server: &Server
     let reason = recorded.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     let until = recorded.expires.map(|at| format!(" until {}", expiry::render(at))).unwrap_or_default();
     let msg = format!(
-        "{} was taken out by {owner}{reason}{until}; ask first, or give 'ignore_owner': true",
+        "{} was taken out by {owner}{reason}{until}; ask first, or set 'ignore_owner': true",
         server.full_name()
     );
     Some(Error::new(ErrorKind::Owned, msg).on_server(&server.backend, &server.server))

@@ -13,7 +13,7 @@ pub(super) fn unreachable(requested: AdminState, server: &Server, after: AdminFl
     let name = server.full_name();
     let stays = after.effective();
     let why = if after.has(AdminFlags::DNS_MAINT) {
-        "its name does not resolve; mend the DNS records or the resolvers section, and it leaves maintenance by itself"
+        "its name does not resolve; fix the DNS records or the resolvers section, and it leaves maintenance on its own"
             .to_owned()
     } else {
         let target = server.tracks().unwrap_or("another server");
@@ -48,9 +48,9 @@ pub fn shortfall(goal: &Goal, server: &Server) -> Option<Error> {
     let what = if let Some(weight) = weight {
         format!("was given the weight {weight}, but was read back with {}: {who} sets the weight as well", state.weight)
     } else if differs(goal.health, state.health) {
-        format!("had its health check set, but it was read back otherwise: {who} sets it as well")
+        format!("had its health check set, but it was read back differently: {who} sets it as well")
     } else if differs(goal.agent, state.agent) {
-        format!("had its agent check set, but it was read back otherwise: {who} sets it as well")
+        format!("had its agent check set, but it was read back differently: {who} sets it as well")
     } else {
         return None;
     };
