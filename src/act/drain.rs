@@ -48,7 +48,7 @@ pub fn what_is_left(poll: Option<&Poll>) -> String {
     let Some(Poll { statistics, held_by, .. }) = poll else { return "an unknown number of sessions".to_owned() };
     let sessions = count(statistics.sessions, "session", "sessions");
     match (statistics.queue, statistics.sessions, held_by) {
-        (0, 0, Some(pid)) => format!("the process {pid} from before a reload, which still runs"),
+        (0, 0, Some(pid)) => format!("a process from before a reload ({pid})"),
         (0, 0, None) => "new sessions all the time".to_owned(),
         (0, _, _) => sessions,
         (queue, _, _) => format!("{sessions} and {} in its queue", count(queue, "request", "requests")),
@@ -155,8 +155,8 @@ fn time_is_over(fleet: &mut Fleet<'_>, goal: Goal, bounds: DrainBounds) -> Resul
             match bounds.on_timeout {
                 OnTimeout::Fail | OnTimeout::Rollback => {
                     let msg = format!(
-                        "{name} still has {left} after {seconds} s of drain; mostly these are clients with a persistence \
-                         cookie, long downloads or idle TCP sessions: give more time, or set 'drain.on_timeout' to 'maint' or 'shutdown'"
+                        "{name} still has {left} after {seconds} s of drain; usually these are clients with a persistence \
+                         cookie, long downloads or idle TCP sessions: allow more time, or set 'drain.on_timeout' to 'maint' or 'shutdown'"
                     );
                     target.fail(Error::new(ErrorKind::NotDrained, msg));
                 }

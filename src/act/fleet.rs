@@ -142,7 +142,7 @@ impl<'a> Fleet<'a> {
         let working = self.instances.iter_mut().filter(|instance| instance.error.is_none());
         let note = |instance: &mut Instance<'_>| {
             if let Err(error) = instance.note_old_processes() {
-                instance.warnings.push(format!("processes from before a reload could not be looked for: {error}"));
+                instance.warnings.push(format!("could not search for processes from before a reload: {error}"));
             }
         };
         side_by_side(working, note).into_iter().collect()

@@ -107,7 +107,7 @@ fn observe_all<'a>(
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) && request.lock_timeout.as_nanos() > 0 {
             return Err(Error::new(
                 ErrorKind::Locked,
-                "HAProxy is changed and reloaded by others all the time; run this again when it is quiet",
+                "others keep changing and reloading HAProxy; run this again when it is quiet",
             ));
         }
         exclusion.release();

@@ -249,7 +249,7 @@ impl<'a> Instance<'a> {
             // What was sent has been read back, so that its outcome is known; what was not sent still counts.
             Some(error) if error.kind == ErrorKind::Interrupted || self.is_short() => Err(error),
             Some(error) => {
-                self.warnings.push(format!("{error}; the servers were read back as requested all the same"));
+                self.warnings.push(format!("{error}; nevertheless the servers were read back as requested"));
                 Ok(Answered::Same(()))
             }
             None => Ok(Answered::Same(())),
@@ -448,13 +448,13 @@ impl<'a> Instance<'a> {
         let how = "; 'old_processes': 'wait' waits for their end";
         if !seen.is_empty() {
             self.warnings.push(format!(
-                "processes from before a reload still run ({}), and their idle keep-alive clients may still send requests                  to these servers{how}",
+                "processes from before a reload still run ({}), and their idle keep-alive clients may still send requests to these servers{how}",
                 seen.join(", ")
             ));
         }
         if !unseen.is_empty() {
             self.warnings.push(format!(
-                "processes from before a reload still run ({}), and may still send requests to these servers; what they                  serve cannot be counted without a master CLI (-S){how}",
+                "processes from before a reload still run ({}), and may still send requests to these servers; what they serve cannot be counted without a master CLI (-S){how}",
                 unseen.join(", ")
             ));
         }
@@ -508,12 +508,12 @@ impl<'a> Instance<'a> {
 
     /// Keeps a server that HAProxy has no more since a reload.
     fn take_gone(&mut self, mut gone: Target) {
-        let what = format!("{} is gone since HAProxy was reloaded", gone.before.full_name());
+        let what = format!("{} disappeared when HAProxy was reloaded", gone.before.full_name());
         if self.on_missing == OnMissing::Ignore {
             self.warnings.push(what);
             return;
         }
-        let msg = format!("{what}; look at haproxy.cfg, or set 'on_missing' to 'ignore' where it may be absent");
+        let msg = format!("{what}; check haproxy.cfg, or set 'on_missing' to 'ignore' where it may be absent");
         gone.fail(Error::new(ErrorKind::ServerNotFound, msg));
         self.targets.push(gone);
     }
@@ -621,7 +621,7 @@ fn refused(server: &Server, command: &str, text: &str) -> Error {
             (ErrorKind::PermissionDenied, "; add 'level admin' to the 'stats socket' line in haproxy.cfg")
         }
         "No such server." | "No such backend." => {
-            (ErrorKind::CommandRejected, "; it was deleted meanwhile, or another backend has the same name")
+            (ErrorKind::CommandRejected, "; it was deleted in the meantime, or another backend has the same name")
         }
         _ => (ErrorKind::CommandRejected, ""),
     };

@@ -40,7 +40,7 @@ pub fn save(request: &Request, fleet: &mut Fleet<'_>) {
         Ok(_) => fleet.instances.iter_mut().for_each(|instance| save_one(request, instance, Mode::Write)),
         Err(error) => {
             fleet.instances.iter_mut().filter(|instance| instance.state_file.is_some()).for_each(|instance| {
-                instance.warnings.push(format!("the state file was not brought in step: {error}"));
+                instance.warnings.push(format!("the state file was not updated: {error}"));
             })
         }
     }
@@ -61,7 +61,7 @@ fn save_one(request: &Request, instance: &mut Instance<'_>, mode: Mode) {
         .as_ref()
         .filter(|error| is_unread && matches!(error.kind, ErrorKind::Unreachable | ErrorKind::Timeout));
     if let Some(error) = out_of_reach {
-        instance.warnings.push(format!("the state file {} was not brought in step: {error}", file.path));
+        instance.warnings.push(format!("the state file {} was not updated: {error}", file.path));
         return;
     }
     let servers: Vec<&Server> = instance.targets.iter().map(Target::last).collect();

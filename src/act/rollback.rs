@@ -80,7 +80,7 @@ fn leave_alone_what_others_have_set(instance: &mut Instance<'_>) {
         target.undo = Some(Undo::LeftAlone(now));
         let name = target.before.full_name();
         let state = now.flags.effective();
-        instance.warnings.push(format!("{name} was left alone: somebody else has set it to {state} meanwhile"));
+        instance.warnings.push(format!("{name} was left alone: somebody else has set it to {state} in the meantime"));
     }
 }
 

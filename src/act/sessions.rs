@@ -60,7 +60,7 @@ fn is_busy(target: &Target) -> bool {
 fn fail(target: &mut Target, timeout: Duration) {
     let (name, left) = (target.before.full_name(), what_is_left(target.last_poll.as_deref()));
     let msg = format!(
-        "{name} is not free of sessions after {} s: it has {left}; give more time, or find out what keeps them",
+        "{name} is not free of sessions after {} s: it has {left}; allow more time, or find out what keeps them",
         timeout.as_secs_f64()
     );
     target.fail(Error::new(ErrorKind::NotDrained, msg));

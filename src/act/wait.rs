@@ -46,13 +46,13 @@ pub fn serving(server: &Server, statistics: &Statistics) -> Nearness {
         return Nearness::NotYet(format!("it is down{check}"));
     }
     if status.starts_with("NOLB") {
-        return not_yet("its check answers 404, so that it takes no new traffic");
+        return not_yet("its check answers 404, so it takes no new traffic");
     }
     if server.state.weight == 0 {
-        return not_yet("its weight is 0, so that it takes no new traffic");
+        return not_yet("its weight is 0, so it takes no new traffic");
     }
     if statistics.is_throttled {
-        return not_yet("its slowstart is under way");
+        return not_yet("its slowstart is in progress");
     }
     match (server.state.health, &statistics.counter) {
         (Some(Switch::Enabled), Some(CheckCounter { fall: 1, .. })) => Nearness::There(UP_WITH_FALL_1),
@@ -146,9 +146,7 @@ fn say_unchecked(instance: &mut Instance<'_>) {
         .collect();
     if !unchecked.is_empty() {
         let named = a_few_of(&unchecked);
-        instance
-            .warnings
-            .push(format!("{named}: no health check is under way, so that 'wait' counted it as up at once"));
+        instance.warnings.push(format!("{named}: no health check is running, so 'wait' counted it as up at once"));
     }
 }
 
@@ -180,7 +178,7 @@ impl Target {
     /// Says why it is still waited for.
     fn why_not(&self) -> &str {
         match &self.watch {
-            Watch::Due | Watch::Over => "nothing is known of it",
+            Watch::Due | Watch::Over => "it has not been polled yet",
             Watch::NotYet(why) => why,
             Watch::Since(_) => "it has not been up for long enough",
         }
@@ -202,14 +200,14 @@ impl Target {
             AdminState::Ready => Error::new(
                 ErrorKind::NotUp,
                 format!(
-                    "{name} does not take traffic after {seconds} s: {why}; look at the server itself, or wait longer"
+                    "{name} does not take traffic after {seconds} s: {why}; check the server itself, or wait longer"
                 ),
             ),
             AdminState::Drain | AdminState::Maint => Error::new(
                 ErrorKind::NotDrained,
                 format!(
                     "{name} is not free of sessions after {seconds} s: {why}; wait longer, or end them with \
-                     'shutdown_sessions', which does not reach a process from before a reload"
+                     'shutdown_sessions', which reaches processes from before a reload only through a master CLI (-S)"
                 ),
             ),
         };
