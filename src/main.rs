@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     }
     let request = parsed
         .map_err(|why| bad(&why))
-        .and_then(|()| Interrupt::hold().map_err(|errno| internal(&format!("cannot hold signals back: {errno}"))));
+        .and_then(|()| Interrupt::hold().map_err(|errno| internal(&format!("cannot hold back signals: {errno}"))));
     let refuse = |error| Refused { error, is_task: false, dry_run: options.dry_run };
     let request = request.map_err(refuse).and_then(|interrupt| {
         let mut draft = read_request(&options, &interrupt).map_err(refuse)?;
@@ -124,7 +124,7 @@ fn read_bounded(fd: BorrowedFd<'_>, what: &str, options: &Options, interrupt: &I
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             let msg = format!(
-                "{what} did not end within {} s; close it after the request, or give more time with \
+                "{what} did not end within {} s; close it after the request, or allow more time with \
                                --stdin-timeout",
                 timeout.as_secs_f64()
             );

@@ -180,7 +180,7 @@ impl Server {
         self.state.health == Some(Switch::Enabled)
     }
 
-    /// Tells whether an agent check is under way, which may set the state by itself.
+    /// Tells whether an agent check is running, which may set the state by itself.
     #[must_use]
     pub fn has_agent(&self) -> bool {
         self.state.agent == Some(Switch::Enabled)

@@ -264,7 +264,7 @@ fn cautions(request: &Request, run: &RunOutcome) -> Vec<String> {
 fn caution_of(goal: &Goal, target: &Target, after: &ServerState) -> Option<&'static str> {
     if target.verdict == Verdict::Disabled(DisabledBy::Reply) {
         return Some(
-            "cannot be set: HAProxy says 'Proxy is disabled.', so that the backend takes no traffic; start it again",
+            "cannot be set: HAProxy says 'Proxy is disabled.', so the backend takes no traffic; enable it again",
         );
     }
     caution(goal, &target.before, after)
