@@ -299,7 +299,7 @@ fn a_file_of_another_kind_is_left_alone(haproxy: &Haproxy) -> TestResult {
     let content = fs::read(&config)?;
     let report = ask(&instance, &config, &to("s1", "maint"));
     assert_eq!(kind(&report), "state_file", "{report}");
-    assert!(report["error"]["msg"].as_str().unwrap().contains("no server-state file"), "{report}");
+    assert!(report["error"]["msg"].as_str().unwrap().contains("it is not a server-state file"), "{report}");
     assert_eq!(fs::read(&config)?, content);
     assert_refused(&instance, &instance.socket, "");
     assert_refused(&instance, instance.folder.path(), "");
