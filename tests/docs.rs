@@ -327,12 +327,13 @@ fn pages() -> Vec<String> {
     root.chain(below).filter(|name| name.ends_with(".md")).collect()
 }
 
-/// What a link may lead to in a page: the headings, as they are written in addresses.
+/// What a link may lead to in a page: the headings, as they are written in addresses, and named places.
 fn anchors(page: &str) -> BTreeSet<String> {
     let is_kept = |sign: &char| sign.is_alphanumeric() || matches!(sign, '-' | '_');
     let headings = page.lines().filter(|line| line.starts_with('#'));
     let titles = headings.map(|line| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-"));
-    titles.map(|title| title.chars().filter(is_kept).collect()).collect()
+    let named = page.split("<a name=\"").skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned);
+    titles.map(|title| title.chars().filter(is_kept).collect()).chain(named).collect()
 }
 
 #[test]

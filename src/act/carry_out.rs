@@ -3,6 +3,7 @@
 use super::drain::{End, drain, next_step};
 use super::fleet::Fleet;
 use super::instance::Instance;
+use super::put_back::{self, put_back};
 use super::records::{compare, save};
 use super::rollback::roll_back;
 use super::sessions::end_sessions;
@@ -11,6 +12,7 @@ use crate::model::error::Result;
 use crate::model::goal::Goal;
 use crate::model::state::AdminState;
 use crate::request::{OnFailure, Request};
+use crate::time::deadline::Deadline;
 
 /// Records who has taken servers out.
 pub type Record<'a> = &'a mut dyn FnMut(&mut Fleet<'_>);
@@ -55,9 +57,13 @@ fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record:
         save(request, fleet);
         record(fleet);
     };
-    let end = match request.drain {
-        Some(bounds) => drain(fleet, goal, bounds, &mut keep)?,
-        None => fleet.step(&|_| goal).map(|()| End::Done)?,
+    let deadline = Deadline::after(request.wait.map(|bounds| bounds.timeout).unwrap_or_default());
+    let end = match (request.drain, goal.state, request.wait) {
+        (Some(bounds), _, _) => drain(fleet, goal, bounds, &mut keep)?,
+        (None, Some(AdminState::Ready), Some(bounds)) => {
+            put_back(fleet, goal, bounds, &deadline, |fleet| save(request, fleet)).map(|()| End::Done)?
+        }
+        (None, _, _) => fleet.step(&|_| goal).map(|()| End::Done)?,
     };
     if request.state() == Some(AdminState::Ready) && request.wait.is_some() {
         save(request, fleet);
@@ -65,7 +71,9 @@ fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record:
         keep(fleet);
     }
     if let (End::Done, Some(state), Some(bounds), false) = (end, goal.state, request.wait, request.shutdown_sessions) {
-        wait(fleet, goal, state, bounds)?;
+        // A drain has a deadline of its own.
+        let deadline = if request.drain.is_some() { Deadline::after(bounds.timeout) } else { deadline };
+        wait(fleet, goal, state, bounds, &deadline)?;
     }
     if request.shutdown_sessions || end == End::Shutdown {
         end_sessions(fleet, goal, request.time_for_sessions(end == End::Shutdown))?;
@@ -75,8 +83,12 @@ fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record:
 
 /// Predicts what a run would send and how the servers would be then.
 pub fn foresee(request: &Request, goal: Goal, fleet: &mut Fleet<'_>) {
-    if let Some(bounds) = request.drain {
-        fleet.foresee(&|target| next_step(goal, target, bounds.stable));
+    match (request.drain, goal.state, request.wait) {
+        (Some(bounds), _, _) => fleet.foresee(&|target| next_step(goal, target, bounds.stable)),
+        (None, Some(AdminState::Ready), Some(bounds)) => {
+            fleet.foresee(&|target| put_back::next_step(goal, target, bounds));
+        }
+        (None, _, _) => {}
     }
     fleet.foresee(&|_| goal);
     compare(request, fleet);

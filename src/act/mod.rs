@@ -6,6 +6,7 @@ pub mod fleet;
 pub mod gather;
 pub mod instance;
 pub mod permit;
+pub mod put_back;
 pub mod records;
 pub mod rollback;
 pub mod sessions;

@@ -96,14 +96,15 @@ pub fn show_owners(ownership: &Ownership, fleet: &mut Fleet<'_>) {
 pub fn record_owners(request: &Request, ownership: &Ownership, fleet: &Fleet<'_>) -> Vec<String> {
     let Some(state) = request.state() else { return Vec::new() };
     let entries: Vec<Entry<'_>> = fleet.instances.iter().map(|instance| entry(instance, state)).collect();
-    ownership.record(request.claim.as_ref(), fleet.exclusion.folder(), &entries)
+    let claim = request.claim.as_ref().filter(|_| state != AdminState::Ready);
+    ownership.record(claim, fleet.exclusion.folder(), &entries)
 }
 
 fn entry<'e>(instance: &'e Instance<'_>, state: AdminState) -> Entry<'e> {
     let change = |target: &'e Target| {
         // A drain is on its way to maint.
         let step = target.plan.as_ref().and_then(|planned| planned.goal.state);
-        let left_in = left_in(target, step.unwrap_or(state));
+        let left_in = left_in(target, step.filter(|_| state != AdminState::Ready).unwrap_or(state));
         Change { before: &target.before, after: target.after(), left_in }
     };
     Entry {
@@ -123,7 +124,9 @@ fn left_in(target: &Target, requested: AdminState) -> Option<AdminState> {
         return Some(requested);
     }
     if requested == AdminState::Ready {
-        return None;
+        // On its way back it may be left in drain, which whoever has taken it out still answers for.
+        let is_in_drain = target.last().state.flags.forced() == Some(AdminState::Drain);
+        return Some(AdminState::Drain).filter(|_| is_in_drain && target.is_changed());
     }
     // Where that could not be read back, the record counts only once it is seen to be so.
     if target.is_open() {

@@ -62,6 +62,9 @@ pub struct Poll {
     pub statistics: Statistics,
     /// An old process that has to end before the server counts as free.
     pub held_by: Option<u32>,
+    /// Whether the first poll showed the count of its check above `rise` already, so that it proves nothing
+    /// (`init-state fully-up`).
+    pub was_above_rise: bool,
     /// When a session was last seen on it, or else when it was first polled.
     last_busy: Instant,
     /// For how long it has been quiet: no session, nothing queued, and no session has begun since the poll before.
@@ -143,6 +146,10 @@ pub enum Watch {
     NotYet(String),
     /// It is there since then, and has to stay so for a while.
     Since(Instant),
+    /// A check has passed while it was in drain: nothing is left but to see it take traffic.
+    Proven,
+    /// It is there in another backend, which is enough.
+    Excused,
     /// It was there for long enough.
     Over,
 }
@@ -283,7 +290,9 @@ impl Target {
         if before.is_some() && self.last().state.flags.forced() == Some(AdminState::Drain) {
             self.new_sessions = self.new_sessions.saturating_add(begun.unwrap_or_default());
         }
-        self.last_poll = Some(Box::new(Poll { statistics, held_by, last_busy, quiet_for }));
+        let is_above_rise = statistics.counter.is_some_and(|counter| counter.health > counter.rise);
+        let was_above_rise = before.map_or(is_above_rise, |poll| poll.was_above_rise);
+        self.last_poll = Some(Box::new(Poll { statistics, held_by, was_above_rise, last_busy, quiet_for }));
     }
 
     /// Notes after commands that what they have set was read back.

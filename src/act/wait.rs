@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use super::drain::what_is_left;
 use super::fleet::{Fleet, Processes, servers};
 use super::instance::Instance;
+use super::put_back::excuse;
 use super::target::{Poll, Target, Watch};
 use crate::decide::shortfall::who_overrides_it;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::{Goal, Switch};
-use crate::model::server::{CheckCounter, Server, Statistics};
+use crate::model::server::{CheckCounter, Statistics};
 use crate::model::state::AdminState;
 use crate::model::text::a_few_of;
 use crate::request::WaitBounds;
@@ -17,7 +18,7 @@ use crate::time::deadline::{Backoff, Deadline};
 
 /// How long a server must stay up whose check goes down at the first failure: such a check shows nothing when it
 /// passes, so that staying up is the only evidence.
-const UP_WITH_FALL_1: Duration = Duration::from_secs(5);
+pub(super) const UP_WITHOUT_PROOF: Duration = Duration::from_secs(5);
 
 /// How near a server is to what is waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,18 +36,15 @@ pub enum Nearness {
 /// HAProxy calls a server up as soon as it leaves maintenance, before its next check: it sets the count of its check to
 /// `rise` (`srv_set_running()` in `src/server.c`), which a passed check then exceeds, unless `fall` is 1.
 #[must_use]
-pub fn serving(server: &Server, statistics: &Statistics) -> Nearness {
+pub fn serving(target: &Target, statistics: &Statistics) -> Nearness {
+    let server = target.last();
     let status = statistics.status.as_str();
     let not_yet = |why: &str| Nearness::NotYet(why.to_owned());
     if status.starts_with("MAINT") || status.starts_with("DRAIN") {
         return Nearness::Overridden;
     }
-    if status.starts_with("DOWN") {
-        let check = statistics.check.as_ref().map(|check| format!(" ({check})")).unwrap_or_default();
-        return Nearness::NotYet(format!("it is down{check}"));
-    }
-    if status.starts_with("NOLB") {
-        return not_yet("its check answers 404, so it takes no new traffic");
+    if let Some(why) = is_down(statistics) {
+        return Nearness::NotYet(why);
     }
     if server.state.weight == 0 {
         return not_yet("its weight is 0, so it takes no new traffic");
@@ -54,13 +52,26 @@ pub fn serving(server: &Server, statistics: &Statistics) -> Nearness {
     if statistics.is_throttled {
         return not_yet("its slowstart is in progress");
     }
+    if target.watch == Watch::Proven {
+        return Nearness::There(Duration::ZERO);
+    }
     match (server.state.health, &statistics.counter) {
-        (Some(Switch::Enabled), Some(CheckCounter { fall: 1, .. })) => Nearness::There(UP_WITH_FALL_1),
+        (Some(Switch::Enabled), Some(CheckCounter { fall: 1, .. })) => Nearness::There(UP_WITHOUT_PROOF),
         (Some(Switch::Enabled), Some(counter)) if counter.health <= counter.rise => {
             not_yet("its check has not passed since the change")
         }
         (Some(Switch::Enabled | Switch::Disabled) | None, _) => Nearness::There(Duration::ZERO),
     }
+}
+
+/// Says why the checks of a server keep it from taking traffic, if they do.
+pub(super) fn is_down(statistics: &Statistics) -> Option<String> {
+    let status = statistics.status.as_str();
+    if status.starts_with("DOWN") {
+        let check = statistics.check.as_ref().map(|check| format!(" ({check})")).unwrap_or_default();
+        return Some(format!("it is down{check}"));
+    }
+    status.starts_with("NOLB").then(|| "its check answers 404, so it takes no new traffic".to_owned())
 }
 
 /// Tells whether nothing is left to do on a server that was taken out.
@@ -81,19 +92,24 @@ pub fn quiet(poll: &Poll) -> Nearness {
 ///
 /// # Errors
 /// When a signal ends the run or the lock cannot be had again. What fails on an instance or a server is kept there.
-pub fn wait(fleet: &mut Fleet<'_>, goal: Goal, requested: AdminState, bounds: WaitBounds) -> Result<()> {
-    let deadline = Deadline::after(bounds.timeout);
+pub fn wait(
+    fleet: &mut Fleet<'_>,
+    goal: Goal,
+    requested: AdminState,
+    bounds: WaitBounds,
+    deadline: &Deadline,
+) -> Result<()> {
     let mut backoff = Backoff::default();
-    fleet.instances.iter_mut().for_each(Instance::watch_anew);
     loop {
         let polled = fleet.poll(&is_waited_for)?;
         if polled == Processes::Same {
             let now = Instant::now();
             fleet.at_work_mut().for_each(|target| target.notice(requested, bounds.stable, now));
+            fleet.instances.iter_mut().for_each(|it| excuse(it, bounds.need, |target| target.watch == Watch::Over));
             let count = fleet.at_work().filter(|target| is_waited_for(target)).count();
             if count > 0 && !deadline.is_over() {
-                (fleet.progress)(&progress(fleet, requested, count, &deadline));
-                fleet.pause(&mut backoff, &deadline)?;
+                (fleet.progress)(&progress(fleet, requested, count, deadline));
+                fleet.pause(&mut backoff, deadline)?;
                 continue;
             }
             if count > 0 && backoff.is_first() {
@@ -118,8 +134,8 @@ pub fn wait(fleet: &mut Fleet<'_>, goal: Goal, requested: AdminState, bounds: Wa
 /// Tells whether a server has to be polled again.
 fn is_waited_for(target: &Target) -> bool {
     match target.watch {
-        Watch::Due | Watch::NotYet(_) | Watch::Since(_) => true,
-        Watch::Over => false,
+        Watch::Due | Watch::NotYet(_) | Watch::Since(_) | Watch::Proven => true,
+        Watch::Excused | Watch::Over => false,
     }
 }
 
@@ -155,16 +171,17 @@ impl Target {
     fn notice(&mut self, requested: AdminState, stable: Duration, now: Instant) {
         let Some(poll) = self.last_poll.as_deref().filter(|_| is_waited_for(self)) else { return };
         let nearness = match requested {
-            AdminState::Ready => serving(self.last(), &poll.statistics),
+            AdminState::Ready => serving(self, &poll.statistics),
             AdminState::Drain | AdminState::Maint => quiet(poll),
         };
         self.watch = match (nearness, &self.watch) {
             (Nearness::There(long), watch) => {
                 let since = match watch {
                     Watch::Since(since) => *since,
-                    Watch::Due | Watch::NotYet(_) | Watch::Over => now,
+                    Watch::Due | Watch::NotYet(_) | Watch::Proven | Watch::Excused | Watch::Over => now,
                 };
-                let is_long_enough = now.duration_since(since) >= long.max(stable);
+                let is_long_enough = now.duration_since(since) >= long.max(stable)
+                    || (*watch == Watch::Proven && !self.last().has_agent());
                 if is_long_enough { Watch::Over } else { Watch::Since(since) }
             }
             (Nearness::NotYet(why), _) => Watch::NotYet(why),
@@ -176,15 +193,16 @@ impl Target {
     }
 
     /// Says why it is still waited for.
-    fn why_not(&self) -> &str {
+    pub(super) fn why_not(&self) -> &str {
         match &self.watch {
-            Watch::Due | Watch::Over => "it has not been polled yet",
+            Watch::Due | Watch::Excused | Watch::Over => "it has not been polled yet",
+            Watch::Proven => "its check has passed, but it has not been seen to take traffic yet",
             Watch::NotYet(why) => why,
             Watch::Since(_) => "it has not been up for long enough",
         }
     }
 
-    fn fail_overridden(&mut self, requested: AdminState, status: &str) {
+    pub(super) fn fail_overridden(&mut self, requested: AdminState, status: &str) {
         let (name, why) = (self.before.full_name(), who_overrides_it(self.last()));
         let msg = format!("{name} was set to {requested}, but HAProxy shows it as '{status}' now: {why}");
         self.fail(Error::new(ErrorKind::Overridden, msg));

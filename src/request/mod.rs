@@ -12,8 +12,8 @@ use std::time::Duration;
 #[cfg(test)]
 pub(crate) use wire::KNOWN;
 pub use wire::{
-    DrainBounds, MinAvailable, OldProcesses, OnFailure, OnMissing, OnTimeout, OnUnreachable, StateFiles, WaitBounds,
-    Wire,
+    DrainBounds, MinAvailable, Need, OldProcesses, OnFailure, OnMissing, OnTimeout, OnUnreachable, StateFiles, Via,
+    WaitBounds, Wire,
 };
 
 use crate::model::error::{Error, ErrorKind, Result};

@@ -339,6 +339,8 @@ read_from_value!(
     OnMissing,
     OnUnreachable,
     OldProcesses,
+    Via,
+    Need,
     OnFailure
 );
 
@@ -603,13 +605,19 @@ pub struct WaitBounds {
     pub timeout: Duration,
     /// How long a server must take traffic without interruption.
     pub stable: Duration,
+    /// The state that a server goes through on its way from maint to ready.
+    pub via: Via,
+    /// In how many of its backends a server must take traffic.
+    pub need: Need,
 }
 
 impl Wait {
     fn from_value(value: &Value) -> Result<Self, String> {
-        let Some(fields) = object_or_flag(value, &["timeout", "stable"])? else { return Ok(Self(None)) };
+        let Some(fields) = object_or_flag(value, &["timeout", "stable", "via", "need"])? else { return Ok(Self(None)) };
         Ok(Self(Some(WaitBounds {
             timeout: field(&fields, "timeout", Pause::from_value)?.map_or(Duration::from_secs(60), |pause| pause.0),
+            via: field(&fields, "via", Via::from_value)?.unwrap_or(Via::Drain),
+            need: field(&fields, "need", Need::from_value)?.unwrap_or(Need::All),
             stable: field(&fields, "stable", Pause::from_value)?.map_or(Duration::ZERO, |pause| pause.0),
         })))
     }
@@ -843,6 +851,28 @@ words! {
 }
 
 words! {
+    /// The state in which a server that leaves maint is checked first.
+    Via {
+        /// Drain: HAProxy checks it and gives it no new traffic; it becomes ready once a check has passed since it left
+        /// maint. The default. A server without checks becomes ready at once.
+        Drain = "drain",
+        /// Ready: clients may find out that it does not work before a check does.
+        Ready = "ready",
+    }
+}
+
+words! {
+    /// In how many of its matched backends a server must take traffic.
+    Need {
+        /// In each of them. The default.
+        All = "all",
+        /// In at least one on each instance, as with a primary and its replicas; in the others it becomes ready without
+        /// being waited for.
+        Any = "any",
+    }
+}
+
+words! {
     /// How processes from before a reload that still run count.
     OldProcesses {
         /// Their sessions count if they can be seen; otherwise they are a warning. The default.
@@ -1001,6 +1031,16 @@ mod schema {
                     "description": "After `ready`: how long a server must take traffic without interruption, in seconds; from 0 to 86400.",
                     "default": 0,
                     "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
+                },
+                "via": {
+                    "description": "With `ready`: the state in which a server that leaves maint is checked first.",
+                    "default": "drain",
+                    "anyOf": [generator.subschema_for::<super::Via>(), { "type": "null" }]
+                },
+                "need": {
+                    "description": "With `ready`: in how many of its matched backends a server must take traffic.",
+                    "default": "all",
+                    "anyOf": [generator.subschema_for::<super::Need>(), { "type": "null" }]
                 }
             });
             object_or_flag(generator, properties)

@@ -5,11 +5,20 @@ use crate::support::Test;
 mod become_and_ssh;
 mod collection;
 mod controller;
+mod install_role;
 mod page;
 mod rolling;
 mod sshd;
 mod task;
 
 pub(crate) fn tests() -> Vec<Test> {
-    [become_and_ssh::tests(), collection::tests(), page::tests(), rolling::tests(), task::tests()].concat()
+    [
+        become_and_ssh::tests(),
+        collection::tests(),
+        install_role::tests(),
+        page::tests(),
+        rolling::tests(),
+        task::tests(),
+    ]
+    .concat()
 }

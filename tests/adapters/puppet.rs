@@ -15,9 +15,11 @@ macro_rules! on_each {
 }
 
 mod bolt;
+mod class;
 mod documents;
 mod examples;
 mod manifests;
+mod packaging;
 mod site;
 
 /// A test on one version of Puppet.
@@ -25,7 +27,9 @@ type On = (Puppet, Test);
 
 pub(crate) fn tests() -> Vec<Test> {
     let found = Puppet::found();
-    let all = [manifests::tests(), bolt::tests(), documents::tests(), examples::tests()].concat();
+    let all =
+        [manifests::tests(), class::tests(), bolt::tests(), documents::tests(), packaging::tests(), examples::tests()]
+            .concat();
     let missing: TestFn = |_| Err("there is no Puppet 7 or 8 to test on: run `make tools`".into());
     if found.is_empty() {
         return vec![("is_installed", missing)];

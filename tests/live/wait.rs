@@ -120,13 +120,14 @@ fn a_check_that_never_passes_is_not_up(haproxy: &Haproxy) -> TestResult {
         let msg = entry["error"]["msg"].as_str().unwrap();
         let seen = if health == Health::Bad { "L7STS" } else { "L4CON" };
         assert!(msg.contains("app/one does not take traffic after 1.2 s: it is down") && msg.contains(seen), "{msg}");
-        assert_eq!(entry["after"]["operational_state"], "stopped", "{entry}");
+        let after = (&entry["after"]["operational_state"], &entry["after"]["admin_state"]);
+        assert_eq!(after, (&json!("stopped"), &json!("drain")), "{entry}");
         assert!(
             run.elapsed >= Duration::from_millis(1200) && run.elapsed < Duration::from_secs(20),
             "{:?}",
             run.elapsed
         );
-        assert_eq!(one.instance.row("app", "one").admin, 0, "it stays ready");
+        assert_eq!(one.instance.row("app", "one").admin, 8, "it stays in drain, where no client meets it");
     }
     Ok(())
 }
@@ -227,8 +228,9 @@ fn a_server_that_answers_404_takes_no_traffic(haproxy: &Haproxy) -> TestResult {
     assert_eq!(server(&report, "app/one")["after"]["operational_state"], "stopping");
     let running = Program::request(&one.request("ready", json!({ "timeout": 20 }))).spawn();
     thread::sleep(Duration::from_millis(300));
+    assert_eq!(one.instance.row("app", "one").admin, 8);
     one.behind.set_health(Health::Good);
-    assert_eq!(assert_done(&running.wait())["changed"], false);
+    assert_eq!(assert_done(&running.wait())["changed"], true, "from drain to ready");
     Ok(())
 }
 
@@ -324,7 +326,7 @@ fn a_restart_is_waited_for(haproxy: &Haproxy) -> TestResult {
     let mut one = One::start(haproxy, "check inter 50ms rise 1 fall 2");
     one.maint();
     let running = Program::request(&one.request("ready", json!({ "timeout": 20, "stable": 3 }))).spawn();
-    one.instance.await_state("app", "one", (0, 2));
+    one.instance.await_state("app", "one", (8, 2));
     thread::sleep(Duration::from_millis(300));
     // For longer than a connection is tried again at once.
     one.instance.kill();

@@ -1,41 +1,46 @@
 # @summary Takes servers out on all load balancers, runs a task or a command on them, and puts them back, in batches.
 #
-# Before anything is changed, a dry run finds out whether all servers could be put back on all load balancers. Each
-# batch is taken out on all of them at once, worked on, and put back on all of them, also where the work has failed.
-# After the first failure no other batch is begun. Where a batch cannot be taken out, it is put back where this run
-# has changed something, and nothing is run on it.
+# Before anything changes, dry runs check on every load balancer that each batch can be taken out and that all servers
+# can be put back. Each batch is then taken out on all load balancers at once, worked on, and put back, whether or not
+# the work succeeded. The plan ends with the first batch that fails. A batch that cannot be taken out everywhere is put
+# back wherever this run took it out, and nothing is run on it.
 #
-# The name of a server in HAProxy is that of its target, or its variable `haproxy_server`.
+# A server's name in HAProxy is the name of its target, or the target's variable `haproxy_server`.
 #
 # @param targets
-#   The servers that are worked on.
+#   The servers to work on.
 # @param load_balancers
-#   The hosts of HAProxy. The program `haproxy_server` is installed there.
+#   The HAProxy hosts. The program `haproxy_server` is installed there.
 # @param command
-#   The command that is run on the servers while they are out; or else give `task`.
+#   The command to run on the servers while they are out. Give either `command` or `task`.
 # @param task
-#   The task that is run on the servers while they are out; or else give `command`.
+#   The task to run on the servers while they are out. Give either `command` or `task`.
 # @param task_parameters
-#   The parameters of that task; those that start with `_` are options of Bolt, as `_run_as`.
+#   The parameters of that task. Those that start with `_` are Bolt's options, such as `_run_as`.
 # @param batch
 #   How many servers are out at a time.
 # @param maint
-#   More parameters of the task `haproxy_server` that takes the servers out.
+#   More parameters for the task `haproxy_server` when it takes servers out.
 # @param ready
-#   More parameters of the task `haproxy_server` that puts the servers back.
+#   More parameters for the task `haproxy_server` when it puts servers back.
 # @param owner
-#   Who takes the servers out: recorded on the load balancers, so that no other owner puts them back meanwhile.
+#   Who takes the servers out. Recorded on the load balancers, so that nobody else puts the servers back meanwhile.
 # @param reason
-#   Why the servers are taken out: recorded on the load balancers.
+#   Why the servers are taken out. Recorded on the load balancers.
 # @param run_as
-#   The user that manages HAProxy on the load balancers.
+#   The user who manages HAProxy on the load balancers.
+# @param preview
+#   Ends after the dry runs: prints what each load balancer would do, and returns the results.
 #
 # @return
-#   What the task or the command gave, one result for each server.
+#   The results of the task or the command, one for each server; with `preview` those of the dry runs.
 #
 # @example Upgrade all web servers, two at a time
 #   bolt plan run haproxy_server::rolling_maintenance --targets web \
 #     load_balancers=lb batch=2 command='apt-get -y upgrade' owner=upgrade
+#
+# @example See what that would do
+#   bolt plan run haproxy_server::rolling_maintenance --targets web load_balancers=lb batch=2 preview=true
 plan haproxy_server::rolling_maintenance (
   TargetSpec $targets,
   TargetSpec $load_balancers,
@@ -48,8 +53,9 @@ plan haproxy_server::rolling_maintenance (
   Optional[String[1]] $owner = undef,
   Optional[String[1]] $reason = undef,
   Optional[String[1]] $run_as = undef,
+  Boolean $preview = false,
 ) {
-  if ($command =~ Undef) == ($task =~ Undef) {
+  unless $preview or ($command =~ Undef) != ($task =~ Undef) {
     fail_plan("give either 'command' or 'task'", 'haproxy_server/bad-request')
   }
 
@@ -58,30 +64,51 @@ plan haproxy_server::rolling_maintenance (
   $claim = { 'owner' => $owner }.filter |$_key, $value| { $value =~ NotUndef }
   $cause = { 'reason' => $reason }.filter |$_key, $value| { $value =~ NotUndef }
 
-  # A wrong name or parameter must not come up when the servers are out.
-  $names_of_all = get_targets($targets).map |$server| { $server.vars['haproxy_server'].lest || { $server.name } }
-  $dry_run = $ready + $claim + { 'server' => $names_of_all, 'state' => 'ready' } + $options + { '_noop' => true }
-  $check = run_task('haproxy_server', $balancers, 'look for the servers', $dry_run)
-  unless $check.ok {
-    $first = $check.error_set.first
-    fail_plan(
-      "the servers could not be put back on ${first.target.name}: ${first.error.message}",
-      'haproxy_server/not-begun',
-      { 'results' => $check },
-    )
+  # Each batch: its targets, their names in HAProxy, and the two requests for them.
+  $batches = get_targets($targets).slice($batch).map |$servers| {
+    $names = $servers.map |$server| { $server.vars['haproxy_server'].lest || { $server.name } }
+    $part = {
+      'servers'  => $servers,
+      'shown'    => $names.join(', '),
+      'take_out' => $maint + $claim + $cause + { 'server' => $names, 'state' => 'maint' } + $options,
+      'put_back' => $ready + $claim + { 'server' => $names, 'state' => 'ready' } + $options,
+    }
   }
 
-  $results = get_targets($targets).slice($batch).map |$servers| {
-    $names = $servers.map |$server| { $server.vars['haproxy_server'].lest || { $server.name } }
-    $shown = $names.join(', ')
-    $take_out = $maint + $claim + $cause + { 'server' => $names, 'state' => 'maint' }
-    $put_back = $ready + $claim + { 'server' => $names, 'state' => 'ready' }
+  # A wrong name, a wrong parameter or a guard must not come up halfway.
+  $foreseen = ['put_back', 'take_out'].map |$request| {
+    $what = $request ? { 'put_back' => 'put back', default => 'taken out' }
+    $batches.map |$part| {
+      $check = run_task(
+        'haproxy_server',
+        $balancers,
+        "check that ${part['shown']} can be ${what}",
+        $part[$request] + { '_noop' => true },
+      )
+      unless $check.ok {
+        $first = $check.error_set.first
+        fail_plan(
+          "nothing has changed: ${part['shown']} cannot be ${what} on ${first.target.name}: ${first.error.message}",
+          'haproxy_server/not-begun',
+          { 'results' => $check },
+        )
+      }
+      $check.results
+    }
+  }
+  if $preview {
+    $taken_out = $foreseen[1].flatten
+    $taken_out.each |$result| { out::message("${result.target.name}: ${result.value['msg']}") }
+    return ResultSet($taken_out)
+  }
 
-    $out = run_task('haproxy_server', $balancers, "take ${shown} out of service", $take_out + $options)
+  $results = $batches.map |$part| {
+    $shown = $part['shown']
+    $out = run_task('haproxy_server', $balancers, "take ${shown} out of service", $part['take_out'])
     unless $out.ok {
       # Only what this run has taken out comes back: others may have had a reason.
       $changed = $out.results.filter |$result| { $result.value['changed'] == true }.map |$result| { $result.target }
-      run_task('haproxy_server', $changed, "put ${shown} back into service", $put_back + $options)
+      run_task('haproxy_server', $changed, "put ${shown} back into service", $part['put_back'])
       $first = $out.error_set.first
       fail_plan(
         "${shown} cannot be taken out on ${first.target.name}: ${first.error.message}",
@@ -93,12 +120,12 @@ plan haproxy_server::rolling_maintenance (
     # Whatever goes wrong here must not keep the servers out.
     $work = catch_errors() || {
       if $command {
-        run_command($command, $servers, '_catch_errors' => true)
+        run_command($command, $part['servers'], '_catch_errors' => true)
       } else {
-        run_task($task, $servers, $task_parameters + { '_catch_errors' => true })
+        run_task($task, $part['servers'], $task_parameters + { '_catch_errors' => true })
       }
     }
-    $back = run_task('haproxy_server', $balancers, "put ${shown} back into service", $put_back + $options)
+    $back = run_task('haproxy_server', $balancers, "put ${shown} back into service", $part['put_back'])
 
     if $work =~ Error {
       fail_plan($work)
@@ -106,7 +133,7 @@ plan haproxy_server::rolling_maintenance (
     unless $work.ok {
       $first = $work.error_set.first
       fail_plan(
-        "the work on ${first.target.name} has failed: ${first.error.message}",
+        "the work on ${first.target.name} failed: ${first.error.message}",
         'haproxy_server/work-failed',
         { 'results' => $work },
       )

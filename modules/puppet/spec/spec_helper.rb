@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# These specs need rspec and Puppet only: neither HAProxy nor the program is asked.
+# These specs need only rspec and Puppet, neither HAProxy nor the program.
 require 'puppet'
 require 'json'
 require 'tmpdir'

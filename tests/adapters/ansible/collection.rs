@@ -15,9 +15,11 @@ pub(crate) fn tests() -> Vec<Test> {
     tests![
         options_are_those_of_the_request,
         results_are_those_of_the_report,
+        a_query_is_documented_alike,
         it_is_built_and_installed,
         its_variables_are_documented,
         linters_are_content,
+        the_importer_is_content,
         sanity_tests_pass,
     ]
 }
@@ -48,10 +50,14 @@ fn words(node: &Value) -> BTreeSet<String> {
 }
 
 pub(super) fn documentation() -> Value {
+    documentation_of("lbops.haproxy.haproxy_server")
+}
+
+fn documentation_of(module: &str) -> Value {
     let controller = Controller::new("newest", "/usr/bin:/bin");
-    let ran = run(controller.command("ansible-doc").args(["-j", "lbops.haproxy.haproxy_server"])).ended_with(0);
+    let ran = run(controller.command("ansible-doc").args(["-j", module])).ended_with(0);
     let all: Value = serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {}", ran.out));
-    all["lbops.haproxy.haproxy_server"].clone()
+    all[module].clone()
 }
 
 /// The specification by which the action plugin checks a task.
@@ -137,6 +143,35 @@ fn same_option(name: &str, documented: &Value, specified: &Value) {
     }
 }
 
+/// A query has the options that are no change, and results of the same names.
+fn a_query_is_documented_alike(_: &Haproxy) -> TestResult {
+    const PRINT: &str = "import json, ansible_collections.lbops.haproxy.plugins.action.haproxy_server_info as info\n\
+                         print(json.dumps(info.ActionModule.options))";
+    let controller = Controller::new("newest", "/usr/bin:/bin");
+    let mut command = controller.command("python");
+    command.env("PYTHONPATH", controller.folder.join("collections")).args(["-c", PRINT]);
+    let known: Value = serde_json::from_str(&run(&mut command).ended_with(0).out)?;
+    let (change, query) = (documentation(), documentation_of("lbops.haproxy.haproxy_server_info"));
+    assert_eq!(keys(&query["doc"]["options"]), strings(&known), "the plugin takes other options than are documented");
+    for (name, option) in query["doc"]["options"].as_object().ok_or("options")? {
+        for key in ["type", "elements", "choices", "aliases", "default"] {
+            assert_eq!(option[key], change["doc"]["options"][name][key], "{key} of {name}");
+        }
+    }
+    for (place, except) in [
+        ("", vec!["changed", "dry_run", "state", "diff"]),
+        ("/servers/contains", vec!["changed", "failed", "before", "commands", "rolled_back", "error"]),
+        ("/instances/contains", vec!["changed", "failed", "state_file", "error"]),
+        ("/servers/contains/after/contains", vec![]),
+        ("/error/contains", vec![]),
+    ] {
+        let of = |documentation: &Value| keys(documentation["return"].pointer(place).unwrap_or(&Value::Null));
+        let expected: BTreeSet<String> = of(&change).difference(&set(&except)).cloned().collect();
+        assert_eq!(of(&query), expected, "{place}");
+    }
+    Ok(())
+}
+
 fn results_are_those_of_the_report(_: &Haproxy) -> TestResult {
     let report = schema("report.schema.json");
     let returned = documentation()["return"].clone();
@@ -174,7 +209,7 @@ fn it_is_built_and_installed(_: &Haproxy) -> TestResult {
         let controller = Controller::without_collection(version, "/usr/bin:/bin");
         let source = controller.folder.join("source");
         copy_collection(&source)?;
-        let programs = source.join("files").join(std::env::consts::ARCH);
+        let programs = source.join("roles/install/files").join(std::env::consts::ARCH);
         fs::create_dir_all(&programs)?;
         // The real one is large where it was built for tests.
         let stand_in = "#!/bin/sh\necho '{\"changed\": false, \"failed\": false, \"msg\": \"packed\"}'\n";
@@ -187,9 +222,11 @@ fn it_is_built_and_installed(_: &Haproxy) -> TestResult {
 
         let ran = run(controller.command("ansible-doc").args(["-l", "lbops.haproxy"])).ended_with(0);
         assert!(ran.out.contains("lbops.haproxy.haproxy_server"), "{}", ran.out);
-        let mut role = controller.command("ansible-doc");
-        let ran = run(role.args(["-t", "role", "lbops.haproxy.rolling_maintenance"])).ended_with(0);
-        assert!(ran.out.contains("rolling_maintenance_tasks"), "{}", ran.out);
+        for (role, variable) in [("rolling_maintenance", "rolling_maintenance_tasks"), ("install", "install_version")] {
+            let mut command = controller.command("ansible-doc");
+            let ran = run(command.args(["-t", "role", &format!("lbops.haproxy.{role}")])).ended_with(0);
+            assert!(ran.out.contains(variable), "{}", ran.out);
+        }
         let module = run(controller.command("ansible-doc").args(["lbops.haproxy.haproxy_server"])).ended_with(0);
         assert!(module.out.contains("EXAMPLES:") && module.out.contains("RETURN VALUES:"), "{}", module.out);
         let installed = place.join("ansible_collections/lbops/haproxy");
@@ -198,6 +235,10 @@ fn it_is_built_and_installed(_: &Haproxy) -> TestResult {
         {
             assert_eq!(installed.join(path).exists(), expected, "{path}");
         }
+        let packed =
+            run(tool("tar").arg("-tzf").arg(controller.folder.join("lbops-haproxy-1.0.0.tar.gz"))).ended_with(0);
+        let hidden = packed.out.lines().find(|path| path.split('/').any(|part| part.starts_with('.')));
+        assert_eq!(hidden, None, "a file that nobody sees");
         // The program that was packed with it is the one that is sent.
         let tasks = "- lbops.haproxy.haproxy_server: \n  register: sent\n  \
                      failed_when: sent is failed or sent.msg != 'packed'\n";
@@ -207,17 +248,24 @@ fn it_is_built_and_installed(_: &Haproxy) -> TestResult {
     Ok(())
 }
 
-/// The variables of the role are the same in its defaults, in its specification and on the page.
+/// The variables of a role are the same in its defaults, in its specification and on the page.
 fn its_variables_are_documented(_: &Haproxy) -> TestResult {
+    variables_are_documented("install", &[], "modules/ansible/roles/install/README.md")?;
+    variables_are_documented("rolling_maintenance", &["rolling_maintenance_tasks"], "modules/ansible/README.md")
+}
+
+fn variables_are_documented(role: &str, required: &[&str], page: &str) -> TestResult {
     const PRINT: &str =
         "import json, sys, yaml; print(json.dumps([yaml.safe_load(open(path)) for path in sys.argv[1:]]))";
-    let role = repository().join("modules/ansible/roles/rolling_maintenance");
+    let prefix = format!("| `{role}_");
+    let role_folder = repository().join("modules/ansible/roles").join(role);
     let controller = Controller::without_collection("newest", "/usr/bin:/bin");
     let mut command = controller.command("python");
-    command.args(["-c", PRINT]).arg(role.join("defaults/main.yml")).arg(role.join("meta/argument_specs.yml"));
+    command.args(["-c", PRINT]);
+    command.arg(role_folder.join("defaults/main.yml")).arg(role_folder.join("meta/argument_specs.yml"));
     let read: Value = serde_json::from_str(&run(&mut command).ended_with(0).out)?;
     let (defaults, options) = (&read[0], &read[1]["argument_specs"]["main"]["options"]);
-    let required = set(&["rolling_maintenance_tasks"]);
+    let required = set(required);
     let named: BTreeSet<String> = keys(defaults).union(&required).cloned().collect();
     assert_eq!(keys(options), named, "the specification is not about the variables");
     for (name, option) in options.as_object().expect("options") {
@@ -226,9 +274,9 @@ fn its_variables_are_documented(_: &Haproxy) -> TestResult {
             assert_eq!(option["default"], defaults[name], "default of {name}");
         }
     }
-    let page = fs::read_to_string(repository().join("modules/ansible/README.md"))?;
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| `rolling_maintenance_")?.split_once('`'));
-    let rows: BTreeSet<String> = rows.map(|(name, _)| format!("rolling_maintenance_{name}")).collect();
+    let page = fs::read_to_string(repository().join(page))?;
+    let rows = page.lines().filter_map(|line| line.strip_prefix(&prefix)?.split_once('`'));
+    let rows: BTreeSet<String> = rows.map(|(name, _)| format!("{role}_{name}")).collect();
     assert_eq!(rows, named, "the page is not about the variables");
     Ok(())
 }
@@ -257,6 +305,20 @@ fn linters_are_content(_: &Haproxy) -> TestResult {
     run(changelog.arg("lint")).ended_with(0);
     let config = fs::read_to_string(repository().join("modules/ansible/.ansible-lint"))?;
     assert!(!config.contains("skip_list") && !config.contains("warn_list"), "something is ignored: {config}");
+    Ok(())
+}
+
+/// What Galaxy runs on each upload.
+fn the_importer_is_content(_: &Haproxy) -> TestResult {
+    let controller = Controller::without_collection("newest", "/usr/bin:/bin");
+    copy_collection(&controller.folder.join("source"))?;
+    run(controller.command("ansible-galaxy").args(["collection", "build", "source"])).ended_with(0);
+    let programs = installed("galaxy/venv/bin");
+    let mut command = tool(programs.join("python"));
+    without_settings(&mut command).current_dir(controller.folder.path()).env("HOME", controller.folder.path());
+    command.env("PATH", format!("{}:/usr/bin:/bin", programs.display()));
+    let ran = run(command.args(["-m", "galaxy_importer.main", "lbops-haproxy-1.0.0.tar.gz"])).ended_with(0);
+    assert!((ran.out.clone() + &ran.err).contains("Importer processing completed successfully"), "{ran:?}");
     Ok(())
 }
 

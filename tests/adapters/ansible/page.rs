@@ -22,8 +22,11 @@ const MAINT: (u32, u32) = (1, 0);
 type Example = (&'static str, &'static str, (u32, u32), &'static [&'static str]);
 
 /// Every block of the page in its order.
-const EXAMPLES: [Example; 12] = [
+const EXAMPLES: [Example; 15] = [
     ("Install", "sh", READY, &["lbops.haproxy:1.0.0 was installed successfully"]),
+    ("Install", "yaml", READY, &["lbops.haproxy:1.0.0 was installed successfully"]),
+    ("Install", "yaml", READY, &["lbops.haproxy:1.0.0 was installed successfully"]),
+    ("Install", "yaml", READY, &["changed=1"]),
     ("Install", "yaml", READY, &["ok: [lb1]"]),
     ("First task", "yaml", READY, &["changed=2"]),
     (
@@ -65,7 +68,18 @@ fn examples_do_what_they_say(haproxy: &Haproxy) -> TestResult {
         // The bare program would find the HAProxy of other tests, too.
         let alone = format!("      haproxy_server:\n        instances: {}\n", stage.http.address());
         let text = text.replace("      haproxy_server:\n", &alone);
+        let place = format!(
+            "install\n      vars:\n        install_path: {}/bin/haproxy_server\n",
+            controller.folder.path().display()
+        );
+        let text = text.replace("- role: lbops.haproxy.install\n", &format!("- role: lbops.haproxy.{place}"));
         let mut command = match language.as_str() {
+            "yaml" if text.starts_with("# requirements.yml") => {
+                let here = format!("file://{}", repository().display());
+                let text = text.replace("https://github.com/lbops/haproxy_server.git", &here).replace("main", "HEAD");
+                controller.write("requirements.yml", &text);
+                shell(&controller, "ansible-galaxy collection install --force -r requirements.yml")
+            }
             "yaml" => {
                 controller.write("play.yml", &text);
                 let mut command = controller.command("ansible-playbook");
@@ -133,7 +147,9 @@ fn prepare(controller: &Controller) -> TestResult {
         "- name: Site\n  hosts: load_balancers\n  gather_facts: false\n  tasks:\n    - name: Take web1 out\n      \
          lbops.haproxy.haproxy_server:\n        server: web1\n        state: maint\n",
     );
-    for place in [format!("files/programs/{}", std::env::consts::ARCH), "library".to_owned()] {
+    fs::create_dir(controller.folder.join("bin"))?;
+    let architecture = std::env::consts::ARCH;
+    for place in [format!("files/programs/{architecture}"), format!("files/{architecture}"), "library".to_owned()] {
         fs::create_dir_all(controller.folder.join(&place))?;
         copy_program(&controller.folder.join(&place).join("haproxy_server"));
     }

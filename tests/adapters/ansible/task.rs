@@ -140,6 +140,9 @@ fn changes_are_made_once_and_reported(haproxy: &Haproxy) -> TestResult {
 fn a_bad_task_fails_in_one_sentence(haproxy: &Haproxy) -> TestResult {
     let tasks = [
         ("{server: web1, stat: maint}", "Unsupported parameters for (lbops.haproxy.haproxy_server) module: stat"),
+        ("{server: web1, stat: maint}", "Did you mean 'state'?"),
+        ("{server: web1, state: maint, gaurd: {min_available: 1}}", "Did you mean 'guard'?"),
+        ("{server: web1, state: maint, drain: {timout: 5}}", "Did you mean 'drain.timeout'?"),
         ("{server: web1, state: off}", "value of state must be one of"),
         ("{server: web1, host: web2, state: maint}", "'server' and 'host' are the same option: give one of them"),
         ("{instances: http, socket: /x}", "'instances' and 'socket' are the same option: give one of them"),
@@ -172,7 +175,11 @@ fn a_bad_task_fails_in_one_sentence(haproxy: &Haproxy) -> TestResult {
     }
     playbook.push_str(
         "- name: Bad\n  lbops.haproxy.haproxy_server: {server: web1, state: maint}\n  async: 10\n  poll: 1\n  \
-         register: bad\n  failed_when: bad is not failed or 'async' not in bad.msg\n",
+         register: bad\n  failed_when: bad is not failed or 'async' not in bad.msg or 'forks' not in bad.msg\n\
+         - name: A query is no change\n  lbops.haproxy.haproxy_server_info: {server: web1, state: maint}\n  \
+         register: bad\n  failed_when: bad is not failed or 'is not an option of lbops.haproxy.haproxy_server_info' not in bad.msg\n\
+         - name: A query\n  lbops.haproxy.haproxy_server_info: {server: web1}\n  check_mode: true\n  \
+         register: query\n  failed_when: query is failed or query is changed or not query.ok\n",
     );
     for version in VERSIONS {
         let stage = Stage::start(haproxy);

@@ -18,6 +18,7 @@ pub(crate) fn tests() -> Vec<On> {
         task_takes_what_bolt_gives_it,
         task_on_a_terminal_prints_the_report_alone,
         plan_takes_out_works_and_puts_back,
+        plan_previews,
         plan_puts_back_after_a_failure
     ]
 }
@@ -207,6 +208,22 @@ fn plan_takes_out_works_and_puts_back(haproxy: &Haproxy, puppet: Puppet) -> Test
     Ok(())
 }
 
+fn plan_previews(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
+    let fleet = Fleet::start(haproxy, puppet);
+    let out = fleet.plan("web1,web2", &["preview=true"], 0).out;
+    let would = |server: &str| format!("{server}: would be maint in 1 of 1 backend on 1 of 3 instances\n");
+    assert_says(&out, &["check that web2 can be put back", "check that web2 can be taken out"]);
+    let lines = ["web1", "web2"].map(|server| ["lb1", "lb2"].map(|host| format!("\n{host}: {}", would(server))));
+    for line in lines.as_flattened() {
+        assert_says(&out, &[line.trim_end()]);
+    }
+    assert!(["web1", "web2"].map(|server| fleet.states(server)) == [[READY; 2]; 2], "a preview changed something");
+    Ok(())
+}
+
+/// What somebody else does on a load balancer while the plan runs.
+const MEANWHILE: &str = r#"{"server": "web3", "state": "maint"}"#;
+
 fn plan_puts_back_after_a_failure(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
     let fleet = Fleet::start(haproxy, puppet);
     let all_ready = || ["web1", "web2", "web3"].map(|server| fleet.states(server)) == [[READY; 2]; 3];
@@ -214,7 +231,7 @@ fn plan_puts_back_after_a_failure(haproxy: &Haproxy, puppet: Puppet) -> TestResu
     // The work fails: its server comes back, and the next one is not begun.
     let ran = fleet.plan("web1,web2", &["command=false"], 1);
     let out = ran.out + &ran.err;
-    assert_says(&out, &["take web1 out", "put web1 back", "the work on web1 has failed: "]);
+    assert_says(&out, &["take web1 out", "put web1 back", "the work on web1 failed: "]);
     assert!(!out.contains("take web2 out"), "{out}");
     assert!(all_ready(), "not all came back");
 
@@ -223,16 +240,24 @@ fn plan_puts_back_after_a_failure(haproxy: &Haproxy, puppet: Puppet) -> TestResu
     assert_says(&(ran.out + &ran.err), &["take web1 out", "put web1 back", "no_such_task"]);
     assert!(all_ready(), "not all came back");
 
-    // One load balancer refuses: nothing is run, and the other one is set back.
-    fleet.two.http.set_state("web/web2", "maint");
-    fleet.two.http.set_state("web/web3", "maint");
-    let ran = fleet.plan("web1", &["command=true"], 1);
+    // One load balancer refuses once the first batch is through: nothing is run, and the other one is rolled back.
+    let guarded = r#"maint={"guard": {"min_available": 2}}"#;
+    let meanwhile = format!("command=echo '{}' | {}", MEANWHILE, fleet.hosts[1].command().display());
+    let ran = fleet.plan("web1,web2", &[guarded, &meanwhile], 1);
     let out = ran.out + &ran.err;
-    assert_says(&out, &["web1 cannot be taken out on lb2: ", "the backend web has 1 usable server"]);
-    assert!(!out.contains("command 'true'"), "{out}");
-    assert_eq!((fleet.states("web1"), fleet.two.http.state("web", "web2")), ([READY; 2], MAINT));
+    assert_says(
+        &out,
+        &["put web1 back", "take web2 out", "put web2 back into service on lb1\n", "web2 cannot be taken out on lb2: "],
+    );
+    assert_says(&out, &["web2 cannot be taken out on lb2: ", "the backend web has 2 usable servers"]);
+    assert!(!out.contains("on web2\n"), "{out}");
+    assert_eq!((fleet.states("web2"), fleet.two.http.state("web", "web3")), ([READY; 2], MAINT));
 
-    // What could not be put back is not taken out.
+    // What cannot be taken out or put back is found before anything changes.
+    let ran = fleet.plan("web1,web2", &[guarded, "command=true"], 1);
+    let out = ran.out + &ran.err;
+    assert_says(&out, &["nothing has changed: web1 cannot be taken out on lb2: the backend web has 2 usable"]);
+    assert!(!out.contains("out of service"), "{out}");
     let ran = fleet.plan("web1", &["command=true", "ready={\"wiat\": true}"], 1);
     let out = ran.out + &ran.err;
     assert_says(&out, &["wiat"]);
@@ -240,7 +265,7 @@ fn plan_puts_back_after_a_failure(haproxy: &Haproxy, puppet: Puppet) -> TestResu
     let ran = fleet.plan("web1,stranger", &["command=true"], 1);
     assert_says(
         &(ran.out + &ran.err),
-        &["the servers could not be put back on lb1: no selected instance has a server"],
+        &["nothing has changed: web9 cannot be put back on lb1: no selected instance has a server"],
     );
 
     let ran = fleet.plan("web1", &[], 1);

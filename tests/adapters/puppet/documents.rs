@@ -15,6 +15,9 @@ pub(crate) fn tests() -> Vec<On> {
     on_each![type_and_schema_agree, task_and_schema_agree, checks_of_a_module_pass]
 }
 
+/// What to do where a description differs from the schema.
+const UPDATE: &str = "run UPDATE_SCHEMA=1 cargo test --test adapters -- agree, and then the same with reference";
+
 fn request_schema() -> Value {
     let text = fs::read_to_string(repository().join("schema/request.schema.json")).expect("the schema");
     serde_json::from_str(&text).expect("a schema")
@@ -81,13 +84,93 @@ fn in_puppet(text: &str) -> String {
     text.replace("`state`", "`ensure`")
 }
 
+/// What the type says about a field besides the schema.
+const NOTES: [(&str, &str); 2] = [
+    ("server", "The title by default."),
+    ("expires", "Prefer a time to a duration: `+2h` starts anew on every Puppet run."),
+];
+
+/// The columns of a description in the type.
+const WIDTH: usize = 70;
+
+/// A paragraph as lines: `first` goes before the first one, as many spaces before the others.
+fn wrapped(first: &str, text: &str) -> Vec<String> {
+    let indent = " ".repeat(first.chars().count());
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + word.chars().count() < WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(_) => lines.push(format!("{indent}{word}")),
+            None => lines.push(format!("{first}{word}")),
+        }
+    }
+    lines
+}
+
+/// The description of a field, and its default.
+fn meaning(property: &Value) -> String {
+    let text = in_puppet(property["description"].as_str().unwrap_or_default());
+    match property.get("default") {
+        Some(default) => format!("{text} `{}` by default.", default.to_string().trim_matches('"')),
+        None => text,
+    }
+}
+
+/// The words or the fields that a field may have, as a list.
+fn list(schema: &Value, property: &Value, indent: usize) -> Vec<String> {
+    let refers = |value: &Value| value["$ref"].as_str().map(|path| path.trim_start_matches("#/$defs/").to_owned());
+    let either = || property["anyOf"].as_array()?.iter().find_map(refers);
+    let Some(name) = refers(property).or_else(either) else { return Vec::new() };
+    let definition = &schema["$defs"][&name];
+    let first = format!("{}* ", " ".repeat(indent));
+    let item = |word: &str, meaning: &str| wrapped(&first, &format!("`{word}`: {meaning}"));
+    let forms = definition["anyOf"].as_array().into_iter().flatten().chain([definition]);
+    let fields = forms.filter_map(|form| form["properties"].as_object()).flatten();
+    let fields = fields.flat_map(|(name, field)| {
+        item(name, &meaning(field)).into_iter().chain(list(schema, field, indent + 2)).collect::<Vec<_>>()
+    });
+    let choices = choices(definition).into_iter().flat_map(|(words, meaning)| item(words[0], &in_puppet(meaning)));
+    fields.chain(choices).collect()
+}
+
+/// The description of a field in the type.
+fn description(schema: &Value, field: &str) -> String {
+    let property = &properties(schema)[field];
+    let mut lines = wrapped("", &meaning(property));
+    let list = if field == "instances" { Vec::new() } else { list(schema, property, 0) };
+    if !list.is_empty() {
+        lines.push(String::new());
+        lines.extend(list);
+    }
+    if let Some((_, note)) = NOTES.iter().find(|(of, _)| *of == field) {
+        lines.push(String::new());
+        lines.extend(wrapped("", note));
+    }
+    let indented = |line: String| if line.is_empty() { line } else { format!("      {line}") };
+    lines.into_iter().map(indented).collect::<Vec<_>>().join("\n")
+}
+
+/// The name of a field in the type, and where its description stands in the source.
+fn described(source: &str, name: &str) -> std::ops::Range<usize> {
+    let start = source.find(&format!("(:{name}")).unwrap_or_else(|| panic!("the type has no {name}"));
+    let open = "desc <<~DOC\n";
+    let from = start + source[start..].find(open).expect("its description") + open.len();
+    from..from + source[from..].find("\n    DOC").expect("the end of its description")
+}
+
 fn type_and_schema_agree(_: &Haproxy, puppet: Puppet) -> TestResult {
+    if puppet.is_outdated() {
+        return Ok(());
+    }
     let schema = request_schema();
     let folder = Folder::new();
     let out = folder.join("strings.json");
     let mut strings = puppet.tool("puppet");
     strings.args(["strings", "generate", "--format", "json", "--out"]).arg(&out);
-    let files = ["lib/puppet/type/*.rb", "lib/puppet/provider/*/*.rb", "tasks/*.json", "plans/*.pp"];
+    let files = ["lib/puppet/type/*.rb", "lib/puppet/provider/*/*.rb", "tasks/*.json", "plans/*.pp", "manifests/*.pp"];
     strings.args(files.map(|files| module().join(files)));
     // It leaves a database where it is run.
     let ran = tool::run(strings.current_dir(folder.path()).env("HOME", folder.path())).ended_with(0);
@@ -95,7 +178,9 @@ fn type_and_schema_agree(_: &Haproxy, puppet: Puppet) -> TestResult {
     assert!(!ran.err.contains("[warn]"), "{}", ran.err);
     let strings: Value = serde_json::from_str(&fs::read_to_string(out)?)?;
     let the_type = &strings["resource_types"][0];
-    let source = fs::read_to_string(module().join("lib/puppet/type/haproxy_server.rb"))?;
+    let file = module().join("lib/puppet/type/haproxy_server.rb");
+    let mut source = fs::read_to_string(&file)?;
+    let is_updating = puppet.updates();
 
     let mut found = BTreeSet::new();
     let entries = ["properties", "parameters"].map(|kind| the_type[kind].as_array().expect("entries"));
@@ -111,18 +196,15 @@ fn type_and_schema_agree(_: &Haproxy, puppet: Puppet) -> TestResult {
         if field == "diff" {
             continue;
         }
-        let description = words(entry["description"].as_str().unwrap_or_default());
-        let wanted = in_puppet(properties(&schema)[field]["description"].as_str().expect("a description"));
-        assert!(description.starts_with(&wanted), "{name} is described as\n{description}\ninstead of\n{wanted}");
-        let definitions = definitions(&schema, &properties(&schema)[field]);
-        let meanings = definitions.iter().flat_map(|definition| {
-            let choices = choices(definition).into_iter().map(|(words, meaning)| (words[0].to_owned(), meaning));
-            choices.chain(fields(definition).into_iter().map(|(name, meaning)| (name.clone(), meaning)))
-        });
-        for (word, meaning) in meanings.filter(|(word, _)| field != "instances" || word.contains('_')) {
-            let item = format!("* `{word}`: {}", in_puppet(meaning));
-            assert!(description.contains(&item), "{name} lacks {item:?}:\n{description}");
+        let wanted = description(&schema, field);
+        let place = described(&source, name);
+        if is_updating {
+            source.replace_range(place, &wanted);
+        } else {
+            let written = &source[place];
+            assert!(written == wanted, "{name} is described as\n{written}\ninstead of\n{wanted}\n{UPDATE}");
         }
+        let definitions = definitions(&schema, &properties(&schema)[field]);
         // Values are either listed or checked as a type.
         match entry["values"].as_array().filter(|values| !values.is_empty()) {
             Some(values) if entry["default"].is_null() => {
@@ -157,22 +239,40 @@ fn type_and_schema_agree(_: &Haproxy, puppet: Puppet) -> TestResult {
             }
         }
     }
+    if is_updating {
+        fs::write(file, source)?;
+    }
     // Noop is Puppet's own.
     found.insert("dry_run".to_owned());
     assert_eq!(found, properties(&schema).keys().cloned().collect());
     Ok(())
 }
 
-fn task_and_schema_agree(_: &Haproxy, _: Puppet) -> TestResult {
+fn task_and_schema_agree(_: &Haproxy, puppet: Puppet) -> TestResult {
+    if puppet.is_outdated() {
+        return Ok(());
+    }
     let schema = request_schema();
-    let task: Value = serde_json::from_str(&fs::read_to_string(module().join("tasks/init.json"))?)?;
+    let file = module().join("tasks/init.json");
+    let mut text = fs::read_to_string(&file)?;
+    if puppet.updates() {
+        for (name, property) in properties(&schema) {
+            let open = format!("\n    \"{name}\": {{\n      \"description\": ");
+            let from = text.find(&open).unwrap_or_else(|| panic!("the task has no {name}")) + open.len();
+            let to = from + text[from..].find(",\n").expect("the end of a line");
+            let description = words(property["description"].as_str().expect("a description"));
+            text.replace_range(from..to, &Value::from(description).to_string());
+        }
+        fs::write(file, &text)?;
+    }
+    let task: Value = serde_json::from_str(&text)?;
     assert_eq!((&task["input_method"], &task["supports_noop"]), (&"stdin".into(), &true.into()));
     let parameters = task["parameters"].as_object().expect("parameters");
     let names = |object: &Map<String, Value>| object.keys().cloned().collect::<BTreeSet<_>>();
     assert_eq!(names(parameters), names(properties(&schema)));
     for (name, parameter) in parameters {
         let wanted = words(properties(&schema)[name]["description"].as_str().expect("a description"));
-        assert_eq!(parameter["description"], wanted.as_str(), "{name}");
+        assert_eq!(parameter["description"], wanted.as_str(), "{name}: {UPDATE}");
         let written = parameter["type"].as_str().expect("a type");
         assert!(written.starts_with("Optional["), "{name}: {written}");
         assert_type(name, written, &schema);
@@ -194,9 +294,11 @@ fn checks_of_a_module_pass(_: &Haproxy, puppet: Puppet) -> TestResult {
             manifests.push(site.folder.write(&format!("{number}.pp"), &block.text));
         }
     }
-    let plan = module().join("plans/rolling_maintenance.pp");
-    tool::run(puppet.tool("puppet-lint").arg("--fail-on-warnings").args(&manifests).arg(&plan)).ended_with(0);
-    tool::run(site.puppet("parser").arg("validate").args(&manifests)).ended_with(0);
+    let named = site.folder.join("modules/haproxy_server");
+    let (class, plan) = (named.join("manifests/init.pp"), named.join("plans/rolling_maintenance.pp"));
+    tool::run(puppet.tool("puppet-lint").arg("--fail-on-warnings").args(&manifests).args([&class, &plan]))
+        .ended_with(0);
+    tool::run(site.puppet("parser").arg("validate").args(&manifests).arg(&class)).ended_with(0);
     tool::run(site.puppet("parser").args(["validate", "--tasks"]).arg(&plan)).ended_with(0);
 
     let out = tool::run(site.puppet("describe").arg("haproxy_server").env("LC_ALL", "C")).ended_with(0).out;

@@ -44,9 +44,12 @@ fn examples_do_what_the_page_says(haproxy: &Haproxy, puppet: Puppet) -> TestResu
     let (bin, work) = (Folder::new(), Folder::new());
     let site = Site::with_path(puppet, "/nowhere");
     fs::remove_file(site.folder.join("modules/haproxy_server"))?;
+    site.link("storeconfigs", &repository().join("tests/adapters/puppet/storeconfigs"));
     // The program comes by the first manifest, from a module of the user's own.
     fs::create_dir_all(site.folder.join("modules/profile/files"))?;
     fs::copy(host.command(), site.folder.join("modules/profile/files/haproxy_server"))?;
+    let sum = tool::run(tool::tool("sha256sum").arg(host.command())).ended_with(0).out;
+    let program = bin.join("haproxy_server").display().to_string();
     fs::create_dir(stage.folder.join("lib"))?;
     let options = site.options();
     let options: Vec<_> = options.iter().map(|option| option.to_string_lossy()).collect();
@@ -64,13 +67,12 @@ fn examples_do_what_the_page_says(haproxy: &Haproxy, puppet: Puppet) -> TestResu
     std::os::unix::fs::symlink(bolt, bin.join("bolt"))?;
     let folders: Vec<String> = plain.split(':').map(|folder| format!("'{folder}'")).collect();
     let places = Places(vec![
-        (
-            "/etc/puppetlabs/code/environments/production/modules/",
-            format!("{}/", site.folder.join("modules").display()),
-        ),
+        ("/tmp", work.path().display().to_string()),
+        // The page has a file of its own.
+        ("5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03", sum[..64].to_owned()),
         ("'/usr/bin', '/usr/local/bin'", format!("'{}', {}", bin.path().display(), folders.join(", "))),
-        ("/usr/bin/haproxy_server", bin.join("haproxy_server").display().to_string()),
         ("/var/lib/haproxy/", format!("{}/", stage.folder.join("lib").display())),
+        ("/run/haproxy/http.sock", stage.http.address()),
         // No test starts a service of this machine.
         (
             "service { 'haproxy':\n",
@@ -90,6 +92,15 @@ fn examples_do_what_the_page_says(haproxy: &Haproxy, puppet: Puppet) -> TestResu
         instance.expect("a server of the stage").row(backend, server).admin
     };
 
+    // The program's file belongs to root. Anybody else has it already.
+    let is_root = nix::unistd::geteuid().is_root();
+    let install = if is_root {
+        format!("haproxy_server::path: {program}\nhaproxy_server::source: {}\n", host.command().display())
+    } else {
+        std::os::unix::fs::symlink(host.command(), &program)?;
+        "haproxy_server::package: ~\n".to_owned()
+    };
+    site.hiera(&install);
     let blocks = page::blocks(PAGE);
     let shown: String =
         blocks.iter().filter(|block| block.language == "console").map(|block| block.text.as_str()).collect();
@@ -101,7 +112,18 @@ fn examples_do_what_the_page_says(haproxy: &Haproxy, puppet: Puppet) -> TestResu
                 let name =
                     text.lines().next().and_then(|line| line.strip_prefix("# ")).expect("a manifest with a name");
                 work.write(name, &places.here(text));
-                if !shown.contains(name) {
+                if name == "exported.pp" {
+                    let node = |node: &str, code: i32| {
+                        let store = "--storeconfigs --storeconfigs_backend folder";
+                        let node = format!("--certname {node} --node_name_value {node}");
+                        shell(&format!("puppet apply --detailed-exitcodes {store} {node} {name}"), work.path())
+                            .ended_with(code)
+                    };
+                    node("web3", 0);
+                    assert_eq!(state("web", "web3"), 0);
+                    node("lb1", 2);
+                    node("lb1", 0);
+                } else if !shown.contains(name) && (is_root || name != "install.pp") {
                     let apply = format!("puppet apply --detailed-exitcodes {name}");
                     // Once for the change; then nothing is left to change.
                     let first = shell(&apply, work.path());
@@ -125,6 +147,8 @@ fn examples_do_what_the_page_says(haproxy: &Haproxy, puppet: Puppet) -> TestResu
                         let share = stage.server("web2").requests() - before;
                         assert!((4..=6).contains(&share), "{share} of 25 instead of 50 of 250");
                     }
+                    "hiera.pp" => assert_eq!((state("directory", "ldap1"), state("directory", "ldap2")), (0, 1)),
+                    "exported.pp" => assert_eq!(state("web", "web3"), 1),
                     "maintenance.pp" => assert_eq!(state("web", "web3"), 1),
                     "back.pp" => {
                         assert_eq!(state("web", "web3"), 0);
@@ -136,16 +160,17 @@ fn examples_do_what_the_page_says(haproxy: &Haproxy, puppet: Puppet) -> TestResu
                     _ => {}
                 }
                 // What an example has taken out must not be in the way of the next one.
-                if ["share.pp", "order.pp"].contains(&name) {
-                    let ready = r#"{"server": "*", "state": "ready", "weight": "100%"}"#;
+                if ["share.pp", "exported.pp", "order.pp"].contains(&name) {
+                    let ready = r#"{"server": "*", "state": "ready", "weight": "100%", "ignore_owner": true}"#;
                     shell(&format!("echo '{ready}' | haproxy_server"), work.path()).ended_with(0);
                 }
             }
+            "yaml" => site.hiera(&format!("{text}{}", install)),
             "console" => {
                 for (command, lines) in commands(text) {
                     let ran = shell(&places.here(command), work.path());
                     // The page shows Puppet 8.
-                    let lines: Vec<String> = lines.iter().map(|line| puppet.logged(line)).collect();
+                    let lines: Vec<String> = lines.iter().map(|line| puppet.logged(&places.here(line))).collect();
                     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
                     assert_says(&format!("$ {command}\n{}", ran.out), &lines);
                 }

@@ -123,7 +123,9 @@ fn the_catalogue_may_bring_what_is_needed(haproxy: &Haproxy, puppet: Puppet) -> 
     };
 
     let run = site.apply(&server, &[], 4);
-    assert_says(&run.err, &["Could not find a suitable provider for haproxy_server"]);
+    assert_says(&run.err, &["Haproxy_server[web1]: Provider haproxy_server is not functional on this host"]);
+    let run = tool::run(site.puppet("resource").arg("haproxy_server"));
+    assert_says(&run.err, &["'haproxy_server' is neither on PATH nor in /usr/bin or /usr/local/bin; install it"]);
 
     // The resource stands first, and waits for the program; the socket has to be there at its turn only.
     let program = link("program", program.display().to_string(), host.command().display().to_string());
@@ -274,11 +276,12 @@ fn every_parameter_arrives_as_it_was_given(_: &Haproxy, puppet: Puppet) -> TestR
           weight            => 100,
           health            => enabled,
           agent             => disabled,
-          drain             => { timeout => 1.5, on_timeout => rollback },
+          drain             => { timeout => 1.5, stable => 1, on_timeout => rollback },
           shutdown_sessions => true,
           wait              => { timeout => 60, stable => 0 },
           guard             => { min_available => '50%' },
           expect            => { admin_state => ready },
+          old_processes     => wait,
           on_missing        => elsewhere_ok,
           on_unreachable    => skip,
           on_failure        => rollback,
@@ -302,9 +305,9 @@ fn every_parameter_arrives_as_it_was_given(_: &Haproxy, puppet: Puppet) -> TestR
         "server": ["web1", "app*/web[2-3]", 7], "state": "maint", "backend": "app*",
         "instances": ["http", {"name": "ldap", "socket": "/run/haproxy/ldap.sock"}],
         "weight": 100, "health": "enabled", "agent": "disabled",
-        "drain": {"timeout": 1.5, "on_timeout": "rollback"}, "shutdown_sessions": true,
+        "drain": {"timeout": 1.5, "stable": 1, "on_timeout": "rollback"}, "shutdown_sessions": true,
         "wait": {"timeout": 60, "stable": 0}, "guard": {"min_available": "50%"}, "expect": {"admin_state": "ready"},
-        "on_missing": "elsewhere_ok", "on_unreachable": "skip", "on_failure": "rollback",
+        "old_processes": "wait", "on_missing": "elsewhere_ok", "on_unreachable": "skip", "on_failure": "rollback",
         "state_file": {"http": "/var/lib/haproxy/http.state"}, "owner": "Jörg \"J\" O'Neil",
         "reason": "new disk; 100% \u{2028}", "expires": "+2h", "ignore_owner": false, "lock_timeout": 0,
         "timeout": 2.5, "dry_run": true, "diff": false,

@@ -41,6 +41,21 @@ impl Puppet {
         Self::ALL.into_iter().filter(|puppet| puppet.unpacked().is_some() || is_own(puppet)).collect()
     }
 
+    /// Whether no newer one can be run here.
+    pub(crate) fn is_newest(self) -> bool {
+        Self::found().last() == Some(&self)
+    }
+
+    /// Whether its tests write what is generated from the schema and the sources anew, instead of comparing it.
+    pub(crate) fn updates(self) -> bool {
+        std::env::var_os("UPDATE_SCHEMA").is_some() && self.is_newest()
+    }
+
+    /// Whether a newer one writes now what this one would compare.
+    pub(crate) fn is_outdated(self) -> bool {
+        std::env::var_os("UPDATE_SCHEMA").is_some() && !self.is_newest()
+    }
+
     /// A line of Puppet 8 as this version logs it: under noop 7 has the sentence of the program on the resource.
     pub(crate) fn logged(self, line: &str) -> String {
         match (self, line.strip_suffix(" (noop)").and_then(|line| line.split_once("]/ensure: "))) {
@@ -87,7 +102,7 @@ impl Site {
     pub(crate) fn with_path(puppet: Puppet, path: impl AsRef<OsStr>) -> Self {
         let site = Self { folder: Folder::new(), path: puppet.before(path.as_ref()), _host: None };
         fs::create_dir(site.folder.join("modules")).expect("a folder");
-        symlink(module(), site.folder.join("modules/haproxy_server")).expect("a link to the module");
+        site.link("haproxy_server", &module());
         // No manifest here asks for facts, and to gather them takes longer than all else in a run.
         fs::create_dir_all(site.folder.join("var/yaml/facts")).expect("a folder");
         site.folder.write("var/yaml/facts/site.yaml", "--- !ruby/object:Puppet::Node::Facts\nname: site\nvalues: {}\n");
@@ -100,6 +115,20 @@ impl Site {
         let folders = folders.map(|(option, name)| [option.into(), self.folder.join(name).into_os_string()]);
         let others = ["--color", "false", "--certname", "site", "--facts_terminus", "yaml"];
         folders.into_iter().flatten().chain(others.map(OsString::from)).collect()
+    }
+
+    /// Puts a module where Puppet finds it.
+    pub(crate) fn link(&self, name: &str, module: &Path) {
+        symlink(module, self.folder.join("modules").join(name)).expect("a link to a module");
+    }
+
+    /// Gives the environment this data in Hiera.
+    pub(crate) fn hiera(&self, data: &str) {
+        let environment = self.folder.join("code/environments/production");
+        fs::create_dir_all(environment.join("data")).expect("a folder");
+        let hierarchy = "version: 5\nhierarchy: [{name: Common, path: common.yaml}]\n";
+        fs::write(environment.join("hiera.yaml"), hierarchy).expect("a file of our own");
+        fs::write(environment.join("data/common.yaml"), data).expect("a file of our own");
     }
 
     /// Its `PATH`.

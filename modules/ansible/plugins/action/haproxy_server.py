@@ -9,6 +9,7 @@ Python. What the options mean, and whether they go together, is the program's to
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
@@ -86,16 +87,20 @@ class BadTask(Exception):
 class ActionModule(ActionBase):
     """Runs haproxy_server on the target."""
 
+    # The options that this module has.
+    options = tuple(ARGUMENT_SPEC)
+
     def run(self, tmp=None, task_vars=None):
         if self._task.async_val:
             return failure(
-                "haproxy_server does not run with 'async', which needs Python on the target: leave it out. "
-                "The task lasts as long as 'drain' and 'wait' say."
+                "haproxy_server does not run with 'async', which needs Python on the target: leave it out, and bound the "
+                "task by the 'timeout' of 'drain' and 'wait'. Hosts are worked on at once as far as 'forks' reach, and "
+                "'ServerAliveInterval' of SSH keeps a long task's connection. The bare program in 'library/' takes 'async'."
             )
         result = super().run(tmp, task_vars)
         del tmp
         try:
-            options = checked(self._task.args, self._task.action)
+            options = checked(self._task.args, self._task.action, self.options)
             request = request_of(options)
             if self._task.check_mode:
                 request["dry_run"] = True
@@ -210,7 +215,7 @@ class ActionModule(ActionBase):
                 source = os.path.join(folder, name)
         else:
             collection = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-            source = os.path.join(collection, "files", name)
+            source = os.path.join(collection, "roles", "install", "files", name)
             if os.path.isfile(source):
                 return source
         raise BadTask(
@@ -236,12 +241,15 @@ def failure(sentence):
     return dict(failed=True, changed=False, msg=sentence)
 
 
-def checked(arguments, action):
+def checked(arguments, action, known):
     """The options of the task in their types, without those that it leaves out."""
     arguments = given(arguments)
+    for name in arguments:
+        if name in ARGUMENT_SPEC and name not in known:
+            raise BadTask("'%s' is not an option of %s, which changes nothing: use haproxy_server" % (name, action))
     for name, advice in REFUSED.items():
         if name in arguments:
-            raise BadTask("'%s' is no option of haproxy_server. %s" % (name, advice))
+            raise BadTask("'%s' is not an option of haproxy_server. %s" % (name, advice))
     for name, option in ARGUMENT_SPEC.items():
         for alias in option.get("aliases", []):
             if name in arguments and alias in arguments:
@@ -249,7 +257,7 @@ def checked(arguments, action):
     for name in ("health", "agent"):
         if flag(arguments.get(name)) is not None:
             raise BadTask(
-                "'%s' is no switch here, as it is in community.general.haproxy: write '%s: disabled' to pause the "
+                "'%s' is not a switch, as it is in community.general.haproxy: write '%s: disabled' to pause the "
                 "checks, '%s: enabled' to resume them, or leave it out" % (name, name, name)
             )
     for name in ("drain", "wait"):
@@ -262,10 +270,20 @@ def checked(arguments, action):
     if outcome.errors.errors:
         sentence = outcome.errors.msg
         if isinstance(outcome.errors[0], UnsupportedError):
-            sentence = "Unsupported parameters for (%s) module: %s" % (action, sentence)
+            sentence = "Unsupported parameters for (%s) module: %s%s" % (action, sentence, nearest(sentence))
         raise BadTask(sentence)
     # Not the aliases, which stand beside the names that they were taken for.
     return given(dict((name, outcome.validated_parameters.get(name)) for name in ARGUMENT_SPEC))
+
+
+def nearest(sentence):
+    """A hint at the option that is meant, where one is near the first that is not known."""
+    *parents, name = sentence.split(". ")[0].split(", ")[0].split(".")
+    options = ARGUMENT_SPEC
+    for parent in parents:
+        options = options.get(parent, {}).get("options", {})
+    close = difflib.get_close_matches(name, options, 1)
+    return " Did you mean '%s'?" % ".".join(parents + close) if close else ""
 
 
 def request_of(options):

@@ -19,7 +19,7 @@ description:
     that does not answer or a missing right fails the task with nothing changed.
   - A task with none of O(state), O(weight), O(health) and O(agent) is a status, which changes nothing.
 author:
-  - The haproxy_server authors (!UNKNOWN)
+  - The haproxy_server authors (@lbops)
 requirements:
   - The program haproxy_server on the target. Where it is missing or too old, the one for the target's architecture is sent
     from the controller, if it is there (O(executables)). The target needs no Python.
@@ -245,7 +245,7 @@ options:
       - A folder on the controller with the program for each architecture, as in C(x86_64/haproxy_server) or
         C(aarch64/haproxy_server), in the words of C(uname -m). It is looked up like the source of a copy.
       - Used only where O(executable) is missing on the target or too old. The program is sent for the task, and goes with it.
-      - The folder C(files) of this collection by default.
+      - The folder C(roles/install/files) of this collection by default.
     type: path
 seealso:
   - name: From community.general.haproxy

@@ -2,8 +2,8 @@
 
 require 'puppet/parameter/boolean'
 
-# One resource is one request to the program `haproxy_server`. The program decides what is in sync, changes it and words
-# what it did. The type checks only the shape of what a manifest gives, so that a slip ends a run before it has begun.
+# A resource is one request to the program `haproxy_server`, which decides what is in sync, makes the change and words the
+# result. The type checks only the shape of the values, so that a typo fails the catalogue before anything runs.
 Puppet::Type.newtype(:haproxy_server) do
   @doc = <<~DOC
     Takes HAProxy backend servers out of service (`maint`) and puts them back
@@ -13,31 +13,31 @@ Puppet::Type.newtype(:haproxy_server) do
           ensure => maint,
         }
 
-    The title is the server: a name, `backend/server`, or a pattern. Any other
-    title will do where `server` says which servers are meant. Without
-    `ensure`, `weight`, `health` and `agent` nothing is changed: the resource
-    fails where the servers are not there, and `audit` notes how they are.
+    The title names the server: a name, `backend/server`, or a pattern. With
+    `server` set, it can be any text. A resource without `ensure`, `weight`,
+    `health` and `agent` changes nothing: it fails when the servers do not
+    exist, and `audit` records their state.
 
-    What is in sync is decided by a dry run of the very same request, so that
-    `guard`, `state_file` and all else count. With `noop` nothing but dry runs
-    is sent. A change is one run of the program, and what it says of it is the
-    message of the event.
+    A dry run of the request decides whether the resource is in sync, so
+    `guard`, `state_file` and all other parameters count. A change is one run
+    of the program, whose summary becomes the message of the event. Under
+    `noop` there are only dry runs.
 
-    With `wait`, `shutdown_sessions`, `owner`, `reason` or `expires` the
-    request is made also where nothing is to be changed, but never with
-    `noop`: the program then sends HAProxy no change, but it waits, ends
-    sessions and records, which a dry run does not.
+    With `wait`, `shutdown_sessions`, `owner`, `reason` or `expires`, Puppet
+    makes the request on every run, even when nothing has to change: the
+    program then sends HAProxy no changing commands, but it waits, ends
+    sessions and records the owner, which a dry run does not. Under `noop`
+    this is left out.
 
-    A refresh (`notify`, `subscribe`) makes the request once more. So a
-    resource that subscribes to the service of HAProxy is looked at again
-    after a reload, and set again where HAProxy has forgotten it.
+    A refresh (`notify`, `subscribe`) repeats the request. A resource that
+    subscribes to the HAProxy service restores what a reload has lost.
 
     **Autorequires:** the services `haproxy`, `haproxy-*` and `haproxy@*`, the
     package `haproxy`, the package and the file of the program, and the
-    folders of `state_file`. The same catalogue may install the program.
+    folders of `state_file`. The same catalogue can install the program.
   DOC
 
-  # Puppet's own type system checks a value, and words what is wrong with it.
+  # Checks a value with Puppet's own type system, which also words the error.
   def self.assert_type(name, type, value)
     expected = Puppet::Pops::Types::TypeParser.singleton.parse(type)
     Puppet::Pops::Types::TypeAsserter.assert_instance_of(name.to_s, expected, value)
@@ -46,15 +46,15 @@ Puppet::Type.newtype(:haproxy_server) do
   end
 
   newparam(:name, namevar: true) do
-    desc 'The title: the server, or any text where `server` says which servers are meant.'
+    desc 'The title: the server, or any text when `server` is set.'
   end
 
   newproperty(:ensure) do
     desc <<~DOC
-      The requested administrative state. `ready` takes traffic, `drain` takes
-      only the traffic of persistence clients, `maint` takes none. Also
-      accepted: `enabled` and `enable` for `ready`, `disabled` and `disable`
-      for `maint`.
+      The requested administrative state. `ready` takes traffic, `drain`
+      takes only the traffic of persistence clients, `maint` takes none.
+      Also accepted: `enabled` and `enable` for `ready`, `disabled` and
+      `disable` for `maint`.
 
       * `ready`: In service.
       * `drain`: Takes no new traffic except from persistence clients.
@@ -79,8 +79,8 @@ Puppet::Type.newtype(:haproxy_server) do
   newproperty(:weight) do
     desc <<~DOC
       The requested weight: a number from 0 to 256, or a percentage of the
-      configured weight, such as `"50%"`. Like the state, it is set only if it
-      differs. A server with weight 0 takes no new traffic except from
+      configured weight, such as `"50%"`. Like the state, it is set only if
+      it differs. A server with weight 0 takes no new traffic except from
       persistence clients. Unchanged by default.
     DOC
 
@@ -140,9 +140,9 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newproperty(:operational_state) do
     desc <<~DOC
-      What HAProxy's checks make of the server: `stopped`, `starting`,
-      `running` or `stopping`. It is read only: `puppet resource` shows it,
-      and `audit` notes it.
+      The state that HAProxy's checks give the server: `stopped`,
+      `starting`, `running` or `stopping`. Read-only: `puppet resource`
+      shows it, and `audit` records it.
     DOC
 
     validate { |_value| raise ArgumentError, 'operational_state is read-only' }
@@ -152,8 +152,8 @@ Puppet::Type.newtype(:haproxy_server) do
     desc <<~DOC
       The servers: names, `backend/server`, or patterns with `*`, `?` and
       `[…]` on each side of at most one `/`; a string (commas separate
-      several) or a list. Names are case-sensitive. Required for any change; a
-      status without it covers all servers.
+      several) or a list. Names are case-sensitive. Required for any change;
+      a status without it covers all servers.
 
       The title by default.
     DOC
@@ -179,10 +179,10 @@ Puppet::Type.newtype(:haproxy_server) do
   newparam(:instances) do
     desc <<~DOC
       The HAProxy instances of this host: names of discovered instances,
-      addresses of stats sockets in HAProxy's notation (`/path`, `unix@/path`,
-      `abns@name`, `ipv4@127.0.0.1:9999`, `ipv6@[::1]:9999`), or objects with
-      `name` and `socket`; a string (commas separate several) or a list. All
-      discovered instances by default.
+      addresses of stats sockets in HAProxy's notation (`/path`,
+      `unix@/path`, `abns@name`, `ipv4@127.0.0.1:9999`, `ipv6@[::1]:9999`),
+      or objects with `name` and `socket`; a string (commas separate
+      several) or a list. All discovered instances by default.
     DOC
 
     validate do |value|
@@ -193,30 +193,34 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:drain) do
     desc <<~DOC
-      With `ensure => maint`: drains the servers first, in all backends of all
-      instances at once and under one deadline; each goes to maint as soon as
-      it has no session and no queued request left (`scur` and `qcur` of `show
-      stat`, which do not count idle keep-alive connections), no session has
-      begun on it since the previous poll (`stot`), and both have held for
-      `stable` seconds. Sessions on processes from before a reload count if a
-      master CLI shows them. A server that is down goes there at once, one
-      that is in maint stays there. `true` means 300 s, `fail` and 0 s. Off by
-      default.
+      With `ensure => maint`: drains the servers first, in all backends of
+      all instances at once and under one deadline; each goes to maint as
+      soon as it has no session and no queued request left (`scur` and
+      `qcur` of `show stat`, which do not count idle keep-alive
+      connections), no session has begun on it since the previous poll
+      (`stot`), and both have held for `stable` seconds. Sessions on
+      processes from before a reload count if a master CLI shows them. A
+      server that is down goes there at once, one that is in maint stays
+      there. `true` means 300 s, `fail` and 0 s. Off by default.
 
       * `on_timeout`: What happens to servers that still have sessions then.
         `fail` by default.
         * `fail`: They stay in drain, and the run fails. The default.
-        * `rollback`: They are rolled back, and so is everything else that the
-          run has changed; the run fails.
-        * `maint`: They go to maint, with a warning; their sessions continue.
+        * `rollback`: They are rolled back, and so is everything else that
+          the run has changed; the run fails.
+        * `maint`: They go to maint, with a warning; their sessions
+          continue.
         * `shutdown`: They go to maint and their sessions are ended, with a
           warning.
+      * `stable`: How long a server must have had no session, and none must
+        have begun, in seconds; from 0 to 86400. `0` by default.
       * `timeout`: The longest wait for sessions to end, in seconds; from 0
         (they are polled twice) to 86400. `300` by default.
     DOC
 
     validate do |value|
-      struct = 'Struct[{Optional[timeout] => Variant[Numeric, String[1]], ' \
+      seconds = 'Variant[Numeric, String[1]]'
+      struct = "Struct[{Optional[timeout] => #{seconds}, Optional[stable] => #{seconds}, " \
                'Optional[on_timeout] => Enum[fail, rollback, maint, shutdown]}]'
       resource.class.assert_type(name, "Variant[Boolean, Enum['true', 'false', yes, no], #{struct}]", value)
     end
@@ -236,10 +240,10 @@ Puppet::Type.newtype(:haproxy_server) do
       Waits after the change of `ensure`: after `ready` until each server
       takes traffic (its check has passed since the change, its weight is
       above 0 and slowstart is over), after `drain` and `maint` until no
-      session is left. A check with `fall 1` does not show that it has passed,
-      so such a server must stay up for 5 s. A server without a check, or with
-      a paused one, counts at once. Fails with `not_up` or `not_drained`.
-      `true` means 60 s. Off by default.
+      session is left. A check with `fall 1` does not show that it has
+      passed, so such a server must stay up for 5 s. A server without a
+      check, or with a paused one, counts at once. Fails with `not_up` or
+      `not_drained`. `true` means 60 s. Off by default.
 
       * `stable`: After `ready`: how long a server must take traffic without
         interruption, in seconds; from 0 to 86400. `0` by default.
@@ -257,16 +261,16 @@ Puppet::Type.newtype(:haproxy_server) do
   newparam(:guard) do
     desc <<~DOC
       Refuses, before anything is sent anywhere, a change that lowers the
-      number of usable servers of a backend below this. A server is usable if
-      it is ready, running or starting, and has a weight above 0. Backup
+      number of usable servers of a backend below this. A server is usable
+      if it is ready, running or starting, and has a weight above 0. Backup
       servers count as HAProxy uses them: only if no other server is usable,
-      and then as one. Servers that track a changed one count as they would be
-      after the change. Needs the lock that keeps other runs out. No guard by
-      default.
+      and then as one. Servers that track a changed one count as they would
+      be after the change. Needs the lock that keeps other runs out. No
+      guard by default.
 
-      * `min_available`: The fewest usable servers of a backend: a number from
-        0 to 1000000, or a percentage from `"0%"` to `"100%"` of its servers
-        that the configuration does not disable, rounded up.
+      * `min_available`: The fewest usable servers of a backend: a number
+        from 0 to 1000000, or a percentage from `"0%"` to `"100%"` of its
+        servers that the configuration does not disable, rounded up.
     DOC
 
     validate do |value|
@@ -277,9 +281,9 @@ Puppet::Type.newtype(:haproxy_server) do
   newparam(:expect) do
     desc <<~DOC
       Refuses, before anything is sent anywhere, a change while a matched
-      server is in another administrative state than this. It is compared with
-      the state before the change, even if there is nothing to change: a
-      second run may fail with `expectation_failed`. No expectation by
+      server is in another administrative state than this. It is compared
+      with the state before the change, even if there is nothing to change:
+      a second run may fail with `expectation_failed`. No expectation by
       default.
 
       * `admin_state`: The effective administrative state of every matched
@@ -295,6 +299,20 @@ Puppet::Type.newtype(:haproxy_server) do
     end
   end
 
+  newparam(:old_processes) do
+    desc <<~DOC
+      With `drain`, or with `wait` after `drain` and `maint`: how processes
+      from before a reload that still run count. `count` by default.
+
+      * `count`: Their sessions count if they can be seen; otherwise they
+        are a warning. The default.
+      * `wait`: No server is free until they have ended, within the time of
+        `drain` or `wait`.
+    DOC
+
+    newvalues(:count, :wait)
+  end
+
   newparam(:on_missing) do
     desc <<~DOC
       What a listed server or backend that matches nothing means. `fail` by
@@ -302,8 +320,8 @@ Puppet::Type.newtype(:haproxy_server) do
 
       * `fail`: An error if no selected instance has it. The default.
       * `fail_each`: An error if any selected instance lacks it.
-      * `elsewhere_ok`: An error if no instance of this host has it, selected
-        or not.
+      * `elsewhere_ok`: An error if no instance of this host has it,
+        selected or not.
       * `ignore`: Never an error.
     DOC
 
@@ -336,13 +354,13 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:state_file) do
     desc <<~DOC
-      Keeps HAProxy's server-state file in step with the state of the servers,
-      so that it survives a reload: the absolute path of the file (for a
-      single instance), or an object of instance names and paths. The rows of
-      the matched servers are compared even if HAProxy needs no command; a
-      difference is written and counts as `changed`. The configuration must
-      load the file (`server-state-file` and `load-server-state-from-file`).
-      None by default.
+      Keeps HAProxy's server-state file in step with the state of the
+      servers, so that it survives a reload: the absolute path of the file
+      (for a single instance), or an object of instance names and paths. The
+      rows of the matched servers are compared even if HAProxy needs no
+      command; a difference is written and counts as `changed`. The
+      configuration must load the file (`server-state-file` and
+      `load-server-state-from-file`). None by default.
     DOC
 
     validate do |value|
@@ -355,8 +373,8 @@ Puppet::Type.newtype(:haproxy_server) do
     desc <<~DOC
       Who takes the server out, or puts it back: recorded on this host with
       `drain` and `maint`; `ready` is refused (`owned`) if another owner is
-      recorded, or any owner if this is missing. At most 200 characters. None
-      by default.
+      recorded, or any owner if this is missing. At most 200 characters.
+      None by default.
     DOC
 
     validate { |value| resource.class.assert_type(name, 'Variant[String[1], Integer[0]]', value) }
@@ -375,13 +393,12 @@ Puppet::Type.newtype(:haproxy_server) do
     desc <<~DOC
       With `drain` and `maint`: until when the server is meant to be out, as
       an RFC 3339 time with its offset, or `+` and a duration in units of s,
-      m, h, d and w; in the future, at most a hundred years ahead. After that,
-      `ready` is no longer refused and a status says `expired`, but nothing
-      puts the server back automatically. No expiry by default: the record
-      counts as long as the server stays in that state.
+      m, h, d and w; in the future, at most a hundred years ahead. After
+      that, `ready` is no longer refused and a status says `expired`, but
+      nothing puts the server back automatically. No expiry by default: the
+      record counts as long as the server stays in that state.
 
-      A time is better than a duration here: `+2h` counts anew in each run
-      of Puppet.
+      Prefer a time to a duration: `+2h` starts anew on every Puppet run.
     DOC
 
     validate { |value| resource.class.assert_type(name, 'Variant[String[1], Integer[0]]', value) }
@@ -397,9 +414,9 @@ Puppet::Type.newtype(:haproxy_server) do
   newparam(:lock_timeout) do
     desc <<~DOC
       The longest wait for another run that changes servers of the same
-      HAProxy, in seconds; from 0 (one attempt) to 86400, 60 by default. Fails
-      with `locked`. It starts again each time that the lock is retaken after
-      a wait.
+      HAProxy, in seconds; from 0 (one attempt) to 86400, 60 by default.
+      Fails with `locked`. It starts again each time that the lock is
+      retaken after a wait.
     DOC
 
     validate { |value| resource.class.assert_type(name, 'Variant[Numeric, String[1]]', value) }
@@ -407,10 +424,10 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:timeout) do
     desc <<~DOC
-      The longest that one instance may take to answer, in seconds; from 0.001
-      to 86400, 10 by default. Fails with `timeout`. A dump that has begun is
-      read to its end, or until 5 s of silence or 300 s in total, however
-      short this is.
+      The longest that one instance may take to answer, in seconds; from
+      0.001 to 86400, 10 by default. Fails with `timeout`. A dump that has
+      begun is read to its end, or until 5 s of silence or 300 s in total,
+      however short this is.
     DOC
 
     validate { |value| resource.class.assert_type(name, 'Variant[Numeric, String[1]]', value) }
@@ -418,9 +435,8 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:show_diff, boolean: true, parent: Puppet::Parameter::Boolean) do
     desc <<~DOC
-      Whether a line for each server, before and after, is logged with a
-      change, where Puppet's own setting `show_diff` is on. `true` by
-      default.
+      Whether a change logs each server before and after. It takes effect
+      when Puppet's setting `show_diff` is on. `true` by default.
     DOC
 
     defaultto true
@@ -438,13 +454,14 @@ Puppet::Type.newtype(:haproxy_server) do
     files.map { |file| File.dirname(file) } + %w[/usr/bin/haproxy_server /usr/local/bin/haproxy_server]
   end
 
-  def retrieve
-    # Without a provider that can be used, `puppet resource` comes here all the same.
-    unless suitable?
-      raise Puppet::Error, "the program 'haproxy_server' is neither on PATH nor in /usr/bin or /usr/local/bin; install it"
-    end
+  # Puppet defers a resource until it is suitable, so the same catalogue can install the program. Under noop nothing gets
+  # installed, and that is not a failure.
+  def suitable?
+    noop? || !provider.class.program.nil?
+  end
 
-    provider.look
+  def retrieve
+    provider.observe
     super
   end
 

@@ -15,25 +15,22 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
     names.lazy.filter_map { |name| which(name) }.first
   end
 
-  # Evaluated at the resource's turn, so that the same catalogue can install the program.
-  confine true: -> { program }
-
   # What the program compares and sets.
   self::PROPERTIES = %i[ensure weight health agent].freeze
 
-  # The fields of a request that have the name of their parameter.
+  # The fields of a request, under the names of their parameters.
   self::FIELDS = %i[
-    weight health agent backend instances drain shutdown_sessions wait guard expect on_missing on_unreachable on_failure
-    state_file owner reason expires ignore_owner lock_timeout timeout
+    weight health agent backend instances drain shutdown_sessions wait guard expect old_processes on_missing on_unreachable
+    on_failure state_file owner reason expires ignore_owner lock_timeout timeout
   ].freeze
 
-  # What a dry run leaves out: with these the request is made also where nothing is to be changed.
+  # What a dry run leaves out. With one of these, the request is made even when nothing has to change.
   self::BEYOND_A_DRY_RUN = %i[wait shutdown_sessions owner reason expires].freeze
 
   # Every server of every instance, for `puppet resource`.
   #
-  # There is no `prefetch`: it would ask before the catalogue has started HAProxy, and a failure there skips every
-  # resource of the type.
+  # There is no `prefetch`: it would run before the catalogue has started HAProxy, and one failure there skips all
+  # resources of the type.
   def self.instances
     report = ask(on_unreachable: :skip)
     report['warnings'].each { |warning| Puppet.warning(warning) }
@@ -50,9 +47,13 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
     end
   end
 
-  # The program's report on a request, failed or not.
+  # Runs a request and returns its report, failed or not.
   def self.ask(request)
-    path = program or raise Puppet::MissingCommand, "the program 'haproxy_server' is not installed"
+    path = program
+    unless path
+      raise Puppet::MissingCommand, "'haproxy_server' is neither on PATH nor in /usr/bin or /usr/local/bin; install it"
+    end
+
     out, err, status = Open3.capture3([path, path], stdin_data: JSON.generate(request), binmode: true)
     report = parse(out)
     return report if report
@@ -64,7 +65,7 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
     raise Puppet::Error, "#{path} cannot be run: #{e.message}"
   end
 
-  # The report in what the program wrote, or nil where there is none.
+  # The report in the program's output, or nil.
   def self.parse(text)
     report = JSON.parse(text)
     whole = report.is_a?(Hash) && report['msg'].is_a?(String) && [true, false].include?(report['failed']) &&
@@ -75,17 +76,17 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
   end
   private_class_method :parse
 
-  # Finds out how the servers are and what would be changed.
-  def look
+  # Reads the current state and what the request would change.
+  def observe
     return unless @property_hash.empty?
 
     @warned = []
     @done = nil
-    @seen = make(request.merge(dry_run: true, diff: diff?))
+    @seen = foresee
     if @seen['changed']
       log_plan
     elsif !resource.noop? && wanted.any? && self.class::BEYOND_A_DRY_RUN.any? { |field| resource[field] }
-      # If somebody else is quicker, it does change something, and that is an event like any other.
+      # It does change something when somebody else has changed the servers meanwhile: an event like any other.
       @seen = @done = make(request)
     end
   end
@@ -94,7 +95,7 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
     !differing.include?(property)
   end
 
-  # What was done, or would be done under noop, in one sentence.
+  # What was done, or under noop would be done, in one sentence.
   def message
     (@done || @seen)['msg']
   end
@@ -126,6 +127,13 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
     fields.compact
   end
 
+  # The report of a dry run. Under noop the program may still be missing, because the catalogue would install it.
+  def foresee
+    return make(request.merge(dry_run: true, diff: diff?)) if self.class.program || !resource.noop?
+
+    { 'changed' => true, 'msg' => 'unknown until haproxy_server is installed', 'servers' => [], 'diff' => nil }
+  end
+
   # Makes a request, logs its warnings once each, and fails as the program does.
   def make(request)
     report = self.class.ask(request)
@@ -150,8 +158,7 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
     self.class::PROPERTIES.select { |property| resource.should(property) }
   end
 
-  # The properties that the program would change. Where it is something else, as a state file, the first one stands for
-  # it.
+  # The properties that the program would change. The first one stands in for anything else, such as a state file.
   def differing
     return [] unless @seen['changed']
 
@@ -168,7 +175,7 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
     end
   end
 
-  # How the servers are: one value, or several where they differ.
+  # The current value, or all values when the servers differ.
   def current(property)
     return @property_hash[property] unless @property_hash.empty?
 
@@ -185,7 +192,7 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
     when :ensure then server['before']['admin_state'].to_sym
     when :weight, :operational_state then server['before'][property.to_s]
     else
-      # A report does not say whether checks run, only what was sent because of them.
+      # The report does not tell whether checks run, only which commands they need.
       should = resource.should(property)
       differs?(property, server) ? (%i[enabled disabled] - [should]).first : should
     end
@@ -197,7 +204,7 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
 
   def log_plan
     log_diff if @seen['diff']
-    # Puppet 7 does not ask a property for its message under noop.
+    # Under noop Puppet 7 does not ask the property for a message.
     resource.notice(@seen['msg']) if resource.noop? && Puppet::PUPPETVERSION.to_i < 8
   end
 

@@ -5,7 +5,7 @@ RSpec.describe Puppet::Type.type(:haproxy_server).provider(:haproxy_server) do
 
   # The program, with an answer for each call.
   def program(*answers)
-    allow(described_class).to receive_messages(program: '/usr/bin/haproxy_server', suitable?: true)
+    allow(described_class).to receive_messages(program: '/usr/bin/haproxy_server')
     allow(Open3).to receive(:capture3) do |command, stdin_data:, binmode:|
       expect([command, binmode]).to eq([['/usr/bin/haproxy_server'] * 2, true])
       requests << JSON.parse(stdin_data)
@@ -51,7 +51,7 @@ RSpec.describe Puppet::Type.type(:haproxy_server).provider(:haproxy_server) do
   let(:out) { report(server(['ready', 1], ['maint', 1]), changed: true, msg: 'web1: maint in 1 of 1 backend') }
   let(:same) { report(server(['maint', 1])) }
 
-  it 'asks by a dry run, and changes by the very same request' do
+  it 'plans with a dry run and changes with the same request' do
     program(out)
     expect(events(resource(ensure: :maint, guard: { 'min_available' => 1 }, on_failure: 'rollback'))).to eq(
       [['ensure', :ready, :maint, 'success']],
@@ -60,13 +60,13 @@ RSpec.describe Puppet::Type.type(:haproxy_server).provider(:haproxy_server) do
     expect(requests).to eq([wanted.merge('dry_run' => true, 'diff' => false), wanted])
   end
 
-  it 'asks once where nothing is to be changed' do
+  it 'sends one dry run when nothing has to change' do
     program(same)
     expect(events(resource(ensure: :maint))).to be_empty
     expect(requests.map { |request| request['dry_run'] }).to eq([true])
   end
 
-  it 'sends nothing but dry runs under noop' do
+  it 'sends only dry runs under noop' do
     program(out, same)
     wanted = { ensure: :maint, wait: true, owner: 'alice', noop: true }
     expect(events(resource(**wanted))).to eq([['ensure', :ready, :maint, 'noop']])
@@ -74,26 +74,36 @@ RSpec.describe Puppet::Type.type(:haproxy_server).provider(:haproxy_server) do
     expect(requests.map { |request| request['dry_run'] }).to eq([true, true])
   end
 
+  it 'reports a change under noop while the program is missing, and fails without noop' do
+    program(out)
+    allow(described_class).to receive(:program)
+    expect(events(resource(ensure: :maint, weight: 5, noop: true))).to eq([['ensure', :absent, :maint, 'noop']])
+    expect(events(resource(noop: true))).to be_empty
+    expect(apply(resource(ensure: :maint))).to be_failed
+    expect { described_class.ask({}) }.to raise_error(Puppet::MissingCommand, %r{install it})
+    expect(requests).to be_empty
+  end
+
   { wait: true, shutdown_sessions: true, owner: 'alice', reason: 'disk', expires: '2100-01-01T00:00:00Z' }.each do |name, value|
-    it "makes the request also where nothing is to be changed, with #{name}" do
+    it "makes the request even when nothing has to change, with #{name}" do
       program(same)
       expect(events(resource(ensure: :maint, name => value))).to be_empty
       expect(requests.map { |request| request['dry_run'] }).to eq([true, nil])
     end
   end
 
-  it 'fails where that request fails' do
+  it 'fails when that request fails' do
     program(same, report(failed: true, msg: 'web1 has 1 session'))
     expect(apply(resource(ensure: :maint, wait: true))).to be_failed
   end
 
-  it 'takes what that request had to change after all as a change, and makes no other' do
+  it 'reports what that request changed after all, and makes no other' do
     program(same, out)
     expect(events(resource(ensure: :maint, wait: true))).to eq([['ensure', :ready, :maint, 'success']])
     expect(requests.length).to eq(2)
   end
 
-  it 'makes one request for several properties, and an event for each that differs' do
+  it 'makes one request for several properties, with an event for each that differs' do
     program(report(server(['maint', 1], ['maint', 5], commands: ['disable health web/web1']), changed: true))
     expect(events(resource(ensure: :maint, weight: 5, health: :disabled, agent: :enabled))).to eq(
       [['weight', 1, 5, 'success'], ['health', :enabled, :disabled, 'success']],
@@ -101,24 +111,24 @@ RSpec.describe Puppet::Type.type(:haproxy_server).provider(:haproxy_server) do
     expect(requests.length).to eq(2)
   end
 
-  it 'lets the first property stand for what is none, as a state file' do
+  it 'reports a change of something else, such as a state file, on the first property' do
     program(report(server(['maint', 1]), changed: true))
     expect(events(resource(weight: 1, ensure: :maint, state_file: '/s'))).to eq([['ensure', :maint, :maint, 'success']])
     expect(events(resource(weight: 1, state_file: '/s'))).to eq([['weight', 1, 1, 'success']])
   end
 
-  it 'shows several values where servers differ' do
+  it 'shows all values when servers differ' do
     program(report(server(['ready', 1], ['maint', 1]), server(['maint', 5]), changed: true))
     expect(events(resource(ensure: :maint)).first[1]).to eq('maint, ready')
   end
 
-  it 'asks for the status where nothing is wanted' do
+  it 'asks for the status when no state is requested' do
     program(same)
     expect(events(resource(server: ['web/web1'], timeout: 3))).to be_empty
     expect(requests).to eq([{ 'server' => ['web/web1'], 'timeout' => 3, 'dry_run' => true, 'diff' => false }])
   end
 
-  it 'fails with what the program says, and does not try again for the next property' do
+  it 'fails with the message of the program, and does not try again for the next property' do
     program(
       report(server(['maint', 1], ['maint', 5], commands: ['disable health web/web1']), changed: true),
       report(failed: true, msg: 'HAProxy is busy'),
@@ -129,7 +139,7 @@ RSpec.describe Puppet::Type.type(:haproxy_server).provider(:haproxy_server) do
     expect(requests.length).to eq(2)
   end
 
-  it 'makes the request once more on a refresh, but not where nothing is wanted' do
+  it 'repeats the request on a refresh, unless no state is requested' do
     program(out)
     wanted = resource(ensure: :maint)
     expect(wanted).to receive(:notice).with('web1: maint in 1 of 1 backend')
@@ -150,9 +160,9 @@ RSpec.describe Puppet::Type.type(:haproxy_server).provider(:haproxy_server) do
     'a text' => ["Segmentation fault\nmore", '', 'exit code 0): Segmentation fault'],
     'half a report' => ['{"changed": true, "ser', '', 'exit code 0): {"changed": true, "ser'],
     'another object' => ['{"msg": "hello"}', '', 'exit code 0): {"msg": "hello"}'],
-    'no text' => ["\xff\xfe", 'cannot open shared object', 'exit code 0): cannot open shared object'],
+    'bytes that are not text' => ["\xff\xfe", 'cannot open shared object', 'exit code 0): cannot open shared object'],
   }.each do |name, (out, err, sentence)|
-    it "says so where the program answers #{name}" do
+    it "says so when the program answers with #{name}" do
       program([out, err, status(0)])
       expect { described_class.ask({}) }.to raise_error(
         Puppet::Error, "/usr/bin/haproxy_server gave no report (#{sentence}"
@@ -160,14 +170,14 @@ RSpec.describe Puppet::Type.type(:haproxy_server).provider(:haproxy_server) do
     end
   end
 
-  it 'says so where the program was killed or cannot be run' do
+  it 'says so when the program is killed or cannot be run' do
     program(['', '', status(nil, 9)])
     expect { described_class.ask({}) }.to raise_error(Puppet::Error, %r{gave no report \(signal 9\)})
     allow(Open3).to receive(:capture3).and_raise(Errno::EACCES)
     expect { described_class.ask({}) }.to raise_error(Puppet::Error, %r{cannot be run: Permission denied})
   end
 
-  it 'lists every server, with the instance where two have the same name' do
+  it 'lists every server, with its instance when two have the same name' do
     program(report(server(['ready', 1]), server(['maint', 2], instance: 'ldap'), server(['drain', 3], name: 'web2')))
     expect(described_class.instances.map { |each| [each.name, each.ensure, each.weight] }).to eq(
       [['web/web1 on http', :ready, 1], ['web/web1 on ldap', :maint, 2], ['web/web2', :drain, 3]],

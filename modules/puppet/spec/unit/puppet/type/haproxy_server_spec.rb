@@ -5,13 +5,13 @@ RSpec.describe Puppet::Type.type(:haproxy_server) do
     described_class.new(title: 'web1', **attributes)
   end
 
-  it 'takes the states by their names and by those of older modules' do
+  it 'accepts the states under their names and those of older modules' do
     { ready: %w[ready enabled enable], drain: %w[drain], maint: %w[maint disabled disable] }.each do |state, words|
       words.each { |word| expect(resource(ensure: word)[:ensure]).to eq(state) }
     end
   end
 
-  it 'has no default for what is wanted' do
+  it 'has no default for a requested state' do
     bare = resource
     %i[ensure weight health agent].each { |property| expect(bare[property]).to be_nil }
     expect(resource(weight: 5)[:ensure]).to be_nil
@@ -23,18 +23,18 @@ RSpec.describe Puppet::Type.type(:haproxy_server) do
     instances: ['', [], [{ 'name' => 'ldap' }], [{ 'name' => 'a', 'socket' => '/s', 'port' => 1 }]],
     drain: [30, 'soon', { 'timeuot' => 3 }, { 'on_timeout' => 'give up' }], wait: [30, { 'on_timeout' => 'fail' }],
     guard: [2, {}, { 'min_available' => -1 }], expect: ['ready', { 'admin_state' => 'up' }],
-    on_missing: %w[warn], on_unreachable: %w[ignore], on_failure: %w[retry],
+    old_processes: %w[ignore], on_missing: %w[warn], on_unreachable: %w[ignore], on_failure: %w[retry],
     state_file: ['http.state', { 'http' => 'http.state' }, {}], owner: ['', []], reason: [''], expires: [''],
     shutdown_sessions: %w[perhaps], ignore_owner: %w[perhaps], show_diff: %w[perhaps], lock_timeout: [[]], timeout: [{}],
   }.each do |name, values|
-    it "refuses what is no value of #{name}, by its name" do
+    it "refuses an invalid #{name} and names it" do
       values.each do |value|
         expect { resource(name => value) }.to raise_error(Puppet::Error, %r{\b#{name}\b}), value.inspect
       end
     end
   end
 
-  it 'takes every form of the values' do
+  it 'accepts every form of the values' do
     {
       weight: [0, 256, '10', '50%'], server: ['web1', %w[web1 app/web2], 7], backend: ['app*', ['app']],
       instances: ['http', %w[http ldap], [{ 'name' => 'ldap', 'socket' => '/run/ldap.sock' }]],
@@ -47,7 +47,7 @@ RSpec.describe Puppet::Type.type(:haproxy_server) do
     end
   end
 
-  it 'comes after the services, the packages and the folders that it needs' do
+  it 'autorequires services, packages and folders' do
     types = { service: %w[haproxy haproxy-ldap haproxy@http nginx haproxyish], package: %w[haproxy haproxy_server] }
     needed = types.flat_map { |type, names| names.map { |name| Puppet::Type.type(type).new(name: name) } }
     needed << Puppet::Type.type(:file).new(path: '/var/lib/haproxy')

@@ -1,0 +1,299 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the haproxy_server authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# The documentation only: the action plugin of this name does the work, so that the target needs no Python.
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: haproxy_server_info
+short_description: Tell how HAProxy backend servers are
+version_added: 1.0.0
+description:
+  - Tells the state of servers in all backends of all HAProxy instances of the target, their sessions and checks, and who
+    has taken them out of service.
+  - M(lbops.haproxy.haproxy_server) without a change returns the same.
+author:
+  - The haproxy_server authors (@lbops)
+requirements:
+  - The program haproxy_server on the target. Where it is missing or too old, the one for the target's architecture is sent
+    from the controller, if it is there (O(executables)). The target needs no Python.
+  - HAProxy 2.2 or later with a stats socket on the target.
+extends_documentation_fragment:
+  - action_common_attributes
+  - action_common_attributes.conn
+  - action_common_attributes.flow
+attributes:
+  action:
+    support: full
+  async:
+    support: none
+    details: Asynchronous tasks need Python on the target. A query does not wait.
+  become:
+    support: full
+  bypass_host_loop:
+    support: none
+  check_mode:
+    support: full
+    details: Changes nothing in any mode.
+  connection:
+    support: full
+  delegation:
+    support: full
+  diff_mode:
+    support: N/A
+    details: Changes nothing.
+  platform:
+    support: full
+    platforms: linux
+options:
+  server:
+    description:
+      - The servers, as names, as C(backend/server), or as patterns of C(*), C(?) and C([...]) on each side of at most one
+        C(/).
+      - All servers by default.
+    type: list
+    elements: str
+    aliases: [host]
+  backend:
+    description:
+      - The backends in which servers are looked for, as names or patterns. All of them by default.
+    type: list
+    elements: str
+  instances:
+    description:
+      - The HAProxy instances of the target, each as the name of one that is discovered, as the address of a stats socket in
+        HAProxy's notation (C(/path), C(unix@/path), C(abns@name), C(ipv4@127.0.0.1:9999), C(ipv6@[::1]:9999)), or as a
+        dictionary of C(name) and C(socket).
+      - All that are discovered by default.
+    type: list
+    elements: raw
+    aliases: [socket]
+  on_missing:
+    description:
+      - What it means that a listed server or backend matches nothing.
+      - With V(fail) it is an error where no selected instance has it, with V(fail_each) where one of them lacks it, and with
+        V(elsewhere_ok) where no instance of the target has it, selected or not. With V(ignore) it is never an error.
+    type: str
+    choices: [fail, fail_each, elsewhere_ok, ignore]
+    default: fail
+  on_unreachable:
+    description:
+      - What it means that an instance cannot be asked. With V(fail) it is an error. With V(skip) it is a warning, and the
+        other instances are asked.
+    type: str
+    choices: [fail, skip]
+    default: fail
+  timeout:
+    description:
+      - The longest that one instance may take to answer, in seconds, more than V(0) and at most V(86400).
+    type: float
+    default: 10
+  executable:
+    description:
+      - The program on the target, as a path, or as a name that is looked up in C(PATH), then in C(/usr/bin) and
+        C(/usr/local/bin).
+    type: str
+    default: haproxy_server
+  executables:
+    description:
+      - A folder on the controller with the program for each architecture, as in C(x86_64/haproxy_server) or
+        C(aarch64/haproxy_server), in the words of C(uname -m). It is looked up like the source of a copy.
+      - Used only where O(executable) is missing on the target or too old. The program is sent for the task, and goes with it.
+      - The folder C(roles/install/files) of this collection by default.
+    type: path
+seealso:
+  - module: lbops.haproxy.haproxy_server
+"""
+
+EXAMPLES = r"""
+- name: Look at all servers of all instances
+  lbops.haproxy.haproxy_server_info:
+  become: true
+  register: haproxy
+
+- name: Name those that are not in service
+  ansible.builtin.debug:
+    msg: "{{ haproxy.servers | rejectattr('ok') | map(attribute='server') | unique }}"
+
+- name: Wait until web1 takes traffic again
+  lbops.haproxy.haproxy_server_info:
+    server: web1
+  become: true
+  register: web1
+  until: web1.ok
+  retries: 10
+  delay: 3
+"""
+
+RETURN = r"""
+msg:
+  description: What was seen or what failed, in one sentence.
+  returned: always
+  type: str
+  sample: "web1: ok in 1 of 1 backend on 1 of 3 instances"
+ok:
+  description: Whether every matched server is ready and takes traffic.
+  returned: when the program has run
+  type: bool
+servers:
+  description: Every matched server, instances as asked for, servers as HAProxy lists them.
+  returned: when the program has run
+  type: list
+  elements: dict
+  contains:
+    instance:
+      description: The instance that it is on.
+      returned: always
+      type: str
+      sample: http
+    backend:
+      description: The backend that it is in.
+      returned: always
+      type: str
+      sample: web
+    server:
+      description: The server.
+      returned: always
+      type: str
+      sample: web1
+    address:
+      description: Its address and port, or V(-) where HAProxy knows none.
+      returned: always
+      type: str
+      sample: 192.0.2.1:8080
+    after:
+      description: How it is. V(before) is the same.
+      returned: always
+      type: dict
+      contains:
+        admin_state:
+          description: The effective administrative state, V(ready), V(drain) or V(maint).
+          returned: always
+          type: str
+          sample: ready
+        operational_state:
+          description: What the checks make of it, V(stopped), V(starting), V(running) or V(stopping).
+          returned: always
+          type: str
+          sample: running
+        weight:
+          description: The weight that is in force.
+          returned: always
+          type: int
+          sample: 1
+        reasons:
+          description: What makes the administrative state what it is, V(forced), V(config), V(inherited) or V(dns).
+          returned: always
+          type: list
+          elements: str
+          sample: []
+        admin_flags:
+          description: HAProxy's own mask of administrative flags.
+          returned: always
+          type: int
+          sample: 0
+    ok:
+      description: Whether it is ready and takes traffic.
+      returned: always
+      type: bool
+    sessions:
+      description: Its sessions when they were last seen.
+      returned: always
+      type: int
+    queue:
+      description: The requests in its queue when they were last seen.
+      returned: always
+      type: int
+    check:
+      description: What its last health check found, in HAProxy's words.
+      returned: with checks
+      type: str
+      sample: L7OK
+    tracks:
+      description: The server that it tracks, as C(backend/server).
+      returned: where it does
+      type: str
+    owner:
+      description: Who has taken it out.
+      returned: where that was recorded
+      type: str
+    reason:
+      description: Why it was taken out.
+      returned: where that was recorded
+      type: str
+    expires:
+      description: Until when it was to be out.
+      returned: where that was recorded
+      type: str
+    expired:
+      description: Whether that time is over.
+      returned: with C(expires)
+      type: bool
+instances:
+  description: Every instance that was asked.
+  returned: when the program has run
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Its name.
+      returned: always
+      type: str
+      sample: http
+    socket:
+      description: The address of the socket that it was asked at, in HAProxy's notation.
+      returned: always
+      type: str
+      sample: /run/haproxy/http.sock
+    version:
+      description: The version of its HAProxy.
+      returned: where it answered
+      type: str
+      sample: 3.2.4
+    pid:
+      description: The id of the process that answered last.
+      returned: where one did
+      type: int
+    matched:
+      description: How many of its servers matched.
+      returned: always
+      type: int
+warnings:
+  description: What is worth knowing although it is no failure.
+  returned: when the program has run
+  type: list
+  elements: str
+error:
+  description: The first failure.
+  returned: when the program has run and failed
+  type: dict
+  contains:
+    kind:
+      description: What went wrong, as a stable word, as in V(guard_refused) or V(not_drained).
+      returned: always
+      type: str
+      sample: not_drained
+    msg:
+      description: What happened, where, and what to do about it, in one sentence.
+      returned: always
+      type: str
+    instance:
+      description: The instance that it happened on.
+      returned: where there is one
+      type: str
+    backend:
+      description: The backend that it happened on.
+      returned: where there is one
+      type: str
+    server:
+      description: The server that it happened on.
+      returned: where there is one
+      type: str
+    retryable:
+      description: Whether the same task may succeed later by itself.
+      returned: always
+      type: bool
+"""

@@ -1,0 +1,196 @@
+//! Puts servers back into service without letting clients find out whether they work: through drain, in which HAProxy
+//! checks them and gives them no new traffic, and to ready once a check has passed.
+
+use std::time::{Duration, Instant};
+
+use super::fleet::{Fleet, Processes, servers};
+use super::instance::Instance;
+use super::target::{Poll, Target, Watch};
+use super::wait::{Nearness, UP_WITHOUT_PROOF, is_down};
+use crate::model::error::{Error, ErrorKind, Result};
+use crate::model::goal::{Goal, Switch};
+use crate::model::state::AdminState;
+use crate::request::{Need, Via, WaitBounds};
+use crate::time::deadline::{Backoff, Deadline};
+
+/// Returns what a server is to become next, on its way from maint to ready.
+#[must_use]
+pub fn next_step(goal: Goal, target: &Target, bounds: WaitBounds) -> Goal {
+    Goal { state: Some(next_state(goal, target, bounds)), ..goal }
+}
+
+/// The state that a server is to be in next.
+///
+/// What leaves maintenance is checked in drain first. What was in drain already goes on as soon as its check has passed:
+/// it may have left maintenance in a run that was ended.
+fn next_state(goal: Goal, target: &Target, bounds: WaitBounds) -> AdminState {
+    let flags = target.last().state.flags;
+    let is_proven = match target.watch {
+        Watch::Proven | Watch::Excused | Watch::Over => true,
+        Watch::Due | Watch::NotYet(_) | Watch::Since(_) => false,
+    };
+    let is_out = flags.effective() == AdminState::Maint || flags.forced() == Some(AdminState::Drain);
+    if bounds.via == Via::Drain && is_out && !is_proven && can_be_proven(goal, target) {
+        AdminState::Drain
+    } else {
+        AdminState::Ready
+    }
+}
+
+/// Tells whether anything will show that a server works: its own checks, or those of the server that it tracks.
+fn can_be_proven(goal: Goal, target: &Target) -> bool {
+    let server = target.last();
+    let runs =
+        |now: Option<Switch>, asked: Option<Switch>| now.map(|now| asked.unwrap_or(now)) == Some(Switch::Enabled);
+    runs(server.state.health, goal.health) || runs(server.state.agent, goal.agent) || server.tracks().is_some()
+}
+
+/// Brings servers from maint to drain, and each to ready as soon as a check has passed since it left maint; calls
+/// `once_draining` as soon as they are checked.
+///
+/// # Errors
+/// When a signal ends the run or the lock cannot be had again. What fails on an instance or a server is kept there.
+pub fn put_back(
+    fleet: &mut Fleet<'_>,
+    goal: Goal,
+    bounds: WaitBounds,
+    deadline: &Deadline,
+    once_draining: impl FnOnce(&mut Fleet<'_>),
+) -> Result<()> {
+    let mut backoff = Backoff::default();
+    fleet.instances.iter_mut().for_each(Instance::watch_anew);
+    fleet.step(&|target| next_step(goal, target, bounds))?;
+    once_draining(fleet);
+    while fleet.at_work().any(is_checked) {
+        if fleet.poll(&is_checked)? == Processes::Same {
+            let now = Instant::now();
+            fleet.at_work_mut().filter(|target| is_checked(target)).for_each(|target| target.notice_check(bounds, now));
+            fleet.instances.iter_mut().for_each(|instance| judge_together(instance, bounds));
+            let waiting = || fleet.at_work().filter(|target| is_checked(target) && is_waited_for(target));
+            let (all, count) = (fleet.at_work().filter(|target| is_checked(target)).count(), waiting().count());
+            if count > 0 && deadline.is_over() {
+                fail_unproven(fleet, bounds.timeout);
+                return fleet.step(&|target| next_step(goal, target, bounds));
+            }
+            if count == all {
+                let left = deadline.seconds_left();
+                let who =
+                    waiting().next().map(|target| format!(" ({}: {})", target.before.full_name(), target.why_not()));
+                let who = who.unwrap_or_default();
+                (fleet.progress)(&format!("checking {} in drain, {left} s to go{who}", servers(count)));
+                fleet.pause(&mut backoff, deadline)?;
+                continue;
+            }
+            backoff.reset();
+        }
+        fleet.step(&|target| next_step(goal, target, bounds))?;
+    }
+    Ok(())
+}
+
+/// Tells whether a server is in drain on its way to ready.
+fn is_checked(target: &Target) -> bool {
+    target.plan.as_ref().is_some_and(|planned| planned.goal.state == Some(AdminState::Drain))
+}
+
+fn is_waited_for(target: &Target) -> bool {
+    match target.watch {
+        Watch::Due | Watch::NotYet(_) | Watch::Since(_) => true,
+        Watch::Proven | Watch::Excused | Watch::Over => false,
+    }
+}
+
+/// Tells whether a server works, as far as a poll in drain shows it.
+fn proven(target: &Target, poll: &Poll) -> Nearness {
+    let server = target.last();
+    let status = poll.statistics.status.as_str();
+    if status.starts_with("MAINT") {
+        return Nearness::Overridden;
+    }
+    if let Some(why) = is_down(&poll.statistics) {
+        return Nearness::NotYet(why);
+    }
+    let has_left_maint = target.before.state.flags.effective() == AdminState::Maint;
+    match (server.state.health, &poll.statistics.counter) {
+        // The check of the server that it tracks stands for its own.
+        (Some(Switch::Disabled) | None, _) if server.tracks().is_some() => Nearness::There(Duration::ZERO),
+        (Some(Switch::Enabled), Some(counter)) if counter.fall == 1 => Nearness::There(UP_WITHOUT_PROOF),
+        (Some(Switch::Enabled), Some(_)) if has_left_maint && poll.was_above_rise => Nearness::There(UP_WITHOUT_PROOF),
+        (Some(Switch::Enabled), Some(counter)) if counter.health <= counter.rise => {
+            Nearness::NotYet("no check has passed since it left maint".to_owned())
+        }
+        (Some(Switch::Enabled), _) => Nearness::There(Duration::ZERO),
+        // An agent does not show how it counts.
+        (Some(Switch::Disabled) | None, _) if server.has_agent() => Nearness::There(UP_WITHOUT_PROOF),
+        (Some(Switch::Disabled) | None, _) => Nearness::There(Duration::ZERO),
+    }
+}
+
+impl Target {
+    /// Takes over what the last poll says of whether it works.
+    fn notice_check(&mut self, bounds: WaitBounds, now: Instant) {
+        let Some(poll) = self.last_poll.as_deref().filter(|_| is_waited_for(self)) else { return };
+        match proven(self, poll) {
+            Nearness::There(long) => {
+                let since = match self.watch {
+                    Watch::Since(since) => since,
+                    Watch::Due | Watch::NotYet(_) | Watch::Proven | Watch::Excused | Watch::Over => now,
+                };
+                let is_long_enough = now.duration_since(since) >= long.max(bounds.stable);
+                self.watch = if is_long_enough { Watch::Proven } else { Watch::Since(since) };
+            }
+            Nearness::NotYet(why) => self.watch = Watch::NotYet(why),
+            Nearness::Overridden => {
+                let status = poll.statistics.status.clone();
+                self.fail_overridden(AdminState::Drain, &status);
+            }
+        }
+    }
+}
+
+/// Judges servers that depend on each other: one that tracks another does not go before it, and with `any` a server that
+/// works in one backend goes to ready in all of them.
+fn judge_together(instance: &mut Instance<'_>, bounds: WaitBounds) {
+    let names = |instance: &Instance<'_>, pick: &dyn Fn(&Target) -> bool| -> Vec<String> {
+        let picked = instance.targets.iter().filter(|target| target.is_at_work() && pick(target));
+        picked.map(|target| target.before.full_name()).collect()
+    };
+    let unproven = names(instance, &|target| is_checked(target) && is_waited_for(target));
+    for target in instance.targets.iter_mut().filter(|target| target.watch == Watch::Proven) {
+        if target.last().tracks().is_some_and(|tracked| unproven.iter().any(|name| name == tracked)) {
+            target.watch = Watch::NotYet("the server that it tracks is not proven to work yet".to_owned());
+        }
+    }
+    excuse(instance, bounds.need, |target| target.watch == Watch::Proven);
+}
+
+/// Waits no longer for servers that are there in another backend, where one backend is enough.
+pub(super) fn excuse(instance: &mut Instance<'_>, need: Need, is_there: impl Fn(&Target) -> bool) {
+    match need {
+        Need::All => {}
+        Need::Any => {
+            let there: Vec<_> =
+                instance.targets.iter().filter(|target| target.is_at_work() && is_there(target)).collect();
+            let names: Vec<_> = there.iter().map(|target| target.before.server.clone()).collect();
+            let others = instance.targets.iter_mut().filter(|target| target.is_at_work() && !is_there(target));
+            others.filter(|target| names.contains(&target.before.server)).for_each(|target| {
+                if target.watch != Watch::Over {
+                    target.watch = Watch::Excused;
+                }
+            });
+        }
+    }
+}
+
+/// Fails the servers that no check has proven to work in time: they stay in drain.
+fn fail_unproven(fleet: &mut Fleet<'_>, timeout: Duration) {
+    for target in fleet.at_work_mut().filter(|target| is_checked(target) && is_waited_for(target)) {
+        let msg = format!(
+            "{} does not take traffic after {} s: {}; it stays in drain: look at the server itself, or wait longer",
+            target.before.full_name(),
+            timeout.as_secs_f64(),
+            target.why_not()
+        );
+        target.fail(Error::new(ErrorKind::NotUp, msg));
+    }
+}
