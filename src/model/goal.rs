@@ -1,10 +1,10 @@
-//! What a server is to become: its administrative state, its weight, and whether its checks run.
+//! What a server should become: its administrative state, its weight, and whether its checks run.
 
 use std::fmt;
 
 use super::state::AdminState;
 
-/// What is to become of a server; what is missing stays as it is.
+/// What a server should become; missing parts stay as they are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Goal {
     /// The administrative state.
@@ -26,12 +26,12 @@ pub enum Switch {
     Disabled,
 }
 
-/// A weight that is asked for.
+/// A requested weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weight {
     /// From 0 to 256, as HAProxy counts it.
     Absolute(u32),
-    /// A share of the configured weight.
+    /// A percentage of the configured weight.
     Percent(u32),
 }
 
@@ -39,7 +39,7 @@ impl Weight {
     /// The largest weight of HAProxy (`SRV_UWGHT_MAX`).
     pub const MAX: u32 = 256;
 
-    /// The largest share that HAProxy computes with (`server_parse_weight_change_request()` in its `src/server.c`).
+    /// The largest percentage that HAProxy accepts (`server_parse_weight_change_request()` in its `src/server.c`).
     pub const MAX_PERCENT: u32 = 25_600;
 
     /// Returns the weight that HAProxy makes of it for a server of the given configured weight.

@@ -1,4 +1,4 @@
-//! What it means that a server takes traffic: one definition for a status, a guard, a wait and every warning.
+//! What "takes traffic" means: one definition for status, guard and every warning.
 
 use super::server::{Server, ServerState};
 use super::state::{AdminFlags, AdminState, OperationalState};
