@@ -1,4 +1,4 @@
-//! Keeps HAProxy's server-state file in step with what was set, so that a reload brings it back.
+//! Keeps HAProxy's server-state file in step with what was set, so that it survives a reload.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use crate::model::name::Address;
 use crate::model::server::Server;
 use crate::request::StateFiles;
 
-/// Whether the file is written, or only compared with what is predicted.
+/// Whether the file is written, or only compared with the prediction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// It is compared with what HAProxy shows, and written where it differs.
+    /// It is compared with what HAProxy shows, and written if it differs.
     Write,
     /// It is compared with what HAProxy would show.
     Compare,
@@ -27,7 +27,7 @@ pub struct KeptFile {
     pub path: String,
     /// As it was before the run.
     former: StateFile,
-    /// What became of it; nothing as long as it was not compared.
+    /// What became of it; `None` until it was compared.
     pub outcome: Option<InStep>,
 }
 
@@ -36,7 +36,7 @@ pub struct KeptFile {
 pub enum InStep {
     /// It is as it was before the run.
     Unchanged,
-    /// It differs from what it was before the run, or would in a dry run.
+    /// It differs from before the run, or would in a dry run.
     Changed,
 }
 
@@ -47,16 +47,16 @@ pub struct Source<'a> {
     pub address: &'a Address,
     /// The longest that it may take to answer.
     pub timeout: std::time::Duration,
-    /// The servers that the run is about, as they were read back or are predicted.
+    /// The matched servers, as they were read back or are predicted.
     pub servers: &'a [&'a Server],
-    /// The files of the instance's configuration, where they are known.
+    /// The instance's configuration files, if they are known.
     pub configuration: &'a [PathBuf],
 }
 
-/// Finds the file of each instance by its name, and refuses what names none or the wrong ones.
+/// Finds the file of each instance by its name, and refuses names that do not match.
 ///
 /// # Errors
-/// When one plain path is given for several instances, or an instance is named that is not asked.
+/// When one path is given for several instances, or an instance is named that the request does not cover.
 pub fn assign<'r>(files: Option<&'r StateFiles>, instances: &[&str]) -> Result<Vec<Option<&'r str>>> {
     let bad = |msg: String| Error::new(ErrorKind::BadRequest, msg);
     match files {
@@ -98,7 +98,7 @@ impl KeptFile {
     /// Reads the file as it is before the run.
     ///
     /// # Errors
-    /// When it cannot be read, or is something else: known before anything is sent.
+    /// When it cannot be read or is not a state file; this is known before anything is sent.
     pub fn open(path: &str) -> Result<Self> {
         let former = StateFile::read(Path::new(path))?;
         former.check()?;

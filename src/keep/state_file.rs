@@ -1,7 +1,7 @@
-//! HAProxy's own state file, kept in step with what was read back, so that a reload keeps it.
+//! HAProxy's own state file, kept in step with what was read back, so that it survives a reload.
 //!
-//! [`Dump`] decides what belongs into the file; [`StateFile`] reads it and puts the new one in its place;
-//! [`not_loaded`] tells whether HAProxy would read it at all.
+//! [`Dump`] decides what belongs in the file; [`StateFile`] reads and replaces it; [`not_loaded`] tells whether HAProxy
+//! would load it at all.
 
 mod content;
 mod loading;
@@ -25,7 +25,7 @@ use crate::model::error::{Error, ErrorKind, Result};
 /// The largest file that is read, in bytes.
 const FILE_MAX: u64 = 256 << 20;
 
-/// The file as it is, and the folder that it is in.
+/// The file as it is, and its folder.
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
@@ -34,7 +34,7 @@ pub struct StateFile {
     existing: Option<Existing>,
 }
 
-/// What there is.
+/// What exists there.
 #[derive(Debug)]
 struct Existing {
     content: Vec<u8>,
@@ -62,19 +62,19 @@ impl StateFile {
         Ok(Self { path: path.to_owned(), folder, name: name.to_owned(), existing })
     }
 
-    /// Tells whether what is there may be replaced, as far as that can be known without a dump.
+    /// Tells whether an existing file may be replaced, as far as that can be known without a dump.
     ///
     /// # Errors
-    /// When what is there is something else.
+    /// When it is not a state file.
     pub fn check(&self) -> Result<()> {
         let existing = self.existing.as_ref().map(|existing| existing.content.as_slice());
         content::check(existing.unwrap_or_default()).map_err(|why| self.left_alone(&why))
     }
 
-    /// Compares the file with what it should say of the given servers (backend, server).
+    /// Compares the file with what it should say about the given servers (backend, server).
     ///
     /// # Errors
-    /// When what is there is something else, which is not replaced.
+    /// When it is not a state file, which is never replaced.
     pub fn compare(&self, dump: &Dump, matched: &[(&str, &str)]) -> Result<Comparison> {
         let existing = self.existing.as_ref().map(|existing| existing.content.as_slice());
         let mut comparison = dump.compare(existing, matched).map_err(|why| self.left_alone(&why))?;
@@ -88,10 +88,10 @@ impl StateFile {
         Error::new(ErrorKind::StateFile, format!("the state file {} is left alone: {why}", self.path.display()))
     }
 
-    /// Puts a new file in its place, whole and at once, with the rights of the one that was there.
+    /// Replaces the file, whole and atomically, keeping its rights.
     ///
     /// # Errors
-    /// When it cannot be written; then the one that was there is as it was.
+    /// When it cannot be written; then the old one is as it was.
     pub fn replace(&self, content: &[u8]) -> Result<()> {
         let rights = self.existing.as_ref().map(|existing| existing.rights);
         replace(&self.folder, &self.name, content, rights).map_err(|error| {
@@ -108,7 +108,7 @@ impl StateFile {
 }
 
 fn read(folder: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<Option<Existing>> {
-    // A FIFO or a device must not hold the run up or notice it.
+    // A FIFO or a device must not block the run or be affected by it.
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = match openat(folder, name, flags, Mode::empty()) {
         Ok(fd) => File::from(fd),

@@ -10,12 +10,12 @@ use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::geteuid;
 
-/// How many links a path may lead through, as in the kernel.
+/// How many links a path may contain, as in the kernel.
 const LINKS_MAX: usize = 40;
 
-/// Opens a folder by its absolute path, through no link but those of root and the caller.
+/// Opens a folder by its absolute path, following only links of root and the caller.
 ///
-/// Whoever can write in one of the folders above could otherwise lead a run of root to another place.
+/// Otherwise anybody who can write in one of the folders above could redirect a run of root.
 pub(super) fn open_folder(path: &Path) -> io::Result<OwnedFd> {
     let step = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let root = || open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
@@ -48,11 +48,11 @@ pub(super) fn open_folder(path: &Path) -> io::Result<OwnedFd> {
             _ => return Err(Errno::ENOTDIR.into()),
         }
     }
-    // What was walked through cannot be synced.
+    // A folder opened for walking cannot be synced.
     Ok(openat(&folder, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
-/// Cuts a path into its parts, the last one first.
+/// Splits a path into its parts, last one first.
 fn parts(path: &Path) -> Vec<OsString> {
     let mut parts: Vec<OsString> = path
         .components()

@@ -1,13 +1,13 @@
-//! What the state file says now, what it is to say, and whether that makes a difference: pure.
+//! What the state file says, what it should say, and whether they differ: pure.
 //!
 //! HAProxy loads rows by position, whatever the line of names says (`srv_state_parse_line()` and
-//! `srv_state_srv_update()` in its `src/server_state.c`), and one row that is damaged makes it pass over the whole file.
-//! A row brings more back than a state: what the checks had found, and how they connect. Of that, as much is written as
-//! a start without the file would give:
+//! `srv_state_srv_update()` in its `src/server_state.c`), and one damaged row makes it ignore the whole file. A row
+//! restores more than a state: what the checks had found, and how they connect. Of that, only what a start without the
+//! file would give is written:
 //!
 //! - the operational state is "running": a server that was stopped when the file was written would otherwise stay
-//!   stopped for ever where it has no check, or where `disabled` has gone from the configuration; only where its check is
-//!   paused does it stay what it was, since nothing would find out that the server is down;
+//!   stopped for good if it has no check, or if `disabled` was removed from the configuration; only if its check is
+//!   paused does it keep its state, since nothing would notice that the server is down;
 //! - the last check has no result;
 //! - the columns after the 20th, which would undo a change of `ssl` or of the checks' addresses, are left out;
 //! - the flags that HAProxy computes anew are left out, as 2.2 refuses some of them, and "maintenance and drain", which
@@ -21,7 +21,7 @@ use crate::haproxy::parse::{ParseError, decimal, state_version};
 use crate::model::state::{AdminFlags, AdminState};
 use crate::model::text::excerpt;
 
-/// The columns of a row, in the order that HAProxy loads them in.
+/// The columns of a row, in the order in which HAProxy loads them.
 const COLUMNS: [&str; 20] = [
     "be_id",
     "be_name",
@@ -55,22 +55,22 @@ const COMMAND: &str = "show servers state";
 
 /// `SRV_ST_RUNNING` as a row has it.
 const RUNNING: &[u8] = b"2";
-/// A check that has not found anything yet, as a row has its status and its result.
+/// A check without a result yet: its status and its result in a row.
 const NOTHING: &[u8] = b"0";
 
-/// The administrative flags that a row can bring back.
+/// The administrative flags that a row can restore.
 const RESTORED: u32 = AdminFlags::FORCED_MAINT | AdminFlags::CONFIG_MAINT | AdminFlags::FORCED_DRAIN;
 /// A server that the configuration itself disables.
 const DISABLED: u32 = AdminFlags::FORCED_MAINT | AdminFlags::CONFIG_MAINT;
 
-/// The bits of a check that say whether there is one and whether it is under way.
+/// The bits of a check that say whether there is one and whether it is running.
 const CONFIGURED: u32 = 2;
 const ENABLED: u32 = 4;
 /// The bits of a check that every version loads; older ones print more.
 const CHECK_BITS: u32 = 0x0f;
 const AGENT_BITS: u32 = 0x1f;
 
-/// What a row brings back.
+/// What a row restores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mark {
     admin: u32,
@@ -94,7 +94,7 @@ impl Mark {
         })
     }
 
-    /// Leaves what HAProxy restores, in a form that it does not refuse.
+    /// Keeps what HAProxy restores, in a form that it does not refuse.
     fn restorable(self) -> Self {
         let admin = match self.admin & RESTORED {
             admin if admin & AdminFlags::FORCED_MAINT != 0 => admin & !AdminFlags::FORCED_DRAIN,
@@ -103,7 +103,7 @@ impl Mark {
         Self { admin, ..self }
     }
 
-    /// Tells whether it is something that the configuration does not say by itself.
+    /// Tells whether it differs from what the configuration says.
     fn is_set_by_command(self) -> bool {
         !matches!(self.admin, 0 | DISABLED)
             || self.weight != self.initial_weight
@@ -111,7 +111,7 @@ impl Mark {
             || is_paused(self.agent)
     }
 
-    /// Chooses what the row says of the server's health, by the flags as they were dumped.
+    /// Chooses what the row says about the server's health, by the dumped flags.
     fn health(self) -> Health {
         match AdminFlags(self.admin).effective() {
             AdminState::Ready | AdminState::Drain if is_paused(self.check) => Health::AsDumped,
@@ -120,12 +120,12 @@ impl Mark {
     }
 }
 
-/// Tells whether there is a check, and a command has stopped it.
+/// Tells whether there is a check that a command has stopped.
 fn is_paused(check: u32) -> bool {
     check == CONFIGURED
 }
 
-/// What a row says of the operational state.
+/// What a row says about the operational state.
 #[derive(Debug, Clone, Copy)]
 enum Health {
     /// What HAProxy starts with.
@@ -134,7 +134,7 @@ enum Health {
     AsDumped,
 }
 
-/// A row that belongs into the file.
+/// A row that belongs in the file.
 #[derive(Debug, Clone)]
 struct Row {
     backend: Vec<u8>,
@@ -144,7 +144,7 @@ struct Row {
     line: Vec<u8>,
 }
 
-/// What of a complete and fresh `show servers state` belongs into the file.
+/// The part of a complete, fresh `show servers state` that belongs in the file.
 #[derive(Debug, Clone, Default)]
 pub struct Dump {
     /// The lines that were read.
@@ -155,7 +155,7 @@ pub struct Dump {
     rows: Vec<Row>,
     /// The backends and their numbers.
     backends: HashMap<Vec<u8>, Vec<u8>>,
-    /// The names that several backends have.
+    /// Names that several backends share.
     shared: HashSet<Vec<u8>>,
 }
 
@@ -163,7 +163,7 @@ impl Dump {
     /// Takes the next line of the dump, from the version line on.
     ///
     /// # Errors
-    /// Shows a line that is not understood.
+    /// Shows a line that cannot be parsed.
     pub fn line(&mut self, line: &[u8]) -> Result<(), ParseError> {
         self.lines += 1;
         match self.lines {
@@ -222,7 +222,7 @@ impl Dump {
     /// Compares the file as it is with the file as it should be, as far as the given servers are concerned.
     ///
     /// # Errors
-    /// Says why the dump is none, or why what is there must not be replaced.
+    /// Says why the dump is invalid, or why the existing file must not be replaced.
     pub fn compare(&self, existing: Option<&[u8]>, matched: &[(&str, &str)]) -> Result<Comparison, String> {
         if self.lines < 2 {
             return Err("the dump that it is written from is empty".to_owned());
@@ -278,7 +278,7 @@ pub struct Comparison {
     pub differs: bool,
     /// What it should say.
     pub content: Vec<u8>,
-    /// What is worth knowing although it is no failure.
+    /// What is worth knowing although it is not a failure.
     pub warnings: Vec<String>,
 }
 
@@ -293,7 +293,7 @@ pub(super) fn check(content: &[u8]) -> Result<(), String> {
 /// The file as it is.
 #[derive(Debug, Default)]
 struct Existing<'a> {
-    /// What each row brings back; nothing for one that HAProxy refuses.
+    /// What each row restores; `None` for one that HAProxy refuses.
     rows: HashMap<(&'a [u8], &'a [u8]), Option<Mark>>,
     /// Why HAProxy would load none of it.
     damage: Option<String>,
@@ -303,10 +303,11 @@ impl<'a> Existing<'a> {
     /// Reads it as HAProxy does.
     ///
     /// # Errors
-    /// Refuses what does not look like a state file at all, since it may be somebody's only copy of something else.
+    /// Refuses a file that does not look like a state file at all, since it may be somebody's only copy of something
+    /// else.
     fn parse(content: &'a [u8]) -> Result<Self, String> {
         let mut existing = Self::default();
-        // HAProxy takes an empty file for one without rows.
+        // HAProxy treats an empty file as one without rows.
         if content.is_empty() {
             return Ok(existing);
         }
@@ -324,7 +325,7 @@ impl<'a> Existing<'a> {
             match Self::row(line) {
                 Ok(None) => {}
                 Ok(Some((key, mark))) => {
-                    // A second row for the same server is passed over.
+                    // A second row for the same server is ignored.
                     existing.rows.entry(key).or_insert(mark);
                 }
                 Err(why) => {
@@ -360,7 +361,7 @@ impl<'a> Existing<'a> {
     }
 }
 
-/// Takes the columns that matter; those that are missing are empty.
+/// Takes the columns that matter; missing ones are empty.
 fn columns<'a>(mut fields: impl Iterator<Item = &'a [u8]>) -> [&'a [u8]; COLUMNS.len()] {
     std::array::from_fn(|_| fields.next().unwrap_or_default())
 }
@@ -369,7 +370,7 @@ fn value<'a>(row: &[&'a [u8]; COLUMNS.len()], column: &str) -> &'a [u8] {
     COLUMNS.iter().zip(row).find(|(name, _)| **name == column).map(|(_, value)| *value).unwrap_or_default()
 }
 
-/// Writes a row as it belongs into the file.
+/// Writes a row as it belongs in the file.
 fn written(row: &[&[u8]; COLUMNS.len()], mark: Mark, health: Health) -> Vec<u8> {
     let masked = |bits: &[u8], mask: u32| (decimal(bits).unwrap_or(0) & mask).to_string().into_bytes();
     let values = COLUMNS.iter().zip(row).map(|(column, value)| match *column {

@@ -1,7 +1,7 @@
-//! Whether HAProxy's configuration loads a state file, for a warning where it does not.
+//! Whether HAProxy's configuration loads a state file, for a warning if it does not.
 //!
-//! What cannot be known, as a variable or which branch of an `.if` is taken, counts as what would load it: a warning
-//! that is wrong is worse than one that is missing.
+//! Anything unknown, such as a variable or the branch of an `.if`, counts as loading it: a wrong warning is worse than
+//! a missing one.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -15,7 +15,7 @@ use crate::model::text::excerpt;
 /// How many backends a warning names.
 const NAMED: usize = 3;
 
-/// What a value may be: each that is possible, where nothing stands for one that cannot be known.
+/// The possible values; `None` stands for one that cannot be known.
 type Possible = Vec<Option<Vec<u8>>>;
 
 /// What a section says about state files.
@@ -27,7 +27,7 @@ struct Proxy {
     name: Possible,
 }
 
-/// Where the reader is.
+/// The section that is being read.
 enum Section {
     Global,
     /// A `defaults` section, by its name if it has one.
@@ -36,7 +36,7 @@ enum Section {
     Other,
 }
 
-/// The configuration as far as it is about state files.
+/// The part of the configuration that concerns state files.
 #[derive(Default)]
 struct Reader {
     environment: Environment,
@@ -44,17 +44,16 @@ struct Reader {
     base: Possible,
     /// `server-state-file`
     file: Possible,
-    /// The `defaults` that have names.
+    /// Named `defaults`.
     defaults: HashMap<Vec<u8>, Proxy>,
     /// The `defaults` that were read last.
     latest: Proxy,
     backends: HashMap<Vec<u8>, Proxy>,
 }
 
-/// Tells in a sentence for which of the backends HAProxy would not load the state file, if any.
+/// Names the backends for which HAProxy would not load the state file, if any, in a sentence.
 ///
-/// `files` are the contents of the configuration's files, in their order. A backend that they do not have is passed
-/// over.
+/// `files` are the contents of the configuration files, in order. A backend that they do not contain is ignored.
 #[must_use]
 pub fn not_loaded<'a>(
     files: &[impl AsRef<[u8]>],
@@ -142,7 +141,7 @@ impl Reader {
         self.defaults.get(&rest.next()?.bytes).cloned()
     }
 
-    /// Applies a line to what its section is about.
+    /// Applies a line to its section.
     fn each(&mut self, section: &Section, apply: impl Fn(&mut Proxy)) {
         match section {
             Section::Global | Section::Other => {}
@@ -174,7 +173,7 @@ impl Reader {
         if file.is_absolute() {
             return is_same(file, path);
         }
-        // A relative path starts where HAProxy was started, which is not known.
+        // A relative path starts in HAProxy's working folder, which is not known.
         let from_anywhere = || path.ends_with(file);
         if self.base.is_empty() {
             return from_anywhere();
@@ -187,7 +186,7 @@ impl Reader {
     }
 }
 
-/// Takes a value: in place of the former one, or as another possible one within an `.if`.
+/// Takes a value: replaces the former one, or adds a possible one within an `.if`.
 fn set(possible: &mut Possible, operand: Option<&Word>, depth: usize) {
     if depth == 0 {
         possible.clear();
@@ -199,14 +198,14 @@ fn set(possible: &mut Possible, operand: Option<&Word>, depth: usize) {
     });
 }
 
-/// Tells whether a word begins a section in which no state file is named.
+/// Tells whether a word begins a section that cannot name a state file.
 fn begins_other(keyword: &[u8]) -> bool {
     const OTHERS: [&[u8]; 8] =
         [b"frontend", b"peers", b"resolvers", b"userlist", b"mailers", b"program", b"cache", b"http-errors"];
     OTHERS.contains(&keyword)
 }
 
-/// Tells whether both paths lead to one place.
+/// Tells whether both paths lead to the same place.
 fn is_same(one: &Path, other: &Path) -> bool {
     let plain = |path: &Path| path.components().collect::<PathBuf>();
     let real = |path: &Path| Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?));
