@@ -583,7 +583,7 @@ impl Pass<'_> {
     fn goal_of(&self, target: &Target) -> Option<Goal> {
         match self.direction {
             // A server in a disabled backend is planned as well, which says that it is.
-            Direction::Forward if matches!(target.verdict, Verdict::Failed(_)) => None,
+            Direction::Forward if matches!(target.verdict, Verdict::Failed(_) | Verdict::Skipped) => None,
             Direction::Forward | Direction::Backward => (self.goals)(target),
         }
     }

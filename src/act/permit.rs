@@ -2,11 +2,12 @@
 
 use super::fleet::Fleet;
 use super::instance::{Direction, Instance, Pass};
+use super::target::Verdict;
 use crate::decide::refuse::{owned, unexpected, without_rights};
 use crate::keep::ownership::Ownership;
 use crate::model::goal::Goal;
 use crate::model::state::AdminState;
-use crate::request::{MinAvailable, Request};
+use crate::request::{MinAvailable, OnOwned, Request};
 use crate::time::clock;
 
 /// Plans the change on all instances, and notes every refusal where it belongs.
@@ -35,17 +36,31 @@ pub fn permit(request: &Request, goal: Goal, ownership: &Ownership, fleet: &mut 
     }
 }
 
-/// Refuses to put back what another owner has taken out.
+/// Refuses to bring what another owner has taken out nearer to service, or leaves it alone; warns where its weight is set.
 fn mind_owners(request: &Request, ownership: &Ownership, instance: &mut Instance<'_>) {
-    if request.state() != Some(AdminState::Ready) || request.ignore_owner || ownership.is_empty() {
+    if request.ignore_owner || ownership.is_empty() {
         return;
     }
     let now = clock::now();
     let claimant = request.claim.as_ref().and_then(|claim| claim.owner.as_deref());
     for target in &mut instance.targets {
-        let record = ownership.find(&instance.contact, &target.before);
-        let refusal = record.and_then(|record| owned(&record.claim, claimant, now, &target.before));
-        refusal.into_iter().for_each(|error| target.fail(error));
+        let Some(record) = ownership.find(&instance.contact, &target.before) else { continue };
+        let Some(error) = owned(&record.claim, claimant, now, &target.before) else { continue };
+        let is_step_back = match (request.state(), record.state) {
+            (Some(AdminState::Ready), _) | (Some(AdminState::Drain), AdminState::Maint) => true,
+            (Some(AdminState::Drain | AdminState::Maint) | None, _) => false,
+        };
+        match (is_step_back, request.on_owned) {
+            (true, OnOwned::Fail) => target.fail(error),
+            (true, OnOwned::Skip) => {
+                target.verdict = Verdict::Skipped;
+                instance.warnings.push(format!("left alone: {error}"));
+            }
+            (false, _) if request.goal.is_some_and(|goal| goal.weight.is_some()) => {
+                instance.warnings.push(format!("the weight is set all the same: {error}"));
+            }
+            (false, _) => {}
+        }
     }
 }
 

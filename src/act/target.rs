@@ -113,6 +113,8 @@ pub enum Verdict {
     Fine,
     /// Its backend is disabled, and no command reaches it.
     Disabled(DisabledBy),
+    /// Somebody else has taken it out, and the request says to leave it alone then.
+    Skipped,
     /// It is not.
     Failed(Error),
 }
@@ -230,10 +232,9 @@ impl Target {
     #[must_use]
     pub fn error(&self) -> Option<&Error> {
         match (&self.verdict, &self.undo) {
-            (Verdict::Failed(error), _) | (Verdict::Fine | Verdict::Disabled(_), Some(Undo::Failed(error))) => {
-                Some(error)
-            }
-            (Verdict::Fine | Verdict::Disabled(_), Some(Undo::Done | Undo::LeftAlone(_)) | None) => None,
+            (Verdict::Failed(error), _) => Some(error),
+            (Verdict::Fine | Verdict::Disabled(_) | Verdict::Skipped, Some(Undo::Failed(error))) => Some(error),
+            (Verdict::Fine | Verdict::Disabled(_) | Verdict::Skipped, _) => None,
         }
     }
 
@@ -322,6 +323,7 @@ impl Target {
     pub fn on_successor(self, server: Server) -> Self {
         let verdict = match self.verdict {
             Verdict::Failed(error) => Verdict::Failed(error),
+            Verdict::Skipped => Verdict::Skipped,
             Verdict::Fine | Verdict::Disabled(_) => verdict_on(&server),
         };
         let outlived = |mut sent: Sent| {

@@ -152,6 +152,7 @@ fn server_report<'a>(request: &Request, instance: &'a InstanceOutcome, target: &
         queue: load.map(|statistics| statistics.queue),
         check: statistics.and_then(|statistics| statistics.check.as_deref()),
         tracks: statistics.and_then(|statistics| statistics.tracks.as_deref()),
+        since: target.record.as_ref().map(|record| expiry::render(record.recorded)),
         owner: claim.and_then(|claim| claim.owner.as_deref()),
         reason: claim.and_then(|claim| claim.reason.as_deref()),
         expires: claim.and_then(|claim| claim.expires).map(expiry::render),
@@ -198,7 +199,7 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
     if total == 0 {
         return format!("{who}: nothing matches on {asked} instances");
     }
-    let settable = all().filter(|target| !matches!(target.verdict, Verdict::Disabled(_))).count();
+    let settable = all().filter(|target| !matches!(target.verdict, Verdict::Disabled(_) | Verdict::Skipped)).count();
     let switched = |check: &str, switch: Option<Switch>| {
         switch.map(|switch| format!("{check} checks {}", if switch == Switch::Enabled { "on" } else { "off" }))
     };

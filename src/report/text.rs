@@ -22,19 +22,43 @@ pub fn text(request: &Request, report: &Report<'_>) -> String {
             .servers
             .iter()
             .filter(|server| server.instance == instance.name && (all || server.ok == Some(false)));
-        let mut lines: Vec<(String, Option<String>)> =
-            servers.map(|server| (line(&server), request.diff.then(|| changes(&server)).flatten())).collect();
+        let (mut lines, mut owners) = (Vec::new(), Vec::new());
+        for server in servers {
+            lines.push((line(&server), request.diff.then(|| changes(&server)).flatten()));
+            owners.extend(ownership(&server));
+        }
         lines.sort();
+        owners.sort();
         if report.instances.len() > 1 && !lines.is_empty() {
             let _ = writeln!(text, "# instance {}", printable(instance.name));
         }
         text.extend(lines.into_iter().map(|(line, changes)| changes.unwrap_or(line)));
+        text.extend(owners);
     }
     text
 }
 
 fn line(server: &ServerReport<'_>) -> String {
     format!("{}: {}\n", name(server), server.after.as_ref().map_or_else(unknown, state))
+}
+
+/// Says who has taken a server out, as a comment, where that was recorded.
+fn ownership(server: &ServerReport<'_>) -> Option<String> {
+    let since = server.since.as_ref()?;
+    let state = server.after.as_ref().map_or_else(unknown, |after| after.admin_state.to_string());
+    let mut text = format!("# {}: {state} since {since}", name(server));
+    let mut add = |word: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            let _ = write!(text, " {word} {}", printable(value));
+        }
+    };
+    add("by", server.owner);
+    add("until", server.expires.as_deref());
+    if let Some(reason) = server.reason {
+        let _ = write!(text, " ({})", printable(reason));
+    }
+    text.push('\n');
+    Some(text)
 }
 
 /// A server that changes: its line before and its line after, with the weight where that is another one.

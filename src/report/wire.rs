@@ -94,6 +94,9 @@ pub struct ServerReport<'a> {
     /// In a status: the server that it tracks, as `backend/server`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracks: Option<&'a str>,
+    /// In a status: since when it is out (RFC 3339, UTC), if that was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
     /// In a status: who has taken it out, if that was recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<&'a str>,

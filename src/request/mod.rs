@@ -12,8 +12,8 @@ use std::time::Duration;
 #[cfg(test)]
 pub(crate) use wire::KNOWN;
 pub use wire::{
-    DrainBounds, MinAvailable, Need, OldProcesses, OnFailure, OnMissing, OnTimeout, OnUnreachable, StateFiles, Via,
-    WaitBounds, Wire,
+    DrainBounds, MinAvailable, Need, OldProcesses, OnFailure, OnMissing, OnOwned, OnTimeout, OnUnreachable, StateFiles,
+    Via, WaitBounds, Wire,
 };
 
 use crate::model::error::{Error, ErrorKind, Result};
@@ -57,6 +57,8 @@ pub struct Request {
     pub claim: Option<Claim>,
     /// Whether a server is put back even if another owner is recorded.
     pub ignore_owner: bool,
+    /// What happens to servers that another owner has taken out.
+    pub on_owned: OnOwned,
     /// The longest wait for another run on the same HAProxy.
     pub lock_timeout: Duration,
     /// What it means that processes from before a reload still run.
@@ -255,6 +257,7 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
         state_file: wire.state_file.clone(),
         claim: claim(wire)?,
         ignore_owner: wire.ignore_owner.unwrap_or_default().0,
+        on_owned: wire.on_owned.unwrap_or(OnOwned::Fail),
         lock_timeout: wire.lock_timeout.map_or(Duration::from_secs(60), |timeout| timeout.0),
         old_processes: wire.old_processes.unwrap_or(OldProcesses::Count),
         on_missing: wire.on_missing.unwrap_or(OnMissing::Fail),
@@ -286,6 +289,7 @@ struct Given {
     with_outage: [(&'static str, bool); 2],
     old_processes: OldProcesses,
     ignore_owner: bool,
+    on_owned: OnOwned,
 }
 
 impl Given {
@@ -303,6 +307,7 @@ impl Given {
             with_state: [("owner", wire.owner.is_some())],
             with_outage: [("reason", wire.reason.is_some()), ("expires", wire.expires.is_some())],
             old_processes: wire.old_processes.unwrap_or(OldProcesses::Count),
+            on_owned: wire.on_owned.unwrap_or(OnOwned::Fail),
             ignore_owner: wire.ignore_owner.unwrap_or_default().0,
         }
     }
@@ -335,8 +340,12 @@ impl Given {
         if self.old_processes == OldProcesses::Wait && !waits_for_sessions {
             return refuse("old_processes", "'drain', or with 'wait' after 'drain' and 'maint'");
         }
-        if self.ignore_owner && state != Some(AdminState::Ready) {
-            return refuse("ignore_owner", "'state': 'ready'");
+        let is_step_back = matches!(state, Some(AdminState::Ready | AdminState::Drain));
+        if self.ignore_owner && !is_step_back {
+            return refuse("ignore_owner", "'state': 'ready' or 'drain'");
+        }
+        if self.on_owned == OnOwned::Skip && !is_step_back {
+            return refuse("on_owned", "'state': 'ready' or 'drain'");
         }
         Ok(())
     }

@@ -71,10 +71,12 @@ pub struct Wire {
     /// connections cut. `false` by default.
     #[cfg_attr(test, schemars(example = true))]
     pub shutdown_sessions: Option<Flag>,
-    /// Waits after the change of `state`: after `ready` until each server takes traffic (its check has passed since the
-    /// change, its weight is above 0 and slowstart is over), after `drain` and `maint` until no session is left. A check
-    /// with `fall 1` does not show that it has passed, so such a server must stay up for 5 s. A server without a check, or
-    /// with a paused one, counts at once. Fails with `not_up` or `not_drained`. `true` means 60 s. Off by default.
+    /// Waits for the effect of `state`. With `ready`, a server that leaves maint goes through drain, where HAProxy checks it
+    /// without giving it new traffic, and becomes ready once a check has passed; then it must take traffic: its weight is
+    /// above 0 and slowstart is over. If a passed check cannot be seen (`fall 1`, `init-state fully-up`, an agent check
+    /// alone), it must stay up for 5 s instead. A server without a check, or with a paused one, becomes ready at once. After
+    /// `drain` and `maint`, waits until no session is left. Fails with `not_up` or `not_drained`. `true` means 60 s. Off by
+    /// default.
     #[cfg_attr(test, schemars(example = true, example = serde_json::json!({"timeout": 120, "stable": 5})))]
     pub wait: Option<Wait>,
     /// Refuses, before anything is sent anywhere, a change that lowers the number of usable servers of a backend below
@@ -111,9 +113,12 @@ pub struct Wire {
     /// the record counts as long as the server stays in that state.
     #[cfg_attr(test, schemars(example = &"+2h", example = &"2100-01-01T12:00:00Z"))]
     pub expires: Option<Text>,
-    /// With `state: ready`: puts a server back although another owner is recorded. `false` by default.
+    /// With `state: ready` or `drain`: puts a server back, or from maint to drain, although another owner is recorded.
+    /// `false` by default.
     #[cfg_attr(test, schemars(example = true))]
     pub ignore_owner: Option<Flag>,
+    /// With `state: ready` or `drain`: what happens to servers that another owner has taken out. `fail` by default.
+    pub on_owned: Option<OnOwned>,
     /// The longest wait for another run that changes servers of the same HAProxy, in seconds; from 0 (one attempt) to
     /// 86400, 60 by default. Fails with `locked`. It starts again each time that the lock is retaken after a wait.
     #[cfg_attr(test, schemars(example = 5))]
@@ -138,7 +143,7 @@ pub struct Wire {
 }
 
 /// The keys of [`Wire`], to find the one closest to an unknown key.
-pub(crate) const KNOWN: [&str; 25] = [
+pub(crate) const KNOWN: [&str; 26] = [
     "server",
     "state",
     "backend",
@@ -157,6 +162,7 @@ pub(crate) const KNOWN: [&str; 25] = [
     "reason",
     "expires",
     "ignore_owner",
+    "on_owned",
     "lock_timeout",
     "old_processes",
     "on_missing",
@@ -339,6 +345,7 @@ read_from_value!(
     OnMissing,
     OnUnreachable,
     OldProcesses,
+    OnOwned,
     Via,
     Need,
     OnFailure
@@ -869,6 +876,16 @@ words! {
         /// In at least one on each instance, as with a primary and its replicas; in the others it becomes ready without
         /// being waited for.
         Any = "any",
+    }
+}
+
+words! {
+    /// What happens to servers that another owner has taken out.
+    OnOwned {
+        /// The whole run is refused (`owned`), and nothing is changed anywhere. The default.
+        Fail = "fail",
+        /// They are left alone, with a warning; the others are managed. For runs that repeat by themselves.
+        Skip = "skip",
     }
 }
 

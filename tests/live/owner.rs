@@ -28,6 +28,9 @@ pub(crate) fn tests() -> Vec<Test> {
         an_owner_counts_on_his_own_instance_only,
         a_server_left_in_drain_has_an_owner_as_well,
         a_drain_under_way_has_its_owner,
+        every_step_towards_service_minds_the_owner,
+        a_periodic_run_may_leave_owned_servers_alone,
+        the_text_form_names_the_owner,
         a_dry_run_records_nothing_but_minds_the_owner,
         a_lost_or_damaged_file_is_a_warning,
     ]
@@ -104,7 +107,9 @@ fn a_periodic_ready_does_not_put_back_what_a_person_took_out(haproxy: &Haproxy) 
     assert_eq!(kind(&report("s1", "ready", &at, json!({ "owner": "puppet" }))), "owned");
     // Nor by doing so without a name, nor by changing something else.
     assert_eq!(kind(&report("s1", "maint", &at, json!({ "reason": "no owner" }))), "");
-    // Nor by taking it out in another way.
+    // Nor by taking it out in another way; from maint to drain is a step towards service.
+    assert_eq!(kind(&report("s1", "drain", &at, json!({ "owner": "puppet" }))), "owned");
+    assert_eq!(kind(&report("s1", "drain", &at, json!({ "owner": "alice" }))), "");
     for state in ["drain", "maint"] {
         let again = report("s1", state, &at, json!({ "owner": "puppet" }));
         assert!(warnings(&again).contains("app/s1 stays recorded for alice"), "{state}: {again}");
@@ -331,5 +336,84 @@ fn a_drain_under_way_has_its_owner(haproxy: &Haproxy) -> TestResult {
     assert_eq!(again.wait().report()["failed"], false);
     assert_eq!(server(&status(&at), "web/web1")["owner"], "zed");
     assert_eq!(report("web1", "ready", &at, json!({ "owner": "zed" }))["failed"], false);
+    Ok(())
+}
+
+fn every_step_towards_service_minds_the_owner(haproxy: &Haproxy) -> TestResult {
+    let instance =
+        Setup::new("steps", "backend app\n    server s1 127.0.0.1:9\n    server s2 127.0.0.1:9\n").start(haproxy);
+    let ask = |state: &str, more: Value| {
+        let mut asked = json!({ "server": "app/s1", "state": state, "instances": instance.address() });
+        for (key, value) in more.as_object().unwrap() {
+            asked[key] = value.clone();
+        }
+        Program::request(&asked).report()
+    };
+    assert_eq!(ask("maint", json!({ "owner": "alice" }))["failed"], json!(false));
+    for (state, more) in
+        [("drain", json!({})), ("drain", json!({ "owner": "bob" })), ("ready", json!({ "owner": "bob" }))]
+    {
+        let report = ask(state, more);
+        assert_eq!(kind(&report), "owned", "{state}: {report}");
+        assert_eq!(instance.state("app", "s1"), (1, 0), "{state}");
+    }
+    // Its weight may be set, with a warning.
+    let report =
+        Program::request(&json!({ "server": "app/s1", "weight": 1, "instances": instance.address() })).report();
+    assert_eq!(report["failed"], json!(false), "{report}");
+    assert!(warnings(&report).contains("was taken out by alice"), "{report}");
+    // From drain to maint is no step towards service, nor is anything that its owner does.
+    assert_eq!(ask("drain", json!({ "owner": "alice" }))["failed"], json!(false));
+    assert_eq!(ask("maint", json!({ "owner": "bob" }))["failed"], json!(false));
+    assert_eq!(kind(&ask("drain", json!({ "owner": "bob" }))), "owned", "it stays alice's");
+    assert_eq!(ask("drain", json!({ "ignore_owner": true }))["failed"], json!(false));
+    Ok(())
+}
+
+fn a_periodic_run_may_leave_owned_servers_alone(haproxy: &Haproxy) -> TestResult {
+    let instance =
+        Setup::new("alone", "backend app\n    server s1 127.0.0.1:9\n    server s2 127.0.0.1:9\n").start(haproxy);
+    let at = instance.address();
+    let out = json!({ "server": "app/s1", "state": "maint", "owner": "alice", "reason": "disk", "instances": at });
+    assert_eq!(Program::request(&out).report()["failed"], json!(false));
+    instance.set_state("app/s2", "maint");
+    let back = json!({ "server": "*", "state": "ready", "on_owned": "skip", "instances": at });
+    for changed in [true, false] {
+        let report = Program::request(&back).report();
+        assert_eq!((&report["failed"], &report["changed"]), (&json!(false), &json!(changed)), "{report}");
+        let entry = server(&report, "app/s1");
+        assert_eq!(
+            (&entry["failed"], &entry["changed"], &entry["commands"]),
+            (&json!(false), &json!(false), &json!([]))
+        );
+        assert_eq!(entry["after"]["admin_state"], json!("maint"), "{report}");
+        assert!(warnings(&report).contains("left alone: app/s1 was taken out by alice (disk)"), "{report}");
+    }
+    assert_eq!((instance.state("app", "s1"), instance.state("app", "s2")), ((1, 0), (0, 2)));
+    // It stays hers.
+    let report = Program::request(&json!({ "server": "app/s1", "instances": at })).report();
+    assert_eq!(server(&report, "app/s1")["owner"], json!("alice"), "{report}");
+    let report =
+        Program::request(&json!({ "server": "*", "state": "maint", "on_owned": "skip", "instances": at })).report();
+    assert_eq!(kind(&report), "bad_request", "{report}");
+    Ok(())
+}
+
+fn the_text_form_names_the_owner(haproxy: &Haproxy) -> TestResult {
+    let instance =
+        Setup::new("named", "backend app\n    server s1 127.0.0.1:9\n    server s2 127.0.0.1:9\n").start(haproxy);
+    let at = instance.address();
+    let out = json!({ "server": "app/s1", "state": "maint", "owner": "alice", "reason": "new disk", "expires": "+2h",
+        "instances": at });
+    assert_eq!(Program::request(&out).report()["failed"], json!(false));
+    instance.set_state("app/s2", "maint");
+    let run = Program::request(&json!({ "instances": at })).arg("--format=text").run();
+    let lines: Vec<&str> = run.stdout.lines().skip(2).collect();
+    assert_eq!(lines.len(), 3, "{}", run.stdout);
+    assert_eq!(lines[..2], ["app/s1: STOPPED/MAINT", "app/s2: STOPPED/MAINT"], "{}", run.stdout);
+    let rest = lines[2].strip_prefix("# app/s1: maint since 2").unwrap_or_else(|| panic!("{}", run.stdout));
+    assert!(rest.contains("Z by alice until 2") && rest.ends_with("Z (new disk)"), "{}", run.stdout);
+    let report = Program::request(&json!({ "server": "app/s1", "instances": at })).report();
+    assert!(server(&report, "app/s1")["since"].as_str().unwrap().ends_with('Z'), "{report}");
     Ok(())
 }
