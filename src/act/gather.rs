@@ -1,4 +1,4 @@
-//! Locks and observes all instances, so that what is observed stays so until the run has acted.
+//! Locks and observes all instances, so that the observation stays valid until the run has acted.
 
 use std::time::Instant;
 
@@ -21,14 +21,15 @@ use crate::time::side_by_side::side_by_side;
 pub struct Asked<'a> {
     /// The instance.
     pub site: &'a Site,
-    /// What it answered, with what talks to it.
+    /// What it answered, with its connection.
     pub answer: Result<(Observation, Runtime<'a>)>,
 }
 
-/// Observes all instances, each under its lock, and leaves out those that are none or the same HAProxy as another.
+/// Observes all instances, each under its lock, and leaves out those that are not HAProxy or the same HAProxy as
+/// another.
 ///
 /// # Errors
-/// When a lock cannot be had, nothing answers at all, or two of them have one name.
+/// When a lock cannot be taken, nothing answers at all, or two of them have the same name.
 pub fn gather<'a>(request: &'a Request, sites: &'a [Site], exclusion: &Exclusion<'_>) -> Result<Vec<Asked<'a>>> {
     let detail = match (request.goal, request.guard) {
         (None, _) => Detail::Statistics,
@@ -71,7 +72,7 @@ impl Asked<'_> {
     }
 }
 
-/// What became of one try to lock and observe an instance.
+/// The result of one attempt to lock and observe an instance.
 enum Tried<'a> {
     Observed(Box<(Observation, Runtime<'a>)>),
     /// Somebody else has its lock.
@@ -81,9 +82,9 @@ enum Tried<'a> {
 
 /// Observes all instances side by side, each under its lock.
 ///
-/// Where somebody else has a lock, all are released and waited for in the one order that all runs keep. Then everything
-/// is observed anew: what was opened before may have ended since, and another process or instance may answer, which is
-/// locked before it is observed as well.
+/// If somebody else has a lock, all are released and waited for in the order that all runs use. Then everything is
+/// observed again: connections may have ended since, and another process or instance may answer, which is also locked
+/// before it is observed.
 fn observe_all<'a>(
     request: &'a Request,
     sites: &'a [Site],
@@ -144,10 +145,10 @@ fn is_not_haproxy(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Unreachable | ErrorKind::NotHaproxy)
 }
 
-/// Checks that everything is there that the request names.
+/// Checks that everything the request names exists.
 ///
 /// # Errors
-/// Names all that are missing, each with the name that is nearest to it.
+/// Names everything that is missing, each with the closest known name.
 pub fn check_names(request: &Request, fleet: &Fleet<'_>, selected: &Selected) -> Result<()> {
     let found: Vec<Found<'_>> = fleet.instances.iter().map(found_on).collect();
     let addresses = fleet.instances.iter().map(|instance| &instance.contact.address);
@@ -162,7 +163,7 @@ fn found_on<'i>(instance: &'i Instance<'_>) -> Found<'i> {
     }
 }
 
-/// Observes the instances that a request leaves out, for names that may be there.
+/// Observes the instances that a request leaves out, to find names there.
 fn elsewhere(request: &Request, selected: &Selected) -> Vec<Observation> {
     let observe = |site: &Site| {
         let places = (site.addresses.as_slice(), site.masters.as_slice());

@@ -1,5 +1,5 @@
-//! Brings the servers of one instance to their goals: plan, send, read back, and again on the process that takes over
-//! when HAProxy is reloaded.
+//! Brings the servers of one instance to their goals: plan, send, read back, and again on the new process after a
+//! reload.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -22,13 +22,13 @@ use crate::model::text::a_few_of;
 use crate::request::{MinAvailable, OldProcesses, OnMissing, Request};
 use crate::time::interrupt::Interrupt;
 
-/// How long a process that did not answer, and then does, has for what it was sent before.
+/// How long a process that hung, and answers again, has for the commands it was sent before.
 const AFTER_HANGING: Duration = Duration::from_millis(300);
 
-/// How many processes a run follows when HAProxy is reloaded again and again.
+/// How many processes a run follows if HAProxy is reloaded again and again.
 const PROCESSES: u32 = 3;
 
-/// What becomes of each server in a pass; nothing where it is left out.
+/// The goal of each server in a pass; `None` if it is left out.
 pub type Goals<'a> = &'a (dyn Fn(&Target) -> Option<Goal> + Sync);
 
 /// Allows the observation of a process that has taken over, once it is locked.
@@ -37,16 +37,16 @@ pub type Admission<'a> = &'a (dyn Fn(&Contact) -> Result<()> + Sync);
 /// Which way a pass goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// To what is requested, tracked servers first; it writes verdicts.
+    /// To what is requested, tracked servers first; writes verdicts.
     Forward,
-    /// Back to what was before, tracked servers last; it writes what became of undoing.
+    /// Back to what was before, tracked servers last; writes the results of undoing.
     Backward,
 }
 
 /// One pass over the servers of an instance.
 #[derive(Clone, Copy)]
 pub struct Pass<'a> {
-    /// What becomes of each server.
+    /// The goal of each server.
     pub goals: Goals<'a>,
     /// Which way it goes.
     pub direction: Direction,
@@ -54,26 +54,26 @@ pub struct Pass<'a> {
     pub guard: Option<MinAvailable>,
     /// What may end it.
     pub signals: &'a Interrupt,
-    /// What locks a process that takes over.
+    /// Locks a process that takes over.
     pub admit: Admission<'a>,
 }
 
-/// Whether the guard has judged what is to be done with the servers as they were observed.
+/// Whether the guard has judged the plan for the servers as they were observed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Judgement {
     /// It has, for all instances together.
     Passed,
-    /// These servers were observed since.
+    /// These servers were observed after that.
     Due,
 }
 
 /// One instance while it is worked on.
 pub struct Instance<'a> {
-    /// What is known of it from outside.
+    /// What is known about it from outside.
     pub site: &'a Site,
-    /// Where and by whom it answers.
+    /// Where it answers, and which process.
     pub contact: Contact,
-    /// Its servers that the run is about, in HAProxy's order, then those that are gone.
+    /// Its matched servers, in HAProxy's order, then those that are gone.
     pub targets: Vec<Target>,
     /// What else it has.
     pub rest: Rest,
@@ -81,9 +81,9 @@ pub struct Instance<'a> {
     pub error: Option<Error>,
     /// What stopped rolling it back.
     pub undo_error: Option<Error>,
-    /// What is worth knowing although it is no failure.
+    /// What is worth knowing although it is not a failure.
     pub warnings: Vec<String>,
-    /// Its server-state file, where that is kept in step.
+    /// Its server-state file, if one is kept in step.
     pub state_file: Option<KeptFile>,
     /// The processes from before a reload that still ran when that was asked last.
     pub old_processes: Vec<OldProcess>,
@@ -123,7 +123,7 @@ impl<'a> Instance<'a> {
         self.site.name.as_str()
     }
 
-    /// Plans a pass; what fails on the guard is refused.
+    /// Plans a pass; the guard may refuse it.
     pub fn plan(&mut self, pass: &Pass<'_>) {
         let goals: Vec<Option<Goal>> = self.targets.iter().map(|target| pass.goal_of(target)).collect();
         let wishes: Vec<(&Server, Goal)> =
@@ -149,7 +149,7 @@ impl<'a> Instance<'a> {
         guard::refusals(guard, self.name(), wishes.iter().map(|(server, _)| *server).zip(&planned))
     }
 
-    /// Refuses every change of a pass if the guard does not allow one of them: as at the start, nothing is sent then.
+    /// Refuses every change of a pass if the guard refuses one of them: as at the start, nothing is sent then.
     fn refuse_all(&mut self, guard: MinAvailable, goals: Goals<'_>) {
         let refusals = self.refused_by(guard, goals);
         let Some((_, first)) = refusals.first() else { return };
@@ -190,10 +190,10 @@ impl<'a> Instance<'a> {
         }
     }
 
-    /// Carries out what was planned: sends it, reads it back, and plans anew on a process that has taken over.
+    /// Carries out what was planned: sends it, reads it back, and plans again on a process that has taken over.
     ///
     /// # Errors
-    /// With what stopped the work; what failed on one server is kept there in any case.
+    /// Returns what stopped the work; failures of a server are kept there in any case.
     pub fn carry_out(&mut self, pass: &Pass<'_>) -> Result<()> {
         let result = self.follow_through(pass);
         self.judge(pass.direction, result.as_ref().err(), |_| false);
@@ -236,7 +236,7 @@ impl<'a> Instance<'a> {
         };
         let hung = failure.as_ref().is_some_and(|error| error.kind == ErrorKind::Timeout);
         let mut read = self.read_back_after(failure.as_ref())?;
-        // A process that hung carries out what it was sent when it goes on, which may be just after it was asked.
+        // A process that hung carries out its commands when it resumes, which may be just after it was asked.
         if hung && read == Answered::Same(()) && self.is_short() {
             self.client.give_time(AFTER_HANGING);
             read = self.read_back_after(failure.as_ref())?;
@@ -246,7 +246,7 @@ impl<'a> Instance<'a> {
         }
         self.targets.iter_mut().for_each(Target::settle);
         match failure {
-            // What was sent has been read back, so that its outcome is known; what was not sent still counts.
+            // What was sent has been read back, so its outcome is known; what was not sent still counts.
             Some(error) if error.kind == ErrorKind::Interrupted || self.is_short() => Err(error),
             Some(error) => {
                 self.warnings.push(format!("{error}; nevertheless the servers were read back as requested"));
@@ -303,7 +303,7 @@ impl<'a> Instance<'a> {
         Ok(Answered::Same(exchange.failure))
     }
 
-    /// Ends the sessions of servers; what HAProxy refuses is their failure.
+    /// Ends the sessions of servers; a refusal by HAProxy fails the server.
     ///
     /// # Errors
     /// When the instance does not answer.
@@ -312,12 +312,12 @@ impl<'a> Instance<'a> {
             of(target).then(|| (index, Action::ShutdownSessions.line(Named::of(target.last()))))
         };
         let commands = self.targets.iter().enumerate().filter_map(end).collect();
-        // 'Proxy is disabled.' is also what a process says that is about to end: the next poll tells.
+        // A process that is about to end says 'Proxy is disabled.' too: the next poll tells.
         let sent = self.exchange(commands, signals, |target, line, reply| match reply {
             Reply::Refused(text) => target.fail(refused(&target.before, line, text)),
             Reply::Accepted | Reply::Disabled | Reply::Unknown | Reply::Unsent => {}
         })?;
-        // The states of the servers are as they were.
+        // The states of the servers are unchanged.
         self.targets.iter_mut().for_each(Target::settle);
         let servers: Vec<&Server> = self.targets.iter().filter(|target| of(target)).map(Target::last).collect();
         if self.old_processes.iter().any(|old| old.sessions.is_some_and(|sessions| sessions > 0)) {
@@ -333,7 +333,7 @@ impl<'a> Instance<'a> {
     /// Reads all servers back.
     ///
     /// # Errors
-    /// When the instance does not answer, or not as HAProxy does; then no server is known.
+    /// When the instance does not answer, or not as HAProxy does; then every server is unknown.
     pub fn read_back(&mut self) -> Result<Answered<()>> {
         let servers: Vec<&Server> = self.targets.iter().map(Target::last).collect();
         match self.client.read_back(&servers) {
@@ -351,14 +351,14 @@ impl<'a> Instance<'a> {
         }
     }
 
-    /// Does so after commands; what stopped these is also why nothing can be read back.
+    /// Reads all servers back after commands; what stopped the commands is also why nothing can be read back.
     fn read_back_after(&mut self, failure: Option<&Error>) -> Result<Answered<()>> {
         self.read_back().map_err(|error| failure.cloned().unwrap_or(error))
     }
 
-    /// Reads all servers back, since somebody else may have set them meanwhile, and follows HAProxy over a reload.
+    /// Reads all servers back, since somebody else may have changed them, and follows HAProxy over a reload.
     ///
-    /// What differs from the last plan fails, unless it is as good.
+    /// A server that differs from the last plan fails, unless that is fine too.
     pub fn refresh(&mut self, is_as_good: impl Fn(&Target) -> bool, admit: Admission<'_>) -> Answered<()> {
         match self.read_back() {
             Ok(Answered::Same(())) => self.judge(Direction::Forward, None, is_as_good),
@@ -460,12 +460,12 @@ impl<'a> Instance<'a> {
         }
     }
 
-    /// Goes on with a process that has taken over: the only place where that happens.
+    /// Continues with a process that has taken over: the only place where that happens.
     ///
-    /// Servers keep how they were before the run, and what has failed; what was planned is over.
+    /// Servers keep their state before the run and their failures; the plan is dropped.
     ///
     /// # Errors
-    /// When the process does not answer in time, is not understood, or cannot be locked.
+    /// When the process does not answer in time, gives an unexpected answer, or cannot be locked.
     pub fn follow(&mut self, successor: &Process, admit: Admission<'_>) -> Result<()> {
         let (old, new) = (self.contact.process.pid, successor.pid);
         let unseen = if self.client.sees_old_processes() {
@@ -480,10 +480,10 @@ impl<'a> Instance<'a> {
         self.observe_anew(admit)
     }
 
-    /// Observes the process that answers now, be it the same or another one.
+    /// Observes the process that answers now, whether the same or another one.
     ///
     /// # Errors
-    /// When it does not answer in time, is not understood, or cannot be locked.
+    /// When it does not answer in time, gives an unexpected answer, or cannot be locked.
     pub fn observe_anew(&mut self, admit: Admission<'_>) -> Result<()> {
         let observation = self.client.observe(self.detail, &mut |contact: &Contact| admit(contact))?;
         let Observation { contact, servers, rest } = observation;
@@ -506,7 +506,7 @@ impl<'a> Instance<'a> {
         Ok(())
     }
 
-    /// Keeps a server that HAProxy has no more since a reload.
+    /// Keeps a server that HAProxy has lost in a reload.
     fn take_gone(&mut self, mut gone: Target) {
         let what = format!("{} disappeared when HAProxy was reloaded", gone.before.full_name());
         if self.on_missing == OnMissing::Ignore {
@@ -518,7 +518,7 @@ impl<'a> Instance<'a> {
         self.targets.push(gone);
     }
 
-    /// Says of each server in the last plan why it is not as planned, unless that is as good.
+    /// Fails each server that is not as planned, unless that is fine too.
     fn judge(&mut self, direction: Direction, stopped: Option<&Error>, is_as_good: impl Fn(&Target) -> bool) {
         for target in &mut self.targets {
             let Some(planned) = &target.plan else { continue };
@@ -529,7 +529,7 @@ impl<'a> Instance<'a> {
                 Reading::First | Reading::Seen(_) => {
                     shortfall(&planned.goal, target.last()).map(|shortfall| match (&planned.decision, stopped) {
                         (Decision::Refuse(refusal), _) => refusal.clone(),
-                        // What stopped the work on the instance is why, and nobody else.
+                        // The reason is what stopped the work on the instance, not somebody else.
                         (Decision::Change(_), Some(error)) => error.clone(),
                         (Decision::Keep | Decision::Change(_) | Decision::Disabled, _) => shortfall,
                     })
@@ -546,7 +546,7 @@ impl<'a> Instance<'a> {
         }
     }
 
-    /// Tells whether a server that was to be set is not as planned.
+    /// Tells whether a server that had to be changed is not as planned.
     fn is_short(&self) -> bool {
         let is_short = |target: &Target| match &target.plan {
             Some(planned) if matches!(planned.decision, Decision::Change(_)) => {
@@ -557,7 +557,7 @@ impl<'a> Instance<'a> {
         self.targets.iter().any(is_short)
     }
 
-    /// Says of each server that is not as requested in the end, or not known, what ended the work on it before.
+    /// Fails each server that is not as requested in the end, or unknown, with what ended the work on it.
     pub fn give_up(&mut self, goal: &Goal, why: &Error) {
         for target in self.targets.iter_mut().filter(|target| target.is_at_work()) {
             if target.after().is_none_or(|server| shortfall(goal, server).is_some()) {
@@ -566,7 +566,7 @@ impl<'a> Instance<'a> {
         }
     }
 
-    /// Waits for everything anew, as on a process that knows nothing of it.
+    /// Restarts every wait, as on a process that knows nothing of the change.
     pub fn watch_anew(&mut self) {
         self.targets.iter_mut().for_each(|target| target.watch = Watch::Due);
     }
@@ -579,10 +579,10 @@ impl<'a> Instance<'a> {
 }
 
 impl Pass<'_> {
-    /// Returns the goal of a server, unless it has nothing to do with the pass.
+    /// Returns the goal of a server, unless the pass does not concern it.
     fn goal_of(&self, target: &Target) -> Option<Goal> {
         match self.direction {
-            // A server in a disabled backend is planned as well, which says that it is.
+            // A server in a disabled backend is planned as well: the plan says that it is disabled.
             Direction::Forward if matches!(target.verdict, Verdict::Failed(_) | Verdict::Skipped) => None,
             Direction::Forward | Direction::Backward => (self.goals)(target),
         }
@@ -590,7 +590,7 @@ impl Pass<'_> {
 }
 
 impl Target {
-    /// Writes what became of rolling it back.
+    /// Records the result of rolling it back.
     fn conclude_undo(&mut self, failure: Option<Error>) {
         if matches!(self.undo, Some(Undo::Failed(_))) {
             return;
@@ -614,7 +614,7 @@ fn gone(server: &Server) -> Error {
     Error::new(ErrorKind::ServerNotFound, format!("{} is gone: it could not be read back", server.full_name()))
 }
 
-/// Makes the failure of a command that was refused.
+/// Makes the error for a refused command.
 fn refused(server: &Server, command: &str, text: &str) -> Error {
     let (kind, hint) = match text {
         "Permission denied" => {

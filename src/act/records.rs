@@ -15,7 +15,7 @@ use crate::request::Request;
 /// Gives each instance its state file, as it is before the run.
 ///
 /// # Errors
-/// When the files do not go with the instances. What cannot be read is a failure of its instance.
+/// When the files do not match the instances. A file that cannot be read fails its instance.
 pub fn open_state_files(request: &Request, fleet: &mut Fleet<'_>) -> Result<()> {
     let names: Vec<&str> = fleet.instances.iter().map(Instance::name).collect();
     let paths = assign(request.state_file.as_ref(), &names)?;
@@ -31,7 +31,7 @@ pub fn open_state_files(request: &Request, fleet: &mut Fleet<'_>) -> Result<()> 
     Ok(())
 }
 
-/// Brings the state files in step, under the lock, so that no other run writes an older state over it.
+/// Brings the state files in step, under the lock, so that no other run overwrites them with an older state.
 pub fn save(request: &Request, fleet: &mut Fleet<'_>) {
     if fleet.instances.iter().all(|instance| instance.state_file.is_none()) {
         return;
@@ -46,16 +46,16 @@ pub fn save(request: &Request, fleet: &mut Fleet<'_>) {
     }
 }
 
-/// Compares the state files with what is predicted.
+/// Compares the state files with the prediction.
 pub fn compare(request: &Request, fleet: &mut Fleet<'_>) {
     fleet.instances.iter_mut().for_each(|instance| save_one(request, instance, Mode::Compare));
 }
 
-/// Brings the file of an instance in step; what fails is kept at the instance.
+/// Brings the file of an instance in step; a failure is kept at the instance.
 fn save_one(request: &Request, instance: &mut Instance<'_>, mode: Mode) {
     let Some(file) = &mut instance.state_file else { return };
     let is_unread = instance.targets.iter().all(|target| target.after().is_none());
-    // Asking an instance once more that does not answer would only take time.
+    // Asking an unresponsive instance again would only take time.
     let out_of_reach = instance
         .error
         .as_ref()
@@ -115,7 +115,7 @@ fn entry<'e>(instance: &'e Instance<'_>, state: AdminState) -> Entry<'e> {
     }
 }
 
-/// The state that the run has brought a server to, or may have: the requested one, or drain where it got no further.
+/// The state that the run has brought a server to, or may have: the requested one, or drain if it got no further.
 fn left_in(target: &Target, requested: AdminState) -> Option<AdminState> {
     if matches!(target.verdict, Verdict::Disabled(_) | Verdict::Skipped) || target.is_rolled_back() == Some(true) {
         return None;
@@ -124,11 +124,11 @@ fn left_in(target: &Target, requested: AdminState) -> Option<AdminState> {
         return Some(requested);
     }
     if requested == AdminState::Ready {
-        // On its way back it may be left in drain, which whoever has taken it out still answers for.
+        // On its way back it may be left in drain, for which its owner is still responsible.
         let is_in_drain = target.last().state.flags.forced() == Some(AdminState::Drain);
         return Some(AdminState::Drain).filter(|_| is_in_drain && target.is_changed());
     }
-    // Where that could not be read back, the record counts only once it is seen to be so.
+    // If that could not be read back, the record counts only once the server is seen in that state.
     if target.is_open() {
         return Some(requested);
     }

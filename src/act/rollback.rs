@@ -1,7 +1,7 @@
-//! Rolls back what a run has changed, in reverse, and leaves alone what somebody else has changed meanwhile.
+//! Rolls back what a run has changed, in reverse, and leaves alone what somebody else has changed since.
 //!
-//! It is a second pass over the targets: it writes what became of undoing, and leaves the verdicts as they are. It is a
-//! change like any other, so that the guard judges it under the lock.
+//! It is a second pass over the targets: it records the results of undoing, and leaves the verdicts as they are. It is
+//! a change like any other, so the guard judges it under the lock.
 
 use super::fleet::Fleet;
 use super::instance::{Admission, Direction, Instance, Pass};
@@ -11,10 +11,10 @@ use crate::model::error::{Error, Result};
 use crate::model::goal::Goal;
 use crate::time::interrupt::PATIENT;
 
-/// Rolls every server back that this run has changed.
+/// Rolls back every server that this run has changed.
 ///
 /// # Errors
-/// When the lock cannot be had again. What fails on an instance or a server is kept there.
+/// When the lock cannot be retaken. Failures of an instance or a server are kept there.
 pub fn roll_back(fleet: &mut Fleet<'_>) -> Result<()> {
     fleet.exclusion.ignore_signals();
     let lock = fleet.lock();
@@ -47,13 +47,13 @@ pub fn roll_back(fleet: &mut Fleet<'_>) -> Result<()> {
     lock.map(drop)
 }
 
-/// Keeps what stopped rolling an instance back; what cannot be read back has failed with it.
+/// Records what stopped the rollback of an instance; servers that cannot be read back fail with it.
 fn stop(instance: &mut Instance<'_>, error: Error) {
     instance.give_up(&Goal::default(), &error);
     instance.undo_error = Some(error);
 }
 
-/// Sees how the servers are now; for a guard, all of them.
+/// Reads the servers as they are now; for a guard, all of them.
 fn observe_before(instance: &mut Instance<'_>, pass: &Pass<'_>) -> Result<()> {
     let admit: Admission<'_> = pass.admit;
     match instance.read_back()? {
@@ -70,7 +70,7 @@ fn observe_before(instance: &mut Instance<'_>, pass: &Pass<'_>) -> Result<()> {
     }
 }
 
-/// Leaves alone what differs from how this run has left it.
+/// Leaves alone servers that differ from how this run left them.
 fn leave_alone_what_others_have_set(instance: &mut Instance<'_>) {
     for target in instance.targets.iter_mut().filter(|target| goal_of(target).is_some()) {
         let now = target.last().state;
@@ -84,7 +84,7 @@ fn leave_alone_what_others_have_set(instance: &mut Instance<'_>) {
     }
 }
 
-/// Returns what brings a server back to what it was before, where this run has changed it.
+/// Returns the goal that restores a server, if this run has changed it.
 fn goal_of(target: &Target) -> Option<Goal> {
     let is_left_alone = matches!(target.undo, Some(Undo::LeftAlone(_)));
     (!is_left_alone && target.after().is_some() && target.is_changed()).then(|| target.before.state.as_goal())

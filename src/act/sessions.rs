@@ -10,10 +10,10 @@ use crate::model::state::AdminState;
 use crate::time::deadline::{Backoff, Deadline};
 use std::time::Duration;
 
-/// Ends the sessions that are left on servers in maint, again until none is left.
+/// Ends the sessions that are left on servers in maint, again and again until none is left.
 ///
 /// # Errors
-/// When a signal ends the run or the lock cannot be had again. What fails on an instance or a server is kept there.
+/// When a signal ends the run or the lock cannot be retaken. Failures of an instance or a server are kept there.
 pub fn end_sessions(fleet: &mut Fleet<'_>, goal: Goal, timeout: Duration) -> Result<()> {
     let deadline = Deadline::after(timeout);
     let mut backoff = Backoff::default();

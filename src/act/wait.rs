@@ -16,14 +16,14 @@ use crate::model::text::a_few_of;
 use crate::request::WaitBounds;
 use crate::time::deadline::{Backoff, Deadline};
 
-/// How long a server must stay up whose check goes down at the first failure: such a check shows nothing when it
-/// passes, so that staying up is the only evidence.
+/// How long a server must stay up if a passed check cannot be seen, such as with `fall 1`: staying up is the only
+/// evidence then.
 pub(super) const UP_WITHOUT_PROOF: Duration = Duration::from_secs(5);
 
 /// How near a server is to what is waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Nearness {
-    /// It is there, and has to stay so for this long.
+    /// It is there, and must stay there this long.
     There(Duration),
     /// It is not there yet, for this reason.
     NotYet(String),
@@ -31,7 +31,7 @@ pub enum Nearness {
     Overridden,
 }
 
-/// Tells whether a server takes traffic since it was set to ready.
+/// Tells whether a server has been taking traffic since it was set to ready.
 ///
 /// HAProxy calls a server up as soon as it leaves maintenance, before its next check: it sets the count of its check to
 /// `rise` (`srv_set_running()` in `src/server.c`), which a passed check then exceeds, unless `fall` is 1.
@@ -91,7 +91,7 @@ pub fn quiet(poll: &Poll) -> Nearness {
 /// Waits for the servers of all instances under one deadline.
 ///
 /// # Errors
-/// When a signal ends the run or the lock cannot be had again. What fails on an instance or a server is kept there.
+/// When a signal ends the run or the lock cannot be retaken. Failures of an instance or a server are kept there.
 pub fn wait(
     fleet: &mut Fleet<'_>,
     goal: Goal,
@@ -118,20 +118,20 @@ pub fn wait(
             }
             fleet.at_work_mut().for_each(|target| target.time_is_over(requested, bounds.timeout));
         }
-        // What is reported is how the servers are in the end, be it that nothing was sent to them.
+        // The report shows the servers as they are in the end, even if nothing was sent to them.
         if polled == Processes::Same && fleet.refresh()? == Processes::Same {
             if requested == AdminState::Ready {
                 fleet.instances.iter_mut().for_each(say_unchecked);
             }
             return Ok(());
         }
-        // A new process knows nothing of the change: set it again, and wait for it anew.
+        // A new process knows nothing of the change: make it again, and restart the wait.
         fleet.step(&|_| goal)?;
         fleet.instances.iter_mut().for_each(Instance::watch_anew);
     }
 }
 
-/// Tells whether a server has to be polled again.
+/// Tells whether a server must be polled again.
 fn is_waited_for(target: &Target) -> bool {
     match target.watch {
         Watch::Due | Watch::NotYet(_) | Watch::Since(_) | Watch::Proven => true,
@@ -151,7 +151,7 @@ fn progress(fleet: &Fleet<'_>, requested: AdminState, count: usize, deadline: &D
     format!("{done} of {} {what}, {left} s to go{}", servers(all), who.unwrap_or_default())
 }
 
-/// Says which servers counted as up although nothing has seen them work.
+/// Names the servers that counted as up although nothing proves that they work.
 fn say_unchecked(instance: &mut Instance<'_>) {
     let unchecked: Vec<String> = instance
         .targets
@@ -167,7 +167,7 @@ fn say_unchecked(instance: &mut Instance<'_>) {
 }
 
 impl Target {
-    /// Takes over what the last poll says of how near it is.
+    /// Notes what the last poll says about how near it is.
     fn notice(&mut self, requested: AdminState, stable: Duration, now: Instant) {
         let Some(poll) = self.last_poll.as_deref().filter(|_| is_waited_for(self)) else { return };
         let nearness = match requested {
@@ -208,7 +208,7 @@ impl Target {
         self.fail(Error::new(ErrorKind::Overridden, msg));
     }
 
-    /// Fails, if it is still waited for, with what was last seen of it.
+    /// Fails with what was last seen, if it is still waited for.
     fn time_is_over(&mut self, requested: AdminState, timeout: Duration) {
         if !is_waited_for(self) {
             return;
