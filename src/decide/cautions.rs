@@ -1,17 +1,17 @@
-//! What keeps a server from being used as its state says: warnings, not failures.
+//! Reasons why a server is not used as its state says: warnings, not failures.
 
 use crate::model::goal::{Goal, Switch};
 use crate::model::server::{Server, ServerState};
 use crate::model::state::{AdminFlags, AdminState, OperationalState};
 
-/// What it means that a server is ready although its configuration disables it.
+/// The warning about a ready server that its configuration disables.
 pub const READY_UNTIL_RELOAD: &str =
     "'disabled' in haproxy.cfg: ready until the next reload only; remove it there as well, or use a 'state_file'";
 
 /// Why the state of a server may not last.
 const AGENT: &str = "an agent check is running, which may override the state at any time; add 'agent': 'disabled', or 'wait' to notice it";
 
-/// What keeps a server from being used as its state says, in words that continue "`servers` …".
+/// Says why a server is not used as its state says, in words that continue "`servers` …".
 #[must_use]
 pub fn caution(change: &Goal, server: &Server, after: &ServerState) -> Option<&'static str> {
     if server.is_in_disabled_backend() {
@@ -25,7 +25,7 @@ pub fn caution(change: &Goal, server: &Server, after: &ServerState) -> Option<&'
             if after.flags.has(AdminFlags::CONFIG_MAINT) {
                 return Some(READY_UNTIL_RELOAD);
             }
-            // Where it was ready before, the agent agrees.
+            // If it was ready before, the agent agrees.
             (after.agent == Some(Switch::Enabled) && server.state.flags.forced() != Some(AdminState::Ready))
                 .then_some(AGENT)
         }
@@ -34,7 +34,7 @@ pub fn caution(change: &Goal, server: &Server, after: &ServerState) -> Option<&'
     }
 }
 
-/// What was asked of a server's checks although it has none, in the words of [`caution`].
+/// Says which requested check a server lacks, in the words of [`caution`].
 #[must_use]
 pub fn check_caution(change: &Goal, after: &ServerState) -> Option<&'static str> {
     match (change.health, after.health, change.agent, after.agent) {
@@ -44,7 +44,7 @@ pub fn check_caution(change: &Goal, after: &ServerState) -> Option<&'static str>
     }
 }
 
-/// Why a server that is ready takes no traffic, or less than its share.
+/// Says why a ready server takes no traffic, or less than its share.
 fn not_serving(server: &Server, after: &ServerState) -> Option<&'static str> {
     match after.operational {
         _ if after.weight == 0 => Some("no new traffic: the weight is 0; set 'weight' as well"),

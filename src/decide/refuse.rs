@@ -1,4 +1,4 @@
-//! Every reason not to make a change, apart from the guard: the rights of the socket, `expect`, owners.
+//! Every reason not to make a change, except the guard: the rights of the socket, `expect`, owners.
 
 use crate::haproxy::open::Contact;
 use crate::haproxy::parse::Level;
@@ -20,7 +20,7 @@ pub fn without_rights(contact: &Contact) -> Option<Error> {
     (contact.level != Level::Admin).then(|| Error::new(ErrorKind::PermissionDenied, msg))
 }
 
-/// Refuses to touch a server that is in another state than expected.
+/// Refuses to touch a server in an unexpected state.
 #[must_use]
 pub fn unexpected(expected: AdminState, server: &Server) -> Option<Error> {
     let is = server.state.flags.effective();
@@ -32,7 +32,7 @@ pub fn unexpected(expected: AdminState, server: &Server) -> Option<Error> {
     (is != expected).then(error)
 }
 
-/// Refuses to put back a server that somebody else has taken out, until the time that it was meant for is over.
+/// Refuses to put back a server that somebody else has taken out, until the record has expired.
 #[must_use]
 pub fn owned(recorded: &Claim, claimant: Option<&str>, now: u64, server: &Server) -> Option<Error> {
     let owner = recorded.owner.as_deref().filter(|owner| Some(*owner) != claimant && !recorded.is_expired(now))?;

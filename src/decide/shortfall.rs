@@ -1,4 +1,4 @@
-//! Says why a server is not, or cannot be, in the state that was asked for.
+//! Says why a server is not, or cannot be, in the requested state.
 
 use crate::model::error::{Error, ErrorKind};
 use crate::model::goal::{Goal, Switch};
@@ -57,7 +57,7 @@ pub fn shortfall(goal: &Goal, server: &Server) -> Option<Error> {
     Some(of(ErrorKind::Overridden, server, &format!("{} {what}", server.full_name())))
 }
 
-/// Says who sets a server besides this run, and what to do about it.
+/// Says who else changes a server, and what to do about it.
 #[must_use]
 pub fn who_overrides_it(server: &Server) -> &'static str {
     if server.has_agent() {
