@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     finish(&options, request)
 }
 
-/// Runs the request and writes its report, or the reason why it was refused.
+/// Runs the request and writes its report, or why it was refused.
 fn finish(options: &Options, request: Result<(Request, Interrupt), Refused>) -> ExitCode {
     match request {
         Err(refused) => write_report(options, None, &report::refusal(&refused)),
@@ -60,13 +60,13 @@ fn finish(options: &Options, request: Result<(Request, Interrupt), Refused>) -> 
     }
 }
 
-/// How much of a line is shown, so that it is one line on any terminal.
+/// How much of a line is shown, so that it fits on one line of any terminal.
 const PROGRESS_MAX: usize = 79;
 
-/// Shows how long waits go, in one line of a terminal that is written over and cleared in the end.
+/// Shows the progress of waits in one terminal line, which is overwritten and cleared at the end.
 ///
-/// A terminal that has shown no line gets no byte, and one that a tool reads shows none: with `ssh -tt` it is where the
-/// report goes as well.
+/// A terminal that has shown no progress gets no byte, and a tool is shown none: with `ssh -tt` the report goes to the
+/// same terminal.
 fn show_progress<R>(request: &Request, run: impl FnOnce(Progress<'_>) -> R) -> R {
     if request.by_tool || !io::stderr().is_terminal() {
         return run(&|_| ());
@@ -112,7 +112,7 @@ fn bad(msg: &str) -> Error {
     Error::new(ErrorKind::BadRequest, msg)
 }
 
-/// Reads to the end, but not more than a request may have, nor longer than is allowed.
+/// Reads to the end, but not more than the largest request, nor longer than allowed.
 fn read_bounded(fd: BorrowedFd<'_>, what: &str, options: &Options, interrupt: &Interrupt) -> Result<Vec<u8>, Error> {
     let timeout = options.stdin_timeout;
     let until = Instant::now() + timeout;
@@ -155,12 +155,12 @@ fn read_bounded(fd: BorrowedFd<'_>, what: &str, options: &Options, interrupt: &I
     Ok(bytes)
 }
 
-/// Writes the report in the form that was asked for, and returns the exit code.
+/// Writes the report in the requested form, and returns the exit code.
 fn write_report(options: &Options, request: Option<&Request>, report: &Report<'_>) -> ExitCode {
     let code = exit_code(options.exit_codes, Ending::of(report));
     let written = match options.format {
         Format::Json => {
-            // Not through `io::stdout()`, which looks for the last line end in every piece.
+            // Not through `io::stdout()`, which searches every piece for its last line end.
             let stdout = io::stdout().as_fd().try_clone_to_owned();
             stdout.and_then(|stdout| {
                 let mut out = BufWriter::with_capacity(64 << 10, File::from(stdout));
@@ -168,7 +168,7 @@ fn write_report(options: &Options, request: Option<&Request>, report: &Report<'_
             })
         }
         Format::Text => {
-            // A failure without a server to show is a sentence on standard error alone.
+            // A failure without servers to show is only a line on standard error.
             let shown = request.filter(|_| !report.failed || !report.servers.is_empty());
             let text = shown.map(|request| report::text(request, report)).unwrap_or_default();
             let mut err = io::stderr().lock();
@@ -184,7 +184,7 @@ fn write_report(options: &Options, request: Option<&Request>, report: &Report<'_
     };
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            // Who cannot read the report must not take the run for a success.
+            // Whoever cannot read the report must not take the run for a success.
             let _ = writeln!(io::stderr(), "error: cannot write the report: {error}");
             ExitCode::from(exit_code(options.exit_codes, Ending { failed: true, ..Ending::of(report) }))
         }
@@ -203,7 +203,7 @@ fn write_out(bytes: &[u8]) -> Result<(), ExitCode> {
     }
 }
 
-/// What of a report the exit code tells.
+/// The part of a report that the exit code reflects.
 #[derive(Debug, Clone, Copy)]
 struct Ending {
     changed: bool,
@@ -218,7 +218,7 @@ impl Ending {
     }
 }
 
-/// The exit code for a report: plain ones tell failure only, detailed ones are Puppet's.
+/// The exit code for a report: plain ones show failure only, detailed ones are Puppet's.
 fn exit_code(codes: ExitCodes, ending: Ending) -> u8 {
     match (codes, ending.failed, ending.changed) {
         (ExitCodes::Plain, failed, _) => u8::from(failed),

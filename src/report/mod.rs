@@ -1,4 +1,4 @@
-//! What is answered: outcomes as one JSON object, or as lines for people.
+//! The report: outcomes as one JSON object, or as lines for people.
 //!
 //! `changed` and `failed` are computed from outcomes here and nowhere else.
 
@@ -27,14 +27,14 @@ pub use wire::{
     TaskError, to_ascii_json,
 };
 
-/// Every matched server of a run; each is made when it is asked for, so that many of them take no memory.
+/// Every matched server of a run; each is made on demand, so that many of them take no memory.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Servers<'a> {
     of: Option<(&'a Request, &'a RunOutcome)>,
 }
 
 impl<'a> Servers<'a> {
-    /// Makes them one by one: instances as asked for, servers as HAProxy lists them.
+    /// Makes them one by one: instances in the order of the request, servers in HAProxy's.
     pub fn iter(&self) -> impl Iterator<Item = ServerReport<'a>> {
         self.of
             .into_iter()
@@ -89,7 +89,7 @@ pub fn report<'a>(request: &'a Request, run: &'a RunOutcome) -> Report<'a> {
     }
 }
 
-/// Makes the report of a request that was not taken.
+/// Makes the report of a refused request.
 #[must_use]
 pub fn refusal(refused: &Refused) -> Report<'static> {
     let error = ErrorReport::new(&refused.error);
@@ -223,7 +223,7 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
     format!("{who}: {how} {preposition} {}{file}", where_(settable))
 }
 
-/// The first failure, and how many there are besides.
+/// The first failure, and how many more there are.
 fn failure_sentence(error: &ErrorReport, run: &RunOutcome) -> String {
     let servers = run.instances.iter().flat_map(|instance| &instance.targets);
     let failures = usize::from(run.error.is_some())
@@ -237,7 +237,7 @@ fn failure_sentence(error: &ErrorReport, run: &RunOutcome) -> String {
     }
 }
 
-/// Says what keeps servers from being used as their state says, a sentence for each cause on each instance.
+/// Says why servers are not used as their state says, a sentence for each cause on each instance.
 fn cautions(request: &Request, run: &RunOutcome) -> Vec<String> {
     let Some(goal) = &request.goal else { return Vec::new() };
     let mut warnings = Vec::new();
@@ -245,7 +245,7 @@ fn cautions(request: &Request, run: &RunOutcome) -> Vec<String> {
         let mut causes: Vec<(&str, Vec<String>)> = Vec::new();
         for target in instance.targets.iter().filter(|target| target.error().is_none()) {
             let Some(after) = target.after().map(|server| &server.state) else { continue };
-            // What the state file brings back is not lost in a reload.
+            // What the state file restores is not lost in a reload.
             let caution = caution_of(goal, target, after)
                 .filter(|cause| *cause != READY_UNTIL_RELOAD || instance.state_file.is_none());
             for cause in [caution, check_caution(goal, after)].into_iter().flatten() {
