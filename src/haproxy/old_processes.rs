@@ -14,7 +14,7 @@ use crate::model::name::{Address, is_plain};
 use crate::model::server::Server;
 use crate::time::deadline::patiently;
 
-/// How long a count is tried again that the end of a connection has cut off.
+/// How long to retry a count that was cut off by the end of a connection.
 const TRIES: Duration = Duration::from_secs(2);
 
 /// A process from before a reload that still runs.
@@ -22,7 +22,7 @@ const TRIES: Duration = Duration::from_secs(2);
 pub struct OldProcess {
     /// Its process id.
     pub pid: u32,
-    /// What it still does for the servers that were asked about; nothing where that cannot be seen.
+    /// What it still does for the given servers; `None` if that cannot be seen.
     pub sessions: Option<u32>,
 }
 
@@ -36,7 +36,7 @@ pub struct OldLoad {
 }
 
 impl OldLoad {
-    /// Notes processes of which nothing but their ids is known.
+    /// Notes processes of which only the ids are known.
     #[must_use]
     pub fn unseen(pids: impl IntoIterator<Item = u32>) -> Self {
         let processes = pids.into_iter().map(|pid| OldProcess { pid, sessions: None }).collect();
@@ -56,8 +56,8 @@ impl OldLoad {
 
 /// Counts the sessions and queued requests of servers on all old processes.
 ///
-/// The connection ends when a worker does, and also when the master starts itself anew in a reload. The next list of
-/// processes tells which: no worker that is on it goes uncounted.
+/// The connection ends with a worker, and also when the master restarts itself in a reload. The next list of processes
+/// shows which: every worker on it is counted.
 ///
 /// # Errors
 /// When the master CLI does not answer, or not as HAProxy does.
@@ -73,7 +73,7 @@ pub(super) fn end_sessions(master: &Address, servers: &[&Server], timeout: Durat
     patiently(TRIES.min(timeout), || try_to_end(master, servers, timeout).map_err(cut_off))
 }
 
-/// The end of a worker may leave any answer behind.
+/// The end of a worker may cut off any answer.
 fn cut_off(error: Error) -> Error {
     if error.kind == ErrorKind::BadReply { error.cut_off() } else { error }
 }
@@ -132,7 +132,7 @@ fn names<'a>(servers: &[&'a Server]) -> BTreeSet<(&'a str, &'a str)> {
 /// What is done for servers, by their names.
 type Counts = Vec<((String, String), u32)>;
 
-/// Counts what one worker still does for the servers of backends; nothing where the worker has ended.
+/// Counts what one worker still does for the servers of backends; `None` if the worker has ended.
 fn load_of(connection: &mut Connection, worker: u32, backends: &BTreeSet<&str>) -> Result<Counts> {
     let mut counts = Vec::new();
     let mut is_shown = false;
@@ -169,8 +169,8 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Reads a line as `0x55d0c0ffee00: proto=tcpv4 src=127.0.0.1:40000 fe=http be=app srv=web1 ts=02 age=2s …`; nothing
-    /// where it has no server.
+    /// Reads a line such as `0x55d0c0ffee00: proto=tcpv4 src=127.0.0.1:40000 fe=http be=app srv=web1 ts=02 age=2s …`;
+    /// `None` without a server.
     fn parse(line: &'a str) -> Option<Self> {
         let (id, rest) = line.split_once(": ")?;
         let value = |key: &str| rest.split(' ').find_map(|word| word.strip_prefix(key));
@@ -186,7 +186,7 @@ fn read_sessions(connection: &mut Connection, worker: u32, mut on_session: impl 
     })
 }
 
-/// Reads the processes that `show proc` lists as old workers; nothing where the reply is not its.
+/// Reads the processes that `show proc` lists as old workers; `None` if the reply is something else.
 fn old_workers(reply: &str) -> Option<Vec<u32>> {
     let (_, workers) = reply.split_once("# workers\n")?;
     let Some((_, old)) = workers.split_once("# old workers\n") else { return Some(Vec::new()) };
