@@ -1,8 +1,8 @@
 //! The ids of the users and groups that a configuration names.
 //!
-//! The C library knows them from everywhere that `/etc/nsswitch.conf` says. Where the C library is part of the program
-//! (`crt-static`) it cannot load what asks there, so that only `/etc/passwd` and `/etc/group` are read: an account that
-//! LDAP or the like alone knows is not found then, and is not trusted.
+//! The C library finds them through all sources in `/etc/nsswitch.conf`. In a statically linked program (`crt-static`)
+//! it cannot load the modules for that, so only `/etc/passwd` and `/etc/group` are read: an account that only LDAP or
+//! the like knows is not found then, and not trusted.
 
 #[cfg(any(target_feature = "crt-static", test))]
 mod files;

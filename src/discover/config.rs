@@ -1,9 +1,9 @@
-//! What this program needs of a configuration: the stats sockets, and who HAProxy becomes.
+//! What this program needs from a configuration: the stats sockets, and the account that HAProxy switches to.
 //!
 //! The files are read line by line as `parse_cfg()` of HAProxy's `src/cfgparse.c` reads them. Only `global` sections
-//! count, of which there may be several. `setenv` and its kin act at once, as in `src/cfgparse-global.c`. A branch of
-//! an `.if` that is known not to be taken is left out; what stands in a branch that may be taken comes after what
-//! certainly counts.
+//! count, of which there may be several. `setenv` and the like take effect at once, as in `src/cfgparse-global.c`. A
+//! branch of an `.if` that is known not to be taken is left out; lines in a branch that may be taken come after those
+//! that certainly count.
 
 use super::condition::{Truth, evaluate};
 use super::lexer::{Environment, Word, is_space, skip_spaces, words};
@@ -52,11 +52,11 @@ pub(super) enum Account {
 /// One address of a `stats socket` line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Declared {
-    /// The address as HAProxy sees it; none where a variable in it cannot be seen.
+    /// The address as HAProxy sees it; `None` if a variable in it cannot be seen.
     pub(super) address: Option<Vec<u8>>,
-    /// Which of the files read it stands in, counted from 0.
+    /// Which of the files it is in, counted from 0.
     pub(super) file: usize,
-    /// Whether it stands in a branch that may not have been taken.
+    /// Whether it is in a branch that may not have been taken.
     pub(super) is_open: bool,
 }
 
@@ -81,7 +81,7 @@ struct Branch {
     any: Truth,
 }
 
-/// Reads the files of one HAProxy, in their order.
+/// Reads the files of one HAProxy, in order.
 pub(super) struct Reader {
     environment: Environment,
     settings: Settings,
@@ -96,7 +96,7 @@ impl Reader {
         Self { environment, settings: Settings::default(), branches: Vec::new(), is_global: false, file: 0 }
     }
 
-    /// Reads the next file. Neither a section nor an `.if` reaches into it from the one before.
+    /// Reads the next file. Sections and `.if` blocks do not extend into it from the previous one.
     pub(super) fn file(&mut self, content: &[u8]) {
         self.branches.clear();
         self.is_global = false;
@@ -208,7 +208,7 @@ impl Reader {
     }
 }
 
-/// Tells whether a line outside `global` can be anything but a keyword of its section, without cutting all of it.
+/// Tells whether a line outside `global` can be anything but a keyword of its section, without splitting all of it.
 fn may_matter(line: &[u8]) -> bool {
     let first = line.split(|byte| is_space(*byte) || *byte == b'#').next().unwrap_or_default();
     let is_plain = !first.iter().any(|byte| matches!(byte, b'\\' | b'\'' | b'"'));

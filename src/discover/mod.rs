@@ -1,31 +1,31 @@
 //! Finds every HAProxy of this host, without opening a socket.
 //!
-//! The way goes from the processes over their command lines and configurations to their stats sockets:
+//! It goes from the processes through their command lines and configurations to their stats sockets:
 //!
-//! 1. `process`: the HAProxy processes in `/proc` that serve, are no worker of another, and were not replaced.
+//! 1. `process`: the HAProxy processes in `/proc` that serve, are not workers of another, and were not replaced.
 //! 2. `config`, with `lexer` and `condition`: the `stats socket` lines of their configurations, as HAProxy reads them.
-//! 3. `mounts` and `trust`: what belongs to somebody else is left out, with a warning that says why.
+//! 3. `mounts` and `trust`: anything that belongs to somebody else is left out, with a warning that says why.
 //! 4. `places`: where a configuration cannot be read, or `/proc` shows nothing, the sockets in the usual places.
 //!
 //! # Trust
 //!
-//! This program mostly runs as root, and anybody can start a process that is called haproxy. So:
+//! This program usually runs as root, and anybody can start a process called haproxy. So:
 //!
 //! - The process must see the files that this program sees. A process in another mount namespace does, if the same
-//!   place of the same device is mounted at the path of its configuration and of its sockets: Debian's service has a
-//!   namespace of its own (`BindReadOnlyPaths=`) and the host's `/etc` and `/run`, a container has others.
-//! - The configuration, and each folder above it, must be root's or the caller's alone to write.
+//!   place of the same device is mounted at the path of its configuration and of its sockets: Debian's service has its
+//!   own namespace (`BindReadOnlyPaths=`) with the host's `/etc` and `/run`, a container has others.
+//! - The configuration, and each folder above it, must be writable by nobody but root or the caller.
 //! - The process must run as root, as the caller, or as the user that this configuration names: a `haproxy -D` with
 //!   `user haproxy` is a process of that user.
-//! - The folder of a socket must be root's, the caller's, or that user's or group's alone to write: Debian's
+//! - The folder of a socket must be writable by nobody but root, the caller, or that user or group: Debian's
 //!   `/run/haproxy` is 2775 haproxy:haproxy.
-//! - The `-S` address counts for a process of root or the caller only, as nothing but the process says it.
+//! - The `-S` address counts only for a process of root or the caller, because only the process itself names it.
 //!
-//! The environment and the working folder of a process are believed, because what they lead to is checked.
+//! The environment and the working folder of a process are trusted, because whatever they lead to is checked.
 //!
 //! # Limits
 //!
-//! `budget` bounds all of it together, so that processes of an ordinary user cost root next to nothing. A process of
+//! `budget` bounds everything together, so that processes of an ordinary user cost root almost nothing. A process of
 //! root, the caller or HAProxy's own account comes before all others, and nothing that others could have written is
 //! opened.
 
@@ -58,7 +58,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use trust::{Owners, Refusal, absolute};
 
-/// The most warnings that are kept; anybody can start any number of processes that are called haproxy.
+/// The most warnings to keep; anybody can start any number of processes called haproxy.
 const WARNINGS_MAX: usize = 20;
 
 /// The longest path that a warning shows, in bytes.
@@ -70,37 +70,38 @@ const BY_ADDRESS: &str = "to manage it, name the address of its stats socket in 
 /// One HAProxy of this host, not yet connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// The name, by its configuration or else by its socket.
+    /// The name, from its configuration or else from its socket.
     pub name: InstanceName,
-    /// The file that declares the first stats socket, or the first `-f` file where none does.
+    /// The file that declares the first stats socket, or the first `-f` file if none does.
     pub config: Option<PathBuf>,
     /// The process that was found: the master, or the only one.
     pub pid: Option<u32>,
-    /// The stats sockets in the configuration's order (those in an `.if` that cannot be told last), then the master CLI.
+    /// The stats sockets in the configuration's order (those in an `.if` that cannot be decided last), then the master
+    /// CLI.
     ///
-    /// They are all of one HAProxy, though they may differ in level; none is missed while another answers.
+    /// They all belong to one HAProxy, though they may differ in level; it is enough that one answers.
     pub sockets: Vec<Address>,
-    /// Those of the sockets that are the master CLI's.
+    /// Those of the sockets that are the master CLI.
     pub masters: Vec<Address>,
-    /// Where it is known from.
+    /// How it is known.
     pub origin: Origin,
     /// All files of its configuration, in the order in which HAProxy reads them.
     pub files: Vec<PathBuf>,
 }
 
-/// Where a candidate is known from.
+/// How a candidate is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// A process that runs, and its configuration: when nothing answers, the instance is unreachable.
+    /// A running process and its configuration: if nothing answers, the instance is unreachable.
     Running,
-    /// A socket file alone, which may be left over or be something else's.
+    /// Only a socket file, which may be a leftover or belong to something else.
     UsualPlace,
 }
 
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Discovery {
-    /// The candidates, sorted by name, configuration and first socket; two may have one name.
+    /// The candidates, sorted by name, configuration and first socket; two may have the same name.
     pub candidates: Vec<Candidate>,
     /// What was left out and why, a sentence each.
     pub warnings: Vec<String>,
@@ -114,7 +115,7 @@ pub fn configuration(path: &Path) -> Option<Vec<u8>> {
     owners.read(&owners.reach(path, &budget).ok()?, &budget).ok().map(|content| content.bytes)
 }
 
-/// Finds every HAProxy of this host, within the limits that are left to it.
+/// Finds every HAProxy of this host, within its limits.
 ///
 /// # Errors
 /// When a signal ends it.
@@ -133,7 +134,7 @@ struct Host {
     caller: u32,
 }
 
-/// Why a process is no candidate.
+/// Why a process is not a candidate.
 enum Verdict {
     /// It is left out.
     LeftOut(String),
@@ -163,7 +164,7 @@ struct ConfigFile {
     argument: PathBuf,
 }
 
-/// What is known about a process before its configuration.
+/// What is known about a process before its configuration is read.
 struct Subject<'a> {
     process: &'a Process,
     sight: Sight,
@@ -201,7 +202,7 @@ impl Host {
         let mut must_look_around = survey.processes.is_empty() || survey.hidden;
         for process in &survey.processes {
             let Err(verdict) = self.examine(process, standing(process.uid), budget, &mut found) else { continue };
-            // What has ended meanwhile needs no explanation.
+            // A process that has ended in the meantime needs no explanation.
             if !process::is_there(&self.proc, process.pid) {
                 continue;
             }
@@ -225,7 +226,7 @@ impl Host {
         found
     }
 
-    /// Adds the candidate that a process is.
+    /// Adds the candidate for a process.
     fn examine(
         &self,
         process: &Process,
@@ -266,7 +267,7 @@ impl Host {
     fn subject<'a>(&self, process: &'a Process) -> Subject<'a> {
         let folder = self.proc.join(process.pid.to_string());
         let sight = Sight::of(&self.proc, process.pid);
-        // What was cut off may name any variable, so that none is known.
+        // The part that was cut off may name any variable, so none is known.
         let environ = process::read_to(&folder.join("environ"), WORDS_MAX).ok();
         let mut environment = Environment::new(environ.as_deref().filter(|environ| environ.len() < WORDS_MAX));
         let base = base(process, &folder, &sight, &environment);
@@ -299,7 +300,7 @@ impl Host {
         Ok(Files { list, settings: reader.finish(), cut: None })
     }
 
-    /// Makes the candidate of a process whose configuration could be read.
+    /// Makes the candidate for a process whose configuration could be read.
     fn running(&self, subject: &Subject<'_>, files: Files) -> Result<Candidate, Verdict> {
         let process = subject.process;
         let owners = with_accounts(&Owners::new(self.caller), &files.settings);
@@ -326,7 +327,7 @@ impl Host {
         }
     }
 
-    /// Goes through the stats sockets and the master CLI.
+    /// Checks the stats sockets and the master CLI.
     fn usable(&self, subject: &Subject<'_>, settings: &Settings, owners: &Owners) -> Usable {
         let mut usable = Usable::default();
         for declared in &settings.sockets {
@@ -370,7 +371,8 @@ impl Host {
 
     /// Says that the configuration cannot be read, and keeps the master CLI that the command line names.
     ///
-    /// Not so for root about somebody else's process: root can read what is there, and anybody can name what is not.
+    /// This does not apply to root and somebody else's process: root can read whatever exists, and anybody can name
+    /// what does not.
     fn unknown(&self, subject: &Subject<'_>, why: &str, candidates: &mut Vec<Candidate>) -> Verdict {
         let process = subject.process;
         if self.caller == 0 && process.uid != 0 {
@@ -499,8 +501,8 @@ fn add(candidates: &mut Vec<Candidate>, new: Candidate) {
 
 /// Finds the folder that relative paths start from: where the process was when it read its configuration.
 ///
-/// `-C` has been followed by the time the process runs. After `chroot` it has left that folder, and what is left is
-/// where its starter said that it was.
+/// A running process has already followed `-C`. After `chroot` it has left that folder, and only the folder named by
+/// its starter remains.
 fn base(process: &Process, folder: &Path, sight: &Sight, environment: &Environment) -> Option<PathBuf> {
     let change = process.arguments.change_dir.as_deref();
     if let Some(absolute) = change.filter(|change| change.is_absolute()) {
@@ -520,7 +522,7 @@ fn base(process: &Process, folder: &Path, sight: &Sight, environment: &Environme
 
 /// Names the instance by its `-f` argument: the file, or the folder that holds the file.
 ///
-/// A folder that only says that configurations are in it is passed over: `/etc/haproxy-ldap/conf.d` gives `ldap`.
+/// A folder name that only says that it holds configurations is skipped: `/etc/haproxy-ldap/conf.d` gives `ldap`.
 fn name_of(file: &Path, argument: &Path) -> InstanceName {
     const SAYS_NOTHING: [&str; 6] = ["cfg", "cfg.d", "conf", "conf.d", "config", "config.d"];
     if file == argument {
@@ -529,11 +531,11 @@ fn name_of(file: &Path, argument: &Path) -> InstanceName {
     let says_nothing =
         |folder: &&Path| folder.file_name().is_some_and(|name| SAYS_NOTHING.iter().any(|one| name == *one));
     let folder = argument.ancestors().find(|folder| !says_nothing(folder)).unwrap_or(argument);
-    // The rule for a stem that says nothing is to take the folder's name.
+    // If a stem says nothing, the folder's name is used.
     InstanceName::from_path(&folder.join("haproxy.cfg"))
 }
 
-/// Trusts the users and groups that the configuration names, too; a user's own group is among them.
+/// Also trusts the users and groups that the configuration names, including a user's own group.
 fn with_accounts(owners: &Owners, settings: &Settings) -> Owners {
     let users = settings.users.iter().filter_map(|user| match user {
         Account::Id(id) => Some((*id, None)),
@@ -585,7 +587,7 @@ fn without_socket(process: &Process, refused: &[String]) -> String {
     }
 }
 
-/// Drops the warnings that are too many, and says so.
+/// Drops excess warnings, and says so.
 fn shorten(warnings: &mut Vec<String>) {
     warnings.sort();
     warnings.dedup();

@@ -1,8 +1,8 @@
-//! The places where the packages of the distributions put stats sockets.
+//! The places where distribution packages put stats sockets.
 //!
-//! They are searched where a configuration cannot be read, or where `/proc` shows no HAProxy or hides some. Nothing
-//! then says who HAProxy is, so the account that is called haproxy is taken for it: the packages of Debian and Red Hat
-//! give `/run/haproxy` and `/var/lib/haproxy` to that account.
+//! They are searched if a configuration cannot be read, or if `/proc` shows no HAProxy or hides some. Nothing then says
+//! which account HAProxy uses, so the account called haproxy is assumed: the packages of Debian and Red Hat give
+//! `/run/haproxy` and `/var/lib/haproxy` to that account.
 
 use super::accounts;
 use super::trust::Owners;
@@ -10,13 +10,13 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-/// The account that the packages make.
+/// The account that the packages create.
 const ACCOUNT: &str = "haproxy";
 
-/// The most entries of a folder that are looked at.
+/// The most entries of a folder to examine.
 const ENTRIES_MAX: usize = 4096;
 
-/// Trusts root, the caller, and the account that the packages make.
+/// Trusts root, the caller, and the account that the packages create.
 pub(super) fn owners(caller: u32) -> Owners {
     let user = accounts::user(ACCOUNT).map(|(user, _)| user);
     Owners::new(caller).with(user, accounts::group(ACCOUNT))
@@ -34,7 +34,7 @@ pub(super) fn sockets(root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Lists what is in a folder under such a name, sorted.
+/// Lists the entries of a folder with matching names, sorted.
 fn entries(folder: &Path, is_wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(ENTRIES_MAX);
     let wanted = entries.filter(|entry| entry.file_name().to_str().is_some_and(&is_wanted));

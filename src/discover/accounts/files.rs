@@ -1,4 +1,4 @@
-//! `/etc/passwd` and `/etc/group`, where the C library cannot be asked (passwd(5), group(5)).
+//! `/etc/passwd` and `/etc/group`, for when the C library cannot be used (passwd(5), group(5)).
 
 use std::fs::File;
 use std::io::Read;
