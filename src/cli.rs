@@ -29,15 +29,16 @@ Fields of a request (all of them: haproxy_server --schema request):
   drain=true            before maint, until no session is left
                         (drain.timeout=SECONDS, drain.on_timeout=fail|rollback|maint|shutdown,
                         drain.stable=SECONDS)
-  shutdown_sessions=true    ends sessions that are left in maint
+  shutdown_sessions=true    ends sessions that are left in maint (shutdown_sessions.over=SECONDS)
   wait=true             after the change, until servers take traffic or are free of sessions
-                        (wait.timeout=SECONDS, wait.stable=SECONDS)
+                        (wait.timeout=SECONDS, wait.stable=SECONDS, wait.via=drain|ready, wait.need=all|any)
   old_processes=count|wait  how processes from before a reload count
   guard.min_available=N|N%  refuses to leave fewer usable servers in a backend
   expect.admin_state=STATE  refuses if a server is in another state
   on_failure=keep|rollback  what happens to changes when a later part fails
   state_file=PATH       HAProxy's server-state file, kept in step (state_file.INSTANCE=PATH)
   owner=NAME, reason=TEXT, expires=+2h, ignore_owner=true    who takes a server out, why, and until when
+  on_owned=fail|skip        what happens to servers that another owner has taken out
   on_missing=fail|fail_each|elsewhere_ok|ignore    what a name that matches nothing means
   on_unreachable=fail|skip  what an instance that does not answer means
   dry_run=BOOL, diff=BOOL, timeout=SECONDS, lock_timeout=SECONDS

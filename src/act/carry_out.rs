@@ -6,12 +6,12 @@ use super::instance::Instance;
 use super::put_back::{self, put_back};
 use super::records::{compare, save};
 use super::rollback::roll_back;
-use super::sessions::end_sessions;
+use super::sessions::{end_sessions, end_sessions_over};
 use super::wait::wait;
 use crate::model::error::Result;
 use crate::model::goal::Goal;
 use crate::model::state::AdminState;
-use crate::request::{OnFailure, Request};
+use crate::request::{OnFailure, Pace, Request};
 use crate::time::deadline::Deadline;
 
 /// Records who has taken servers out.
@@ -44,7 +44,7 @@ fn warn_of_traffic(request: &Request, fleet: &mut Fleet<'_>) -> Result<()> {
         return Ok(());
     }
     // Otherwise a poll has found them already.
-    if request.drain.is_none() && request.wait.is_none() && !request.shutdown_sessions {
+    if request.drain.is_none() && request.wait.is_none() && request.shutdown_sessions.is_none() {
         fleet.note_old_processes()?;
     }
     fleet.instances.iter_mut().for_each(Instance::warn_of_traffic);
@@ -67,15 +67,18 @@ fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record:
     };
     if request.state() == Some(AdminState::Ready) && request.wait.is_some() {
         save(request, fleet);
-    } else if request.wait.is_some() || request.shutdown_sessions {
+    } else if request.wait.is_some() || request.shutdown_sessions.is_some() {
         keep(fleet);
     }
-    if let (End::Done, Some(state), Some(bounds), false) = (end, goal.state, request.wait, request.shutdown_sessions) {
+    if let (End::Done, Some(state), Some(bounds), None) = (end, goal.state, request.wait, request.shutdown_sessions) {
         // A drain has its own deadline.
         let deadline = if request.drain.is_some() { Deadline::after(bounds.timeout) } else { deadline };
         wait(fleet, goal, state, bounds, &deadline)?;
     }
-    if request.shutdown_sessions || end == End::Shutdown {
+    if let Some(Pace { over }) = request.shutdown_sessions {
+        end_sessions_over(fleet, goal, over)?;
+    }
+    if request.shutdown_sessions.is_some() || end == End::Shutdown {
         end_sessions(fleet, goal, request.time_for_sessions(end == End::Shutdown))?;
     }
     Ok(end)

@@ -330,6 +330,15 @@ impl<'a> Instance<'a> {
         }
     }
 
+    /// Ends at most this many sessions of servers, and returns how many it has ended.
+    ///
+    /// # Errors
+    /// When the instance does not answer.
+    pub fn end_some_sessions(&mut self, of: impl Fn(&Target) -> bool, most: usize) -> Result<Answered<usize>> {
+        let servers: Vec<&Server> = self.targets.iter().filter(|target| of(target)).map(Target::last).collect();
+        self.client.end_some_sessions(&servers, most)
+    }
+
     /// Reads all servers back.
     ///
     /// # Errors

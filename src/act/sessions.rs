@@ -2,6 +2,7 @@
 
 use super::drain::what_is_left;
 use super::fleet::{Fleet, Processes, servers};
+use super::instance::Instance;
 use super::target::Target;
 use crate::haproxy::client::Answered;
 use crate::model::error::{Error, ErrorKind, Result};
@@ -9,6 +10,67 @@ use crate::model::goal::Goal;
 use crate::model::state::AdminState;
 use crate::time::deadline::{Backoff, Deadline};
 use std::time::Duration;
+
+/// The interval at which a part of the sessions is ended, if they are ended gradually.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Ends the sessions that are left on servers in maint evenly over some time, so that their clients do not all
+/// reconnect at once.
+///
+/// # Errors
+/// As [`end_sessions`].
+pub fn end_sessions_over(fleet: &mut Fleet<'_>, goal: Goal, over: Duration) -> Result<()> {
+    let deadline = Deadline::after(over);
+    let mut totals: Vec<u32> = Vec::new();
+    let mut ended: Vec<u32> = Vec::new();
+    while !deadline.is_over() {
+        if fleet.poll(&is_out)? == Processes::Replaced {
+            fleet.step(&|_| goal)?;
+            continue;
+        }
+        let left: Vec<u32> = fleet.instances.iter().map(sessions_left).collect();
+        if left.iter().all(|left| *left == 0) {
+            return Ok(());
+        }
+        if totals.is_empty() {
+            totals.clone_from(&left);
+            ended = vec![0; left.len()];
+        }
+        let share = 1.0 - deadline.left().as_secs_f64() / over.as_secs_f64().max(f64::EPSILON);
+        let instances = fleet.instances.iter_mut().filter(|instance| instance.error.is_none());
+        for (instance, (total, ended)) in instances.zip(totals.iter().zip(&mut ended)) {
+            let due = due(*total, share).saturating_sub(*ended);
+            if due == 0 {
+                continue;
+            }
+            match instance.end_some_sessions(is_busy, usize::try_from(due).unwrap_or(usize::MAX)) {
+                Ok(Answered::Same(count)) => *ended = ended.saturating_add(u32::try_from(count).unwrap_or(due)),
+                // The next poll follows a process that has taken over.
+                Ok(Answered::Replaced(_)) => {}
+                Err(error) => instance.error = Some(error),
+            }
+        }
+        let (left, seconds) =
+            (left.iter().fold(0, |sum: u32, left| sum.saturating_add(*left)), deadline.seconds_left());
+        (fleet.progress)(&format!("ending {left} sessions, {seconds} s to go"));
+        fleet.exclusion.release();
+        fleet.signals.pause(TICK.min(deadline.left()))?;
+    }
+    Ok(())
+}
+
+/// Counts the sessions that are left on an instance's servers in maint.
+fn sessions_left(instance: &Instance<'_>) -> u32 {
+    let busy = instance.targets.iter().filter(|target| target.is_at_work() && is_busy(target));
+    let sessions = busy.filter_map(|target| Some(target.last_poll.as_ref()?.statistics.sessions));
+    sessions.fold(0, u32::saturating_add)
+}
+
+/// Returns how many of all sessions should be ended after a share of the time.
+fn due(total: u32, share: f64) -> u32 {
+    let due = (f64::from(total) * share.clamp(0.0, 1.0)).ceil();
+    (0..=total).rev().find(|count| f64::from(*count) <= due).unwrap_or_default()
+}
 
 /// Ends the sessions that are left on servers in maint, again and again until none is left.
 ///

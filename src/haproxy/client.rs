@@ -9,6 +9,7 @@ use super::observe::{Detail, Observation, observe, read_back};
 use super::old_processes::{self, OldLoad, OldProcess};
 use super::open::{Contact, open, open_best};
 use super::parse::without_severity;
+use super::sessions::end_sessions_on;
 use super::socket::{Connection, Door};
 use super::statistics::poll;
 use crate::model::error::{Error, Result};
@@ -99,6 +100,12 @@ pub trait Client: Send {
     /// # Errors
     /// As [`Client::poll`].
     fn end_old_sessions(&mut self, servers: &[&Server]) -> Result<()>;
+
+    /// Ends at most this many sessions of servers, on this process and on old ones, and returns how many it has ended.
+    ///
+    /// # Errors
+    /// As [`Client::poll`].
+    fn end_some_sessions(&mut self, servers: &[&Server], most: usize) -> Result<Answered<usize>>;
 
     /// Observes the process that answers now, once it is admitted, and talks to it from then on.
     ///
@@ -231,7 +238,24 @@ impl Client for Runtime<'_> {
     }
 
     fn end_old_sessions(&mut self, servers: &[&Server]) -> Result<()> {
-        self.master().map_or(Ok(()), |master| old_processes::end_sessions(master, servers, self.timeout))
+        let all = usize::MAX;
+        self.master().map_or(Ok(()), |master| old_processes::end_sessions(master, servers, all, self.timeout).map(drop))
+    }
+
+    fn end_some_sessions(&mut self, servers: &[&Server], most: usize) -> Result<Answered<usize>> {
+        let mut connection = match self.connect()? {
+            Answered::Same(connection) => connection,
+            Answered::Replaced(process) => return Ok(Answered::Replaced(process)),
+        };
+        let ended = end_sessions_on(&mut connection, None, servers, most)?;
+        let left = most.saturating_sub(ended);
+        match self.master().filter(|_| left > 0) {
+            Some(master) => {
+                let old = old_processes::end_sessions(master, servers, left, self.timeout)?;
+                Ok(Answered::Same(ended + old))
+            }
+            None => Ok(Answered::Same(ended)),
+        }
     }
 
     fn observe(&mut self, detail: Detail, admit: Admit<'_>) -> Result<Observation> {

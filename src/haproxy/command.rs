@@ -88,10 +88,10 @@ pub enum Query<'a> {
         /// The backend, whose name must be plain.
         backend: &'a str,
     },
-    /// The sessions of one worker, on the CLI of its master.
-    SessionsOf {
+    /// The sessions of the process, or of one worker on the CLI of its master.
+    Sessions {
         /// The process id of the worker.
-        worker: u32,
+        worker: Option<u32>,
     },
 }
 
@@ -104,7 +104,8 @@ impl fmt::Display for Query<'_> {
             Self::ServersState(Some(backend)) => write!(f, "show servers state {backend}"),
             Self::Processes => f.write_str("show proc"),
             Self::StatOf { worker, backend } => write!(f, "@!{worker} show stat {backend} 4 -1"),
-            Self::SessionsOf { worker } => write!(f, "@!{worker} show sess"),
+            Self::Sessions { worker: None } => f.write_str("show sess"),
+            Self::Sessions { worker: Some(worker) } => write!(f, "@!{worker} show sess"),
             Self::Stat { proxy, server } => {
                 // 4 is the type mask for servers; -1 stands for all (management.txt, "show stat").
                 let number = |id: &Option<u32>| id.map_or_else(|| "-1".to_owned(), |id| id.to_string());
@@ -114,13 +115,14 @@ impl fmt::Display for Query<'_> {
     }
 }
 
-/// Writes the command that ends one session of a worker, on the CLI of its master; `None` if the session is not named
-/// by an address, as in `show sess`.
+/// Writes the command that ends one session of the process, or of a worker on the CLI of its master; `None` if the
+/// session is not named by an address, as in `show sess`.
 #[must_use]
-pub fn end_session(worker: u32, session: &str) -> Option<String> {
+pub fn end_session(worker: Option<u32>, session: &str) -> Option<String> {
     let digits = session.strip_prefix("0x")?;
     let is_address = (1..=16).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_address.then(|| format!("@!{worker} shutdown session {session}"))
+    let prefix = worker.map(|worker| format!("@!{worker} ")).unwrap_or_default();
+    is_address.then(|| format!("{prefix}shutdown session {session}"))
 }
 
 /// What a command does to a server.

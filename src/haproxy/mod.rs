@@ -8,6 +8,7 @@ pub mod old_processes;
 pub mod open;
 pub mod parse;
 mod rows;
+mod sessions;
 pub mod socket;
 mod statistics;
 

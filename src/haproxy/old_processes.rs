@@ -6,8 +6,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::command::{Query, end_session};
-use super::socket::{Connection, Form};
+use super::command::Query;
+use super::sessions::{end_sessions_on, names, read_sessions};
+use super::socket::Connection;
 use super::statistics::StatReader;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::{Address, is_plain};
@@ -65,12 +66,13 @@ pub(super) fn count(master: &Address, servers: &[&Server], timeout: Duration) ->
     patiently(TRIES.min(timeout), || try_to_count(master, servers, timeout).map_err(cut_off))
 }
 
-/// Ends the sessions of servers on all old processes: `set server` and `shutdown sessions server` do not work there.
+/// Ends at most this many sessions of servers on old processes, and returns how many it has ended: `set server` and
+/// `shutdown sessions server` do not work there.
 ///
 /// # Errors
 /// As [`count`].
-pub(super) fn end_sessions(master: &Address, servers: &[&Server], timeout: Duration) -> Result<()> {
-    patiently(TRIES.min(timeout), || try_to_end(master, servers, timeout).map_err(cut_off))
+pub(super) fn end_sessions(master: &Address, servers: &[&Server], most: usize, timeout: Duration) -> Result<usize> {
+    patiently(TRIES.min(timeout), || try_to_end(master, servers, most, timeout).map_err(cut_off))
 }
 
 /// The end of a worker may cut off any answer.
@@ -108,25 +110,13 @@ fn try_to_count(master: &Address, servers: &[&Server], timeout: Duration) -> Res
     Ok(load)
 }
 
-fn try_to_end(master: &Address, servers: &[&Server], timeout: Duration) -> Result<()> {
+fn try_to_end(master: &Address, servers: &[&Server], most: usize, timeout: Duration) -> Result<usize> {
     let (mut connection, workers) = open(master, timeout)?;
-    let names = names(servers);
+    let mut ended = 0usize;
     for worker in workers {
-        let mut commands = Vec::new();
-        read_sessions(&mut connection, worker, |session| {
-            if names.contains(&(session.backend, session.server)) {
-                commands.extend(end_session(worker, session.id));
-            }
-        })?;
-        for window in commands.chunks(64) {
-            connection.exchange(window).1?;
-        }
+        ended += end_sessions_on(&mut connection, Some(worker), servers, most.saturating_sub(ended))?;
     }
-    Ok(())
-}
-
-fn names<'a>(servers: &[&'a Server]) -> BTreeSet<(&'a str, &'a str)> {
-    servers.iter().map(|server| (&*server.backend, &*server.server)).collect()
+    Ok(ended)
 }
 
 /// What is done for servers, by their names.
@@ -154,36 +144,11 @@ fn load_of(connection: &mut Connection, worker: u32, backends: &BTreeSet<&str>) 
     }
     if !is_shown {
         // HAProxy 2.4 and older show no statistics of a proxy that is stopping.
-        read_sessions(connection, worker, |session| {
+        read_sessions(connection, Some(worker), |session| {
             counts.push(((session.backend.to_owned(), session.server.to_owned()), 1));
         })?;
     }
     Ok(counts)
-}
-
-/// A session as `show sess` shows it.
-struct Session<'a> {
-    id: &'a str,
-    backend: &'a str,
-    server: &'a str,
-}
-
-impl<'a> Session<'a> {
-    /// Reads a line such as `0x55d0c0ffee00: proto=tcpv4 src=127.0.0.1:40000 fe=http be=app srv=web1 ts=02 age=2s …`;
-    /// `None` without a server.
-    fn parse(line: &'a str) -> Option<Self> {
-        let (id, rest) = line.split_once(": ")?;
-        let value = |key: &str| rest.split(' ').find_map(|word| word.strip_prefix(key));
-        Some(Self { id, backend: value("be=")?, server: value("srv=")? })
-    }
-}
-
-/// Reads the sessions of a worker that have a server.
-fn read_sessions(connection: &mut Connection, worker: u32, mut on_session: impl FnMut(Session<'_>)) -> Result<()> {
-    connection.dump(&Query::SessionsOf { worker }.to_string(), Form::Lines, |line| {
-        std::str::from_utf8(line).ok().and_then(Session::parse).into_iter().for_each(&mut on_session);
-        Ok(())
-    })
 }
 
 /// Reads the processes that `show proc` lists as old workers; `None` if the reply is something else.
@@ -208,15 +173,5 @@ mod tests {
                    26580           worker          2   0d00h00m03s     2.2.9\n# programs\n\n";
         assert_eq!(old_workers(&format!("{head}{old}")), Some(vec![26579, 26580]));
         assert_eq!(old_workers("Unknown command"), None);
-    }
-
-    #[test]
-    fn a_session_is_known_by_its_server() {
-        let line = "0x55d0c0ffee00: proto=tcpv4 src=127.0.0.1:40000 fe=http be=app srv=web1 ts=02 age=2s calls=1";
-        let session = Session::parse(line).unwrap();
-        assert_eq!((session.id, session.backend, session.server), ("0x55d0c0ffee00", "app", "web1"));
-        assert!(Session::parse("").is_none() && Session::parse("Can't find the target PID").is_none());
-        assert_eq!(end_session(7, session.id).as_deref(), Some("@!7 shutdown session 0x55d0c0ffee00"));
-        assert_eq!(end_session(7, "0x1; shutdown"), None);
     }
 }

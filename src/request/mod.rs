@@ -12,8 +12,8 @@ use std::time::Duration;
 #[cfg(test)]
 pub(crate) use wire::KNOWN;
 pub use wire::{
-    DrainBounds, MinAvailable, Need, OldProcesses, OnFailure, OnMissing, OnOwned, OnTimeout, OnUnreachable, StateFiles,
-    Via, WaitBounds, Wire,
+    DrainBounds, MinAvailable, Need, OldProcesses, OnFailure, OnMissing, OnOwned, OnTimeout, OnUnreachable, Pace,
+    StateFiles, Via, WaitBounds, Wire,
 };
 
 use crate::model::error::{Error, ErrorKind, Result};
@@ -42,7 +42,7 @@ pub struct Request {
     /// Whether and how servers are drained before maint.
     pub drain: Option<DrainBounds>,
     /// Whether sessions that are left in maint are ended.
-    pub shutdown_sessions: bool,
+    pub shutdown_sessions: Option<Pace>,
     /// Whether and how long to wait for the effect of the change.
     pub wait: Option<WaitBounds>,
     /// The fewest usable servers that the change may leave in a backend.
@@ -282,7 +282,7 @@ fn claim(wire: &Wire) -> Result<Option<Claim>> {
 /// The fields that are valid with some changes only, and whether they are given: `false` is the same as not given.
 struct Given {
     drain: Option<DrainBounds>,
-    shutdown_sessions: bool,
+    shutdown_sessions: Option<Pace>,
     wait: Option<WaitBounds>,
     with_change: [(&'static str, bool); 4],
     with_state: [(&'static str, bool); 1],
@@ -296,7 +296,7 @@ impl Given {
     fn of(wire: &Wire) -> Self {
         Self {
             drain: wire.drain.and_then(|drain| drain.0),
-            shutdown_sessions: wire.shutdown_sessions.unwrap_or_default().0,
+            shutdown_sessions: wire.shutdown_sessions.and_then(|sessions| sessions.0),
             wait: wire.wait.and_then(|wait| wait.0),
             with_change: [
                 ("guard", wire.guard.is_some()),
@@ -326,7 +326,7 @@ impl Given {
         if self.wait.is_some() && state.is_none() {
             return refuse("wait", "a 'state'");
         }
-        let maint = [("drain", self.drain.is_some()), ("shutdown_sessions", self.shutdown_sessions)];
+        let maint = [("drain", self.drain.is_some()), ("shutdown_sessions", self.shutdown_sessions.is_some())];
         if let Some(field) = alone(&maint).filter(|_| state != Some(AdminState::Maint)) {
             return refuse(field, "'state': 'maint'");
         }

@@ -68,9 +68,10 @@ pub struct Wire {
     pub drain: Option<Drain>,
     /// With `state: maint`: ends the sessions that are left after the change, again and again until none is left. Fails
     /// with `not_drained` when the time is up: that of `drain`, otherwise of `wait`, otherwise `timeout`. Clients see their
-    /// connections cut. `false` by default.
-    #[cfg_attr(test, schemars(example = true))]
-    pub shutdown_sessions: Option<Flag>,
+    /// connections cut; with `{"over": SECONDS}` they are ended evenly over that time, so that their clients do not all
+    /// reconnect at once. `false` by default.
+    #[cfg_attr(test, schemars(example = true, example = serde_json::json!({"over": 60})))]
+    pub shutdown_sessions: Option<ShutdownSessions>,
     /// Waits for the effect of `state`. With `ready`, a server that leaves maint goes through drain, where HAProxy checks it
     /// without giving it new traffic, and becomes ready once a check has passed; then it must take traffic: its weight is
     /// above 0 and slowstart is over. If a passed check cannot be seen (`fall 1`, `init-state fully-up`, an agent check
@@ -336,6 +337,7 @@ read_from_value!(
     Instances,
     StateFiles,
     Drain,
+    ShutdownSessions,
     Wait,
     Guard,
     Expect,
@@ -598,6 +600,25 @@ impl Drain {
             on_timeout: field(&fields, "on_timeout", OnTimeout::from_value)?.unwrap_or(OnTimeout::Fail),
             stable: field(&fields, "stable", Pause::from_value)?.map_or(Duration::ZERO, |pause| pause.0),
         })))
+    }
+}
+
+/// Whether and how sessions are ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShutdownSessions(pub Option<Pace>);
+
+/// How fast sessions are ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// The time over which they are spread evenly; all at once if it is 0.
+    pub over: Duration,
+}
+
+impl ShutdownSessions {
+    fn from_value(value: &Value) -> Result<Self, String> {
+        let Some(fields) = object_or_flag(value, &["over"])? else { return Ok(Self(None)) };
+        let over = field(&fields, "over", Pause::from_value)?.map_or(Duration::ZERO, |pause| pause.0);
+        Ok(Self(Some(Pace { over })))
     }
 }
 
@@ -924,7 +945,8 @@ mod schema {
     use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
     use super::{
-        Drain, Flag, Instance, Instances, MinAvailable, Names, Pause, Seconds, StateFiles, Text, Wait, Weight,
+        Drain, Flag, Instance, Instances, MinAvailable, Names, Pause, Seconds, ShutdownSessions, StateFiles, Text,
+        Wait, Weight,
     };
 
     macro_rules! schema {
@@ -1025,6 +1047,22 @@ mod schema {
                 },
                 "stable": {
                     "description": "How long a server must have had no session, old or new, in seconds; from 0 to 86400.",
+                    "default": 0,
+                    "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
+                }
+            });
+            object_or_flag(generator, properties)
+        }
+    }
+
+    impl JsonSchema for ShutdownSessions {
+        fn schema_name() -> Cow<'static, str> {
+            "ShutdownSessions".into()
+        }
+        fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+            let properties = serde_json::json!({
+                "over": {
+                    "description": "The time over which the sessions are ended evenly, in seconds; from 0 (all at once) to 86400.",
                     "default": 0,
                     "anyOf": [generator.subschema_for::<Pause>(), { "type": "null" }]
                 }

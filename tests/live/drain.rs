@@ -27,6 +27,7 @@ pub(crate) fn tests() -> Vec<Test> {
         plain_tcp_sessions_are_waited_for,
         idle_connections_are_not_waited_for,
         sessions_are_shut_down_until_none_is_left,
+        sessions_are_ended_at_a_pace,
         a_dry_run_shows_the_commands_and_a_second_run_sends_none,
         looks_cost_next_to_nothing,
         a_reload_during_a_drain_is_followed,
@@ -627,5 +628,36 @@ fn ready_by_somebody_else_is_not_fought(haproxy: &Haproxy) -> TestResult {
     assert_eq!(kind(&report), "overridden", "{report}");
     assert_eq!(stage.http.state("web", "web1"), (0, 2), "whoever put it back has the last word");
     assert_eq!(recorder.changing_commands(), ["set server web/web1 state drain"]);
+    Ok(())
+}
+
+fn sessions_are_ended_at_a_pace(haproxy: &Haproxy) -> TestResult {
+    let (echo, front) = (TcpEcho::start(), Port::reserve());
+    let proxies = format!(
+        "listen app\n    mode tcp\n    bind 127.0.0.1:{}\n    server s1 {}\n    server s2 127.0.0.1:9 backup\n",
+        front.number(),
+        echo.address()
+    );
+    let instance = Setup::new("pace", &proxies).start(haproxy);
+    let _clients: Vec<TcpClient> = (0..20).map(|_| TcpClient::connect(front.address())).collect();
+    eventually(PATIENCE, "the sessions", || (instance.stat("app", "s1", "scur") == "20").then_some(()));
+    let asked = json!({ "server": "app/s1", "state": "maint", "shutdown_sessions": { "over": 3 },
+        "instances": instance.address() });
+    let running = Program::request(&asked).spawn();
+    let begun = std::time::Instant::now();
+    let mut seen = Vec::new();
+    while seen.last() != Some(&0) && begun.elapsed() < PATIENCE {
+        let left: u32 = instance.stat("app", "s1", "scur").parse().unwrap();
+        if seen.last() != Some(&left) {
+            seen.push(left);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    let took = begun.elapsed();
+    let report = running.wait().report();
+    assert_eq!((&report["failed"], &server(&report, "app/s1")["sessions"]), (&json!(false), &json!(0)), "{report}");
+    assert!(took > Duration::from_secs(2), "{took:?}: {seen:?}");
+    let steps: Vec<u32> = seen.windows(2).map(|pair| pair[0] - pair[1]).collect();
+    assert!(steps.len() >= 6 && steps.iter().all(|step| *step <= 8), "evenly: {seen:?}");
     Ok(())
 }
