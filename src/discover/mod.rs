@@ -199,7 +199,7 @@ impl Host {
         let survey = process::survey(&self.proc, standing, budget);
         let mut found = Discovery::default();
         let mut unexamined = survey.unexamined;
-        let mut must_look_around = survey.processes.is_empty() || survey.hidden;
+        let mut must_search_usual_places = survey.processes.is_empty() || survey.hidden;
         for process in &survey.processes {
             let Err(verdict) = self.examine(process, standing(process.uid), budget, &mut found) else { continue };
             // A process that has ended in the meantime needs no explanation.
@@ -210,13 +210,13 @@ impl Host {
                 Verdict::LeftOut(warning) => found.warnings.push(warning),
                 Verdict::Unexamined(spent) => unexamined.process(process.pid, spent),
                 Verdict::Unknown(warning) => {
-                    must_look_around = true;
+                    must_search_usual_places = true;
                     found.warnings.push(warning);
                 }
             }
         }
-        if must_look_around {
-            self.look_around(&mut found);
+        if must_search_usual_places {
+            self.search_usual_places(&mut found);
         }
         found.candidates.sort_by_cached_key(|one| {
             (one.name.clone(), one.config.clone(), one.sockets.first().map(ToString::to_string), one.pid)
@@ -404,7 +404,7 @@ impl Host {
     }
 
     /// Adds the sockets in the usual places that no candidate has yet.
-    fn look_around(&self, found: &mut Discovery) {
+    fn search_usual_places(&self, found: &mut Discovery) {
         let owners = places::owners(self.caller);
         let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let sockets = found.candidates.iter().flat_map(|candidate| &candidate.sockets);

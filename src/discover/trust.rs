@@ -202,7 +202,7 @@ impl Owners {
         let mut real = PathBuf::from("/");
         let mut ahead = parts(path);
         let mut links = 0;
-        let mut metadata = self.look(&real)?;
+        let mut metadata = self.examine(&real)?;
         while let Some(part) = ahead.pop() {
             if metadata.is_dir() {
                 self.entry(&real, &metadata, Shared::Fine).map_err(Astray::Refused)?;
@@ -232,14 +232,14 @@ impl Owners {
                     return Err(Astray::Refused(Refusal::Untrusted(why)));
                 }
                 ahead.extend(parts(&fs::read_link(&real).map_err(unseen)?));
-                metadata = self.look(&folder)?;
+                metadata = self.examine(&folder)?;
                 real = folder;
             }
         }
         Ok(Reached { real, metadata })
     }
 
-    fn look(&self, path: &Path) -> Result<Metadata, Astray> {
+    fn examine(&self, path: &Path) -> Result<Metadata, Astray> {
         fs::symlink_metadata(path).map_err(|error| Astray::Unseen { folder: path.to_owned(), error })
     }
 

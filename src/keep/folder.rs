@@ -50,7 +50,7 @@ impl Folder {
     /// Opens the folder of root, in which others may read the owners, if there is one that can be trusted.
     #[must_use]
     pub fn of_root() -> Option<Self> {
-        Self::look(Path::new(OF_ROOT), Uid::from_raw(0)).ok()
+        Self::open_existing(Path::new(OF_ROOT), Uid::from_raw(0)).ok()
     }
 
     /// Opens the folder of the caller if there is one that can be trusted, without creating it.
@@ -58,7 +58,7 @@ impl Folder {
     pub fn of_caller_if_any() -> Option<Self> {
         let caller = geteuid();
         let runtime = std::env::var_os("XDG_RUNTIME_DIR");
-        Self::look(&place(caller, runtime.as_deref()).ok()?, caller).ok()
+        Self::open_existing(&place(caller, runtime.as_deref()).ok()?, caller).ok()
     }
 
     /// Opens a folder that belongs to `owner`, and creates it if it is missing.
@@ -71,7 +71,7 @@ impl Folder {
             Err(Errno::EEXIST) => false,
             Err(errno) => return Err(unavailable(path, "cannot be created", errno)),
         };
-        let folder = Self::look(path, owner)?;
+        let folder = Self::open_existing(path, owner)?;
         if created {
             // Whatever the umask is.
             fchmod(&folder, Mode::from_bits_truncate(0o755))
@@ -84,7 +84,7 @@ impl Folder {
     ///
     /// # Errors
     /// Says why it cannot be opened, or who else could write in it.
-    pub fn look(path: &Path, owner: Uid) -> Result<Self, Unavailable> {
+    pub fn open_existing(path: &Path, owner: Uid) -> Result<Self, Unavailable> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = match open(path, flags, Mode::empty()) {
             Ok(fd) => fd,
@@ -230,7 +230,7 @@ mod tests {
             assert!(Folder::open(path, geteuid()).unwrap_err().to_string().contains("is a link or not a folder"));
         }
         assert!(Folder::open(&place.path().join("no/where"), geteuid()).is_err());
-        assert!(Folder::look(&place.path().join("missing"), geteuid()).is_err());
+        assert!(Folder::open_existing(&place.path().join("missing"), geteuid()).is_err());
     }
 
     #[test]

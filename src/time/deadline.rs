@@ -13,12 +13,12 @@ const LONGEST: Duration = Duration::from_secs(1);
 
 /// If polling the few servers of a typical wait takes more than a moment, the longest pause is this many times as long,
 /// up to two seconds: so polling takes less than 1 % of HAProxy's time.
-const TIMES_A_SHORT_LOOK: u32 = 120;
+const TIMES_A_SHORT_POLL: u32 = 120;
 const LONGEST_FOR_SHORT: Duration = Duration::from_secs(2);
 
 /// A pause is at least this many times as long as the poll before it: so polling takes less than 5 % of HAProxy's time,
 /// however many servers are pending and however many backends HAProxy searches for them.
-const TIMES_A_LOOK: u32 = 24;
+const TIMES_A_POLL: u32 = 24;
 
 /// The longest pause after a slow poll.
 const LONGEST_OF_ALL: Duration = Duration::from_secs(30);
@@ -78,27 +78,27 @@ impl Deadline {
 /// The pauses between polls, which double up to a second, or up to two if a poll takes more than a moment.
 #[derive(Debug, Default)]
 pub struct Backoff {
-    looks: u32,
+    polls: u32,
 }
 
 impl Backoff {
     /// The next pause, after a poll that took this long.
-    pub fn next(&mut self, look: Duration) -> Duration {
-        let longest = LONGEST.max(look.saturating_mul(TIMES_A_SHORT_LOOK).min(LONGEST_FOR_SHORT));
-        let doubled = FIRST.saturating_mul(1 << self.looks.min(10)).min(longest);
-        self.looks += 1;
-        doubled.max(look.saturating_mul(TIMES_A_LOOK).min(LONGEST_OF_ALL))
+    pub fn next(&mut self, poll: Duration) -> Duration {
+        let longest = LONGEST.max(poll.saturating_mul(TIMES_A_SHORT_POLL).min(LONGEST_FOR_SHORT));
+        let doubled = FIRST.saturating_mul(1 << self.polls.min(10)).min(longest);
+        self.polls += 1;
+        doubled.max(poll.saturating_mul(TIMES_A_POLL).min(LONGEST_OF_ALL))
     }
 
     /// Tells whether there has been no pause yet.
     #[must_use]
     pub fn is_first(&self) -> bool {
-        self.looks == 0
+        self.polls == 0
     }
 
     /// Starts again with short pauses, because something has moved.
     pub fn reset(&mut self) {
-        self.looks = 0;
+        self.polls = 0;
     }
 }
 
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_a_second_and_with_the_time_of_a_look() {
+    fn pauses_grow_to_a_second_and_with_the_time_of_a_poll() {
         let mut backoff = Backoff::default();
         let pauses: Vec<u128> = (0..7).map(|_| backoff.next(Duration::from_millis(1)).as_millis()).collect();
         assert_eq!(pauses, [50, 100, 200, 400, 800, 1000, 1000]);
