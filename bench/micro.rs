@@ -23,9 +23,9 @@ const STATE_ROW: &[u8] =
     b"1003 web_backend 7 web-server-7 192.168.100.107 2 0 100 100 3600 15 3 4 6 0 0 0 - 8080 - 0 0 - - 0";
 
 const STAT_HEADER: &[u8] =
-    b"# pxname,svname,qcur,scur,stot,status,bck,iid,sid,throttle,tracked,check_status,check_rise,\
+    b"# pxname,svname,qcur,scur,stot,status,weight,bck,iid,sid,throttle,tracked,check_status,check_code,check_rise,\
     check_fall,check_health,";
-const STAT_ROW: &[u8] = b"web_backend,web-server-7,0,12,3456,UP,0,1003,7,,,L7OK,2,3,4,";
+const STAT_ROW: &[u8] = b"web_backend,web-server-7,0,12,3456,UP,100,0,1003,7,,,L7OK,200,2,3,4,";
 
 fn main() {
     divan::main();
@@ -77,6 +77,7 @@ fn server(index: u32) -> Server {
         backend_id: index + 3,
         server_id: 7,
         address: "192.168.100.107:8080".into(),
+        has_address: true,
         state: ServerState {
             flags: AdminFlags(0),
             operational: OperationalState::Running,

@@ -39,7 +39,7 @@ fn steps(request: &Request, signals: &Interrupt, progress: Progress<'_>, run: &m
     let guard = request.guard;
     let mut fleet = Fleet { instances, progress, signals, exclusion, guard, last_poll: Duration::ZERO };
     let result = decide_and_act(request, &mut fleet, &selected, run);
-    run.take(fleet.instances);
+    run.take(request, fleet.instances);
     result
 }
 

@@ -61,10 +61,10 @@ fn example_report() -> Value {
             "instance": "http", "backend": "app", "server": "web1", "address": "192.0.2.1:8080",
             "changed": true, "failed": false,
             "before": {
-                "admin_state": "ready", "operational_state": "running", "weight": 1, "reasons": [], "admin_flags": 0
+                "admin_state": "ready", "operational_state": "running", "weight": 1, "configured_weight": 1, "reasons": [], "admin_flags": 0
             },
             "after": {
-                "admin_state": "maint", "operational_state": "stopped", "weight": 1, "reasons": ["forced"], "admin_flags": 1
+                "admin_state": "maint", "operational_state": "stopped", "weight": 1, "configured_weight": 1, "reasons": ["forced"], "admin_flags": 1
             },
             "commands": ["set server app/web1 state maint"]
         }],

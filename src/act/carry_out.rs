@@ -70,10 +70,11 @@ fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record:
     } else if request.wait.is_some() || request.shutdown_sessions.is_some() {
         keep(fleet);
     }
-    if let (End::Done, Some(state), Some(bounds), None) = (end, goal.state, request.wait, request.shutdown_sessions) {
+    if let (End::Done, Some(effect), Some(bounds), None) = (end, goal.effect(), request.wait, request.shutdown_sessions)
+    {
         // A drain has its own deadline.
         let deadline = if request.drain.is_some() { Deadline::after(bounds.timeout) } else { deadline };
-        wait(fleet, goal, state, bounds, &deadline)?;
+        wait(fleet, goal, effect, bounds, &deadline)?;
     }
     if let Some(Pace { over }) = request.shutdown_sessions {
         end_sessions_over(fleet, goal, over)?;

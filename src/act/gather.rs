@@ -32,9 +32,9 @@ pub struct Asked<'a> {
 /// When a lock cannot be taken, nothing answers at all, or two of them have the same name.
 pub fn gather<'a>(request: &'a Request, sites: &'a [Site], exclusion: &Exclusion<'_>) -> Result<Vec<Asked<'a>>> {
     let detail = match (request.goal, request.guard) {
-        (None, _) => Detail::Statistics,
+        (None, None) => Detail::Statistics,
         (Some(_), None) => Detail::Links,
-        (Some(_), Some(_)) => Detail::Everything,
+        (Some(_) | None, Some(_)) => Detail::Everything,
     };
     let mut asked: Vec<Asked<'a>> = Vec::new();
     for (site, answer) in sites.iter().zip(observe_all(request, sites, detail, exclusion)?) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::target::{Delivery, DisabledBy, Reading, Sent, Target, Undo, Verdict, Watch};
 use crate::decide::guard;
-use crate::decide::plan::{Decision, order, plan};
+use crate::decide::plan::{Decision, Planned, order, plan};
 use crate::decide::shortfall::shortfall;
 use crate::discover::select::Site;
 use crate::haproxy::client::{Answered, Client, Polled, Reply};
@@ -16,7 +16,8 @@ use crate::haproxy::old_processes::OldProcess;
 use crate::haproxy::open::Contact;
 use crate::keep::persist::KeptFile;
 use crate::model::error::{Error, ErrorKind, Result};
-use crate::model::goal::Goal;
+use crate::model::goal::{Goal, SpareSlots};
+use crate::model::name::Selection;
 use crate::model::server::{Process, Server};
 use crate::model::text::a_few_of;
 use crate::request::{MinAvailable, OldProcesses, OnMissing, Request};
@@ -88,6 +89,7 @@ pub struct Instance<'a> {
     /// The processes from before a reload that still ran when that was asked last.
     pub old_processes: Vec<OldProcess>,
     client: Box<dyn Client + 'a>,
+    selection: Selection<'a>,
     old_policy: OldProcesses,
     detail: Detail,
     judgement: Judgement,
@@ -97,7 +99,7 @@ pub struct Instance<'a> {
 impl<'a> Instance<'a> {
     /// Starts the work on an instance that was observed.
     #[must_use]
-    pub fn new(site: &'a Site, request: &Request, observation: Observation, client: Box<dyn Client + 'a>) -> Self {
+    pub fn new(site: &'a Site, request: &'a Request, observation: Observation, client: Box<dyn Client + 'a>) -> Self {
         let Observation { contact, servers, rest } = observation;
         Self {
             site,
@@ -110,6 +112,7 @@ impl<'a> Instance<'a> {
             state_file: None,
             old_processes: Vec::new(),
             client,
+            selection: request.selection(),
             old_policy: request.old_processes,
             detail: if request.guard.is_some() { Detail::Everything } else { Detail::Links },
             judgement: Judgement::Passed,
@@ -125,7 +128,8 @@ impl<'a> Instance<'a> {
 
     /// Plans a pass; the guard may refuse it.
     pub fn plan(&mut self, pass: &Pass<'_>) {
-        let goals: Vec<Option<Goal>> = self.targets.iter().map(|target| pass.goal_of(target)).collect();
+        let of = |target: &Target| pass.goal_of(target).map(|goal| self.minding_spare_slots(goal, target));
+        let goals: Vec<Option<Goal>> = self.targets.iter().map(of).collect();
         let wishes: Vec<(&Server, Goal)> =
             self.targets.iter().zip(&goals).map(|(target, goal)| (target.last(), goal.unwrap_or_default())).collect();
         let planned = plan(&wishes);
@@ -136,6 +140,12 @@ impl<'a> Instance<'a> {
         if let Some(guard) = pass.guard.filter(|_| is_due) {
             self.refuse_all(guard, pass.goals);
         }
+    }
+
+    /// Leaves spare slots alone that only a pattern matches.
+    fn minding_spare_slots(&self, goal: Goal, target: &Target) -> Goal {
+        let is_named = self.selection.names(&target.before.backend, &target.before.server);
+        Goal { spare_slots: if is_named { goal.spare_slots } else { SpareSlots::Skip }, ..goal }
     }
 
     /// Finds the backends that the goals would leave with too few usable servers, counting those that track a server
@@ -187,6 +197,7 @@ impl<'a> Instance<'a> {
             }
             target.foresee(planned.after);
             target.plan = Some(planned);
+            target.note_spare();
         }
     }
 
@@ -530,6 +541,9 @@ impl<'a> Instance<'a> {
     /// Fails each server that is not as planned, unless that is fine too.
     fn judge(&mut self, direction: Direction, stopped: Option<&Error>, is_as_good: impl Fn(&Target) -> bool) {
         for target in &mut self.targets {
+            if direction == Direction::Forward {
+                target.note_spare();
+            }
             let Some(planned) = &target.plan else { continue };
             let failure = match &target.reading {
                 Reading::Unknown { why, .. } => Some(stopped.unwrap_or(why).clone()),
@@ -599,6 +613,14 @@ impl Pass<'_> {
 }
 
 impl Target {
+    /// Records that it was left alone as a spare slot, if it was.
+    fn note_spare(&mut self) {
+        let is_skipped = |planned: &Planned| self.last().is_skipped_by(&planned.goal);
+        if self.is_at_work() && self.plan.as_ref().is_some_and(is_skipped) {
+            self.verdict = Verdict::Spare;
+        }
+    }
+
     /// Records the result of rolling it back.
     fn conclude_undo(&mut self, failure: Option<Error>) {
         if matches!(self.undo, Some(Undo::Failed(_))) {

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use super::fleet::{Fleet, Processes, servers};
 use super::instance::Instance;
 use super::target::{Poll, Target, Watch};
-use super::wait::{Nearness, UP_WITHOUT_PROOF, is_down};
+use super::wait::{Nearness, UP_WITHOUT_PROOF, why_not_serving};
 use crate::model::error::{Error, ErrorKind, Result};
-use crate::model::goal::{Goal, Switch};
+use crate::model::goal::{Effect, Goal, Switch};
 use crate::model::state::AdminState;
+use crate::model::traffic::Obstacle;
 use crate::request::{Need, Via, WaitBounds};
 use crate::time::deadline::{Backoff, Deadline};
 
@@ -103,12 +104,12 @@ fn is_waited_for(target: &Target) -> bool {
 /// Tells whether a server works, as far as a poll in drain shows it.
 fn proven(target: &Target, poll: &Poll) -> Nearness {
     let server = target.last();
-    let status = poll.statistics.status.as_str();
-    if status.starts_with("MAINT") {
-        return Nearness::Overridden;
-    }
-    if let Some(why) = is_down(&poll.statistics) {
-        return Nearness::NotYet(why);
+    match poll.statistics.obstacle() {
+        Some(Obstacle::Maint) => return Nearness::Overridden,
+        Some(Obstacle::Drain | Obstacle::NoWeight) | None => {}
+        Some(
+            obstacle @ (Obstacle::Down | Obstacle::Stopping | Obstacle::BackendDisabled | Obstacle::BackendUnpublished),
+        ) => return Nearness::NotYet(why_not_serving(obstacle, server, &poll.statistics)),
     }
     let has_left_maint = target.before.state.flags.effective() == AdminState::Maint;
     match (server.state.health, &poll.statistics.counter) {
@@ -142,7 +143,7 @@ impl Target {
             Nearness::NotYet(why) => self.watch = Watch::NotYet(why),
             Nearness::Overridden => {
                 let status = poll.statistics.status.clone();
-                self.fail_overridden(AdminState::Drain, &status);
+                self.fail_overridden(Effect::FreeInDrain, &status);
             }
         }
     }

@@ -117,7 +117,9 @@ fn entry<'e>(instance: &'e Instance<'_>, state: AdminState) -> Entry<'e> {
 
 /// The state that the run has brought a server to, or may have: the requested one, or drain if it got no further.
 fn left_in(target: &Target, requested: AdminState) -> Option<AdminState> {
-    if matches!(target.verdict, Verdict::Disabled(_) | Verdict::Skipped) || target.is_rolled_back() == Some(true) {
+    if matches!(target.verdict, Verdict::Disabled(_) | Verdict::Skipped | Verdict::Spare)
+        || target.is_rolled_back() == Some(true)
+    {
         return None;
     }
     if target.error().is_none() {

@@ -115,6 +115,8 @@ pub enum Verdict {
     Disabled(DisabledBy),
     /// Somebody else has taken it out, and the request says to leave it alone.
     Skipped,
+    /// It is a spare slot that no pattern is about: it was left alone.
+    Spare,
     /// It is not.
     Failed(Error),
 }
@@ -234,8 +236,10 @@ impl Target {
     pub fn error(&self) -> Option<&Error> {
         match (&self.verdict, &self.undo) {
             (Verdict::Failed(error), _) => Some(error),
-            (Verdict::Fine | Verdict::Disabled(_) | Verdict::Skipped, Some(Undo::Failed(error))) => Some(error),
-            (Verdict::Fine | Verdict::Disabled(_) | Verdict::Skipped, _) => None,
+            (Verdict::Fine | Verdict::Disabled(_) | Verdict::Skipped | Verdict::Spare, Some(Undo::Failed(error))) => {
+                Some(error)
+            }
+            (Verdict::Fine | Verdict::Disabled(_) | Verdict::Skipped | Verdict::Spare, _) => None,
         }
     }
 
@@ -324,7 +328,7 @@ impl Target {
         let verdict = match self.verdict {
             Verdict::Failed(error) => Verdict::Failed(error),
             Verdict::Skipped => Verdict::Skipped,
-            Verdict::Fine | Verdict::Disabled(_) => verdict_on(&server),
+            Verdict::Fine | Verdict::Disabled(_) | Verdict::Spare => verdict_on(&server),
         };
         let outlived = |mut sent: Sent| {
             if sent.settled.is_none() {

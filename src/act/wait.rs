@@ -7,12 +7,13 @@ use super::fleet::{Fleet, Processes, servers};
 use super::instance::Instance;
 use super::put_back::excuse;
 use super::target::{Poll, Target, Watch};
+use crate::decide::cautions::why_down;
 use crate::decide::shortfall::who_overrides_it;
 use crate::model::error::{Error, ErrorKind, Result};
-use crate::model::goal::{Goal, Switch};
-use crate::model::server::{CheckCounter, Statistics};
-use crate::model::state::AdminState;
+use crate::model::goal::{Effect, Goal, Switch};
+use crate::model::server::{CheckCounter, Server, Statistics};
 use crate::model::text::a_few_of;
+use crate::model::traffic::Obstacle;
 use crate::request::WaitBounds;
 use crate::time::deadline::{Backoff, Deadline};
 
@@ -38,19 +39,13 @@ pub enum Nearness {
 #[must_use]
 pub fn serving(target: &Target, statistics: &Statistics) -> Nearness {
     let server = target.last();
-    let status = statistics.status.as_str();
-    let not_yet = |why: &str| Nearness::NotYet(why.to_owned());
-    if status.starts_with("MAINT") || status.starts_with("DRAIN") {
-        return Nearness::Overridden;
-    }
-    if let Some(why) = is_down(statistics) {
-        return Nearness::NotYet(why);
-    }
-    if server.state.weight == 0 {
-        return not_yet("its weight is 0, so it takes no new traffic");
-    }
     if statistics.is_throttled {
-        return not_yet("its slowstart is in progress");
+        return Nearness::NotYet("its slowstart is in progress".to_owned());
+    }
+    match statistics.obstacle() {
+        Some(Obstacle::Maint | Obstacle::Drain) => return Nearness::Overridden,
+        Some(obstacle) => return Nearness::NotYet(why_not_serving(obstacle, server, statistics)),
+        None => {}
     }
     if target.watch == Watch::Proven {
         return Nearness::There(Duration::ZERO);
@@ -58,27 +53,37 @@ pub fn serving(target: &Target, statistics: &Statistics) -> Nearness {
     match (server.state.health, &statistics.counter) {
         (Some(Switch::Enabled), Some(CheckCounter { fall: 1, .. })) => Nearness::There(UP_WITHOUT_PROOF),
         (Some(Switch::Enabled), Some(counter)) if counter.health <= counter.rise => {
-            not_yet("its check has not passed since the change")
+            Nearness::NotYet("its check has not passed since the change".to_owned())
         }
         (Some(Switch::Enabled | Switch::Disabled) | None, _) => Nearness::There(Duration::ZERO),
     }
 }
 
-/// Says why the checks of a server keep it from taking traffic, if they do.
-pub(super) fn is_down(statistics: &Statistics) -> Option<String> {
-    let status = statistics.status.as_str();
-    if status.starts_with("DOWN") {
-        let check = statistics.check.as_ref().map(|check| format!(" ({check})")).unwrap_or_default();
-        return Some(format!("it is down{check}"));
+/// Says what keeps a server from taking traffic.
+pub(super) fn why_not_serving(obstacle: Obstacle, server: &Server, statistics: &Statistics) -> String {
+    match obstacle {
+        Obstacle::Maint => "it is in maint".to_owned(),
+        Obstacle::Drain => "it is in drain".to_owned(),
+        Obstacle::Down if statistics.is_down_by_agent() => "its agent keeps it down".to_owned(),
+        Obstacle::Down => format!("it is down ({})", why_down(server, Some(statistics))),
+        Obstacle::Stopping => "its check answers 404, so it takes no new traffic".to_owned(),
+        Obstacle::NoWeight => "its weight is 0, so it takes no new traffic".to_owned(),
+        Obstacle::BackendUnpublished => "its backend is unpublished, so it takes no traffic".to_owned(),
+        Obstacle::BackendDisabled => "its backend is disabled, so it takes no traffic".to_owned(),
     }
-    status.starts_with("NOLB").then(|| "its check answers 404, so it takes no new traffic".to_owned())
 }
 
 /// Tells whether nothing is left to do on a server that was taken out.
 #[must_use]
-pub fn quiet(poll: &Poll) -> Nearness {
+pub fn quiet(poll: &Poll, effect: Effect) -> Nearness {
     let status = poll.statistics.status.as_str();
-    if status.starts_with("UP") || status.starts_with("no check") {
+    let is_overridden = match effect {
+        Effect::FreeAtNoWeight => poll.statistics.obstacle().is_none(),
+        Effect::InTraffic | Effect::FreeInDrain | Effect::FreeInMaint => {
+            status.starts_with("UP") || status.starts_with("no check")
+        }
+    };
+    if is_overridden {
         return Nearness::Overridden;
     }
     if poll.is_drained(Duration::ZERO) {
@@ -92,23 +97,17 @@ pub fn quiet(poll: &Poll) -> Nearness {
 ///
 /// # Errors
 /// When a signal ends the run or the lock cannot be retaken. Failures of an instance or a server are kept there.
-pub fn wait(
-    fleet: &mut Fleet<'_>,
-    goal: Goal,
-    requested: AdminState,
-    bounds: WaitBounds,
-    deadline: &Deadline,
-) -> Result<()> {
+pub fn wait(fleet: &mut Fleet<'_>, goal: Goal, effect: Effect, bounds: WaitBounds, deadline: &Deadline) -> Result<()> {
     let mut backoff = Backoff::default();
     loop {
         let polled = fleet.poll(&is_waited_for)?;
         if polled == Processes::Same {
             let now = Instant::now();
-            fleet.at_work_mut().for_each(|target| target.notice(requested, bounds.stable, now));
+            fleet.at_work_mut().for_each(|target| target.notice(effect, bounds.stable, now));
             fleet.instances.iter_mut().for_each(|it| excuse(it, bounds.need, |target| target.watch == Watch::Over));
             let count = fleet.at_work().filter(|target| is_waited_for(target)).count();
             if count > 0 && !deadline.is_over() {
-                (fleet.progress)(&progress(fleet, requested, count, deadline));
+                (fleet.progress)(&progress(fleet, effect, count, deadline));
                 fleet.pause(&mut backoff, deadline)?;
                 continue;
             }
@@ -116,11 +115,11 @@ pub fn wait(
                 fleet.pause_once(&mut backoff)?;
                 continue;
             }
-            fleet.at_work_mut().for_each(|target| target.time_is_over(requested, bounds.timeout));
+            fleet.at_work_mut().for_each(|target| target.time_is_over(effect, bounds.timeout));
         }
         // The report shows the servers as they are in the end, even if nothing was sent to them.
         if polled == Processes::Same && fleet.refresh()? == Processes::Same {
-            if requested == AdminState::Ready {
+            if effect == Effect::InTraffic {
                 fleet.instances.iter_mut().for_each(say_unchecked);
             }
             return Ok(());
@@ -139,10 +138,10 @@ fn is_waited_for(target: &Target) -> bool {
     }
 }
 
-fn progress(fleet: &Fleet<'_>, requested: AdminState, count: usize, deadline: &Deadline) -> String {
-    let what = match requested {
-        AdminState::Ready => "up",
-        AdminState::Drain | AdminState::Maint => "free of sessions",
+fn progress(fleet: &Fleet<'_>, effect: Effect, count: usize, deadline: &Deadline) -> String {
+    let what = match effect {
+        Effect::InTraffic => "up",
+        Effect::FreeInDrain | Effect::FreeInMaint | Effect::FreeAtNoWeight => "free of sessions",
     };
     let (all, left) = (fleet.count(), deadline.seconds_left());
     let done = all.saturating_sub(count);
@@ -168,11 +167,11 @@ fn say_unchecked(instance: &mut Instance<'_>) {
 
 impl Target {
     /// Notes what the last poll says about how near it is.
-    fn notice(&mut self, requested: AdminState, stable: Duration, now: Instant) {
+    fn notice(&mut self, effect: Effect, stable: Duration, now: Instant) {
         let Some(poll) = self.last_poll.as_deref().filter(|_| is_waited_for(self)) else { return };
-        let nearness = match requested {
-            AdminState::Ready => serving(self, &poll.statistics),
-            AdminState::Drain | AdminState::Maint => quiet(poll),
+        let nearness = match effect {
+            Effect::InTraffic => serving(self, &poll.statistics),
+            Effect::FreeInDrain | Effect::FreeInMaint | Effect::FreeAtNoWeight => quiet(poll, effect),
         };
         self.watch = match (nearness, &self.watch) {
             (Nearness::There(long), watch) => {
@@ -186,8 +185,11 @@ impl Target {
             }
             (Nearness::NotYet(why), _) => Watch::NotYet(why),
             (Nearness::Overridden, _) => {
-                let status = poll.statistics.status.clone();
-                return self.fail_overridden(requested, &status);
+                let seen = match effect {
+                    Effect::FreeAtNoWeight => format!("weight {}", poll.statistics.weight),
+                    Effect::InTraffic | Effect::FreeInDrain | Effect::FreeInMaint => poll.statistics.status.clone(),
+                };
+                return self.fail_overridden(effect, &seen);
             }
         };
     }
@@ -202,30 +204,30 @@ impl Target {
         }
     }
 
-    pub(super) fn fail_overridden(&mut self, requested: AdminState, status: &str) {
+    pub(super) fn fail_overridden(&mut self, effect: Effect, seen: &str) {
         let (name, why) = (self.before.full_name(), who_overrides_it(self.last()));
-        let msg = format!("{name} was set to {requested}, but HAProxy shows it as '{status}' now: {why}");
+        let msg = format!("{name} was set to {effect}, but HAProxy shows it as '{seen}' now: {why}");
         self.fail(Error::new(ErrorKind::Overridden, msg));
     }
 
     /// Fails with what was last seen, if it is still waited for.
-    fn time_is_over(&mut self, requested: AdminState, timeout: Duration) {
+    fn time_is_over(&mut self, effect: Effect, timeout: Duration) {
         if !is_waited_for(self) {
             return;
         }
         let (name, seconds, why) = (self.before.full_name(), timeout.as_secs_f64(), self.why_not());
-        let error = match requested {
-            AdminState::Ready => Error::new(
+        let error = match effect {
+            Effect::InTraffic => Error::new(
                 ErrorKind::NotUp,
                 format!(
                     "{name} does not take traffic after {seconds} s: {why}; check the server itself, or wait longer"
                 ),
             ),
-            AdminState::Drain | AdminState::Maint => Error::new(
+            Effect::FreeInDrain | Effect::FreeInMaint | Effect::FreeAtNoWeight => Error::new(
                 ErrorKind::NotDrained,
                 format!(
-                    "{name} is not free of sessions after {seconds} s: {why}; wait longer, or end them with \
-                     'shutdown_sessions', which reaches processes from before a reload only through a master CLI (-S)"
+                    "{name} is not free of sessions after {seconds} s: {why}; wait longer, or end them with 'state': 'maint' \
+                     and 'shutdown_sessions'"
                 ),
             ),
         };

@@ -1,6 +1,7 @@
 //! Refuses a change that would leave a backend with too few usable servers: pure counting, with the numbers shown.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::plan::Planned;
 use crate::model::error::{Error, ErrorKind};
@@ -10,13 +11,11 @@ use crate::request::MinAvailable;
 
 /// A server in a backend that a change affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Member {
-    /// How it is.
-    pub before: ServerState,
+pub struct Member<'a> {
+    /// The server as it is.
+    pub server: &'a Server,
     /// How it would be.
-    pub after: ServerState,
-    /// Whether it is a backup server.
-    pub is_backup: bool,
+    pub after: &'a ServerState,
 }
 
 /// How many servers of a backend take traffic, and how many there are.
@@ -26,24 +25,52 @@ pub struct Count {
     pub before: u32,
     /// Usable after it.
     pub after: u32,
-    /// Not disabled in the configuration.
+    /// What a share is of: those that the configuration neither disables nor marks `backup`, without spare slots.
     pub configured: u32,
 }
 
-/// Finds the backends that a plan leaves with fewer usable servers than the guard allows, each with its number.
+/// A backend that has fewer servers in traffic than a guard asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Short {
+    /// Its number.
+    pub backend_id: u32,
+    /// Its name.
+    pub backend: Arc<str>,
+    /// How many of its servers take traffic.
+    pub usable: u32,
+    /// How many the guard asks for.
+    pub needed: u32,
+}
+
+/// Finds the backends that have fewer servers in traffic than the guard asks for, among those of all given servers.
+#[must_use]
+pub fn short<'a>(guard: MinAvailable, servers: impl IntoIterator<Item = &'a Server>) -> Vec<Short> {
+    let mut backends: BTreeMap<u32, Vec<Member<'_>>> = BTreeMap::new();
+    for server in servers {
+        backends.entry(server.backend_id).or_default().push(Member { server, after: &server.state });
+    }
+    let judge = |(backend_id, members): (u32, Vec<Member<'_>>)| {
+        let Count { before: usable, configured, .. } = count(&members);
+        let needed = guard.of(configured);
+        let backend = Arc::clone(&members.first()?.server.backend);
+        (usable < needed).then_some(Short { backend_id, backend, usable, needed })
+    };
+    backends.into_iter().filter_map(judge).collect()
+}
+
+/// Finds the backends that a plan leaves with fewer servers than the guard allows, each with its number.
 #[must_use]
 pub fn refusals<'a>(
     guard: MinAvailable,
     instance: &str,
     planned: impl IntoIterator<Item = (&'a Server, &'a Planned)>,
 ) -> Vec<(u32, Error)> {
-    let mut backends: BTreeMap<u32, (&str, Vec<Member>)> = BTreeMap::new();
+    let mut backends: BTreeMap<u32, (&str, Vec<Member<'_>>)> = BTreeMap::new();
     for (server, Planned { after, .. }) in planned {
-        let is_backup = server.statistics.as_ref().is_some_and(|statistics| statistics.backup);
-        let member = Member { before: server.state, after: *after, is_backup };
+        let member = Member { server, after };
         backends.entry(server.backend_id).or_insert((&server.backend, Vec::new())).1.push(member);
     }
-    let refusal = |(id, (name, members)): (u32, (&str, Vec<Member>))| {
+    let refusal = |(id, (name, members)): (u32, (&str, Vec<Member<'_>>))| {
         refuse(guard, instance, name, count(&members)).map(|error| (id, error))
     };
     backends.into_iter().filter_map(refusal).collect()
@@ -54,18 +81,21 @@ pub fn refusals<'a>(
 /// HAProxy uses backup servers only if no other is usable, and then the first of them (configuration.txt, `backup`);
 /// with `option allbackups` it uses all, which cannot be seen from outside, so they count as one.
 #[must_use]
-pub fn count(members: &[Member]) -> Count {
-    let usable = |state: &dyn Fn(&Member) -> ServerState| {
+pub fn count(members: &[Member<'_>]) -> Count {
+    let usable = |takes_traffic: &dyn Fn(&Member<'_>) -> bool| {
         let of = |is_backup: bool| {
-            members.iter().filter(|member| member.is_backup == is_backup && state(member).takes_traffic()).count()
+            members.iter().filter(|member| member.server.is_backup() == is_backup && takes_traffic(member)).count()
         };
         let (active, backup) = (of(false), of(true));
         u32::try_from(if active > 0 { active } else { backup.min(1) }).unwrap_or(u32::MAX)
     };
-    let configured = members.iter().filter(|member| !member.before.flags.has(AdminFlags::CONFIG_MAINT)).count();
+    let is_regular = |server: &Server| {
+        !server.state.flags.has(AdminFlags::CONFIG_MAINT) && !server.is_backup() && !server.is_spare()
+    };
+    let configured = members.iter().filter(|member| is_regular(member.server)).count();
     Count {
-        before: usable(&|member| member.before),
-        after: usable(&|member| member.after),
+        before: usable(&|member| member.server.takes_traffic()),
+        after: usable(&|member| member.server.would_take_traffic(member.after)),
         configured: u32::try_from(configured).unwrap_or(u32::MAX),
     }
 }
@@ -93,6 +123,7 @@ pub fn refuse(guard: MinAvailable, instance: &str, backend: &str, count: Count) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::server::Statistics;
     use crate::model::state::OperationalState;
     use proptest::prelude::*;
 
@@ -101,8 +132,17 @@ mod tests {
         ServerState { flags: AdminFlags(mask), operational, weight, health: None, agent: None }
     }
 
-    fn member(before: ServerState, after: ServerState, is_backup: bool) -> Member {
-        Member { before, after, is_backup }
+    /// How a server is, how it would be, and whether it is a backup server.
+    type Made = (ServerState, ServerState, bool);
+
+    fn count(made: &[Made]) -> Count {
+        let server = |(before, _, backup): &Made| {
+            let statistics = Statistics { backup: *backup, ..Statistics::default() };
+            Server { state: *before, statistics: Some(Box::new(statistics)), ..Server::example() }
+        };
+        let servers: Vec<Server> = made.iter().map(server).collect();
+        let members = servers.iter().zip(made).map(|(server, (_, after, _))| Member { server, after });
+        super::count(&members.collect::<Vec<_>>())
     }
 
     #[test]
@@ -116,17 +156,17 @@ mod tests {
             (state(0, 0, 2), "weight 0"),
             (state(2, 1, 0), "inherited"),
         ] {
-            let counted = count(&[member(up, up, false), member(unusable, unusable, false)]);
+            let counted = count(&[(up, up, false), (unusable, unusable, false)]);
             assert_eq!((counted.before, counted.after), (1, 1), "{why}");
         }
-        assert_eq!(count(&[member(state(0, 1, 1), up, false)]).before, 1, "starting");
+        assert_eq!(count(&[(state(0, 1, 1), up, false)]).before, 1, "starting");
     }
 
     #[test]
     fn backup_servers_count_as_one_and_only_alone() {
         let up = state(0, 1, 2);
         let out = state(1, 1, 0);
-        let counted = count(&[member(up, out, false), member(up, up, true), member(up, up, true)]);
+        let counted = count(&[(up, out, false), (up, up, true), (up, up, true)]);
         assert_eq!((counted.before, counted.after), (1, 1));
     }
 
@@ -135,18 +175,24 @@ mod tests {
         let up = state(0, 1, 2);
         let out = state(1, 1, 0);
         let disabled = state(5, 1, 0);
-        let counted = count(&[
-            member(up, out, false),
-            member(up, up, false),
-            member(up, up, false),
-            member(disabled, disabled, false),
-        ]);
+        let counted = count(&[(up, out, false), (up, up, false), (up, up, false), (disabled, disabled, false)]);
         assert_eq!(counted, Count { before: 3, after: 2, configured: 3 });
         assert!(refuse(MinAvailable::Percent(50), "http", "app", counted).is_none());
         let error = refuse(MinAvailable::Percent(67), "http", "app", counted).unwrap();
         assert_eq!(error.kind, ErrorKind::GuardRefused);
         assert!(error.msg.contains("3 usable servers and would have 2"), "{error}");
         assert!(error.msg.contains("'guard.min_available' 3 (67% of 3)"), "{error}");
+    }
+
+    #[test]
+    fn a_share_is_of_the_regular_servers() {
+        let (up, out) = (state(0, 1, 2), state(1, 1, 0));
+        let counted = count(&[(up, up, false), (up, out, false), (up, up, true), (up, up, true)]);
+        assert_eq!(counted, Count { before: 2, after: 1, configured: 2 });
+        let spare = Server { has_address: false, state: state(32, 1, 0), ..Server::example() };
+        let unresolved = Server { has_address: false, state: state(33, 1, 0), ..Server::example() };
+        let members = [&spare, &unresolved].map(|server| Member { server, after: &server.state });
+        assert_eq!(super::count(&members), Count { before: 0, after: 0, configured: 1 });
     }
 
     prop_compose! {
@@ -159,8 +205,7 @@ mod tests {
             states in prop::collection::vec((any_state(), any_state(), any::<bool>()), 0..12),
             least in 0u32..8,
         ) {
-            let members: Vec<Member> = states.into_iter().map(|(before, after, backup)| member(before, after, backup)).collect();
-            let counted = count(&members);
+            let counted = count(&states);
             let refused = refuse(MinAvailable::Count(least), "i", "b", counted).is_some();
             prop_assert_eq!(refused, counted.after < counted.before && counted.after < least);
         }
@@ -170,8 +215,8 @@ mod tests {
             states in prop::collection::vec((any_state(), any::<bool>()), 0..12),
             percent in 0u32..=100,
         ) {
-            let members: Vec<Member> = states.into_iter().map(|(same, backup)| member(same, same, backup)).collect();
-            prop_assert!(refuse(MinAvailable::Percent(percent), "i", "b", count(&members)).is_none());
+            let made: Vec<Made> = states.into_iter().map(|(same, backup)| (same, same, backup)).collect();
+            prop_assert!(refuse(MinAvailable::Percent(percent), "i", "b", count(&made)).is_none());
         }
     }
 }

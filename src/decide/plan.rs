@@ -1,11 +1,12 @@
 //! Decides, without touching anything, what each server needs: nothing, a change, or a refusal.
 //!
-//! The transitions are HAProxy's own: see [`AdminFlags::after`], [`AdminFlags::after_target`] and
-//! [`operational_after`], which a test compares with the table measured on real HAProxy.
+//! The transitions are HAProxy's own: see [`AdminFlags::after`](crate::model::state::AdminFlags::after),
+//! [`AdminFlags::after_target`](crate::model::state::AdminFlags::after_target) and [`operational_after`], which a test
+//! compares with the table measured on real HAProxy.
 
 use std::collections::HashMap;
 
-use super::shortfall::unreachable;
+use super::shortfall::{unreachable, vanishing};
 use crate::haproxy::command::Action;
 use crate::model::error::Error;
 use crate::model::goal::{Goal, Switch};
@@ -15,7 +16,7 @@ use crate::model::state::{AdminState, operational_after};
 /// What is decided for one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// It is as requested.
+    /// It is as requested, or a spare slot that is skipped.
     Keep,
     /// These commands are needed, in this order.
     Change(Actions),
@@ -101,11 +102,16 @@ fn plan_one(goal: Goal, server: &Server, target: Option<ServerState>) -> Planned
     if server.is_in_disabled_backend() {
         return Planned { goal, decision: Decision::Disabled, after: before };
     }
+    if server.is_skipped_by(&goal) {
+        return Planned { goal, decision: Decision::Keep, after: before };
+    }
     let tracked = target.map(|target| target.operational);
     let inherited = target.map_or(before.flags, |target| before.flags.after_target(target.flags));
     let flags = goal.state.map_or(inherited, |state| inherited.after(state));
     let operational = |flags| operational_after((before.flags, before.operational), flags, tracked);
-    if let Some(error) = goal.state.and_then(|state| unreachable(state, server, flags)) {
+    if let Some(error) =
+        unreachable(&goal, server, flags).or_else(|| goal.weight.and_then(|weight| vanishing(weight, server)))
+    {
         let after = ServerState { flags: inherited, operational: operational(inherited), ..before };
         return Planned { goal, decision: Decision::Refuse(error), after };
     }
@@ -145,7 +151,7 @@ mod tests {
     use crate::decide::shortfall::shortfall;
     use crate::model::error::ErrorKind;
     use crate::model::goal::Weight;
-    use crate::model::server::{ServerState, Statistics, Uniqueness};
+    use crate::model::server::{ServerState, Statistics};
     use crate::model::state::{AdminFlags, OperationalState};
 
     /// A server of a generated host: what it tracks is the place of another one in the list.
@@ -164,12 +170,8 @@ mod tests {
         let name = format!("s{index}");
         let id = u32::try_from(index).unwrap() + 1;
         Server {
-            backend: "b".into(),
-            backend_name: Uniqueness::Unique,
             server: name.as_str().into(),
-            backend_id: 2,
             server_id: if made.is_disabled { 0 } else { id },
-            address: "127.0.0.1:9".into(),
             state: ServerState {
                 flags: AdminFlags(made.mask),
                 operational: OperationalState::Running,
@@ -180,17 +182,12 @@ mod tests {
             configured_weight: made.initial,
             statistics: tracks.map(|target| {
                 Box::new(Statistics {
-                    queue: 0,
-                    sessions: 0,
-                    total_sessions: 0,
                     status: "UP".to_owned(),
-                    check: None,
                     tracks: Some(format!("b/s{target}")),
-                    backup: false,
-                    is_throttled: false,
-                    counter: None,
+                    ..Statistics::default()
                 })
             }),
+            ..Server::example()
         }
     }
 
@@ -250,7 +247,7 @@ mod tests {
             Just(None),
         ];
         (prop::sample::select([states.as_slice(), &[None]].concat()), weight, switches(), switches())
-            .prop_map(|(state, weight, health, agent)| Goal { state, weight, health, agent })
+            .prop_map(|(state, weight, health, agent)| Goal { state, weight, health, agent, ..Goal::default() })
     }
 
     /// What HAProxy does to those that track the server, and to those that track them.
@@ -323,7 +320,9 @@ mod tests {
                     }
                     Decision::Refuse(error) => {
                         prop_assert_eq!(error.kind, ErrorKind::UnreachableState);
-                        prop_assert_ne!(Some(server.state.flags.effective()), change.state);
+                        let vanishes = vanishing(change.weight.unwrap_or(Weight::Absolute(1)), was).is_some();
+                        prop_assert!(vanishes || Some(server.state.flags.effective()) != change.state);
+                        prop_assert_eq!(server.state.weight, was.state.weight);
                         prop_assert_eq!(server.state.flags.commanded(), was.state.flags.commanded());
                     }
                     Decision::Disabled => prop_assert_eq!(server.state.flags, was.state.flags),

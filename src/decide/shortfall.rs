@@ -1,13 +1,15 @@
 //! Says why a server is not, or cannot be, in the requested state.
 
 use crate::model::error::{Error, ErrorKind};
-use crate::model::goal::{Goal, Switch};
+use crate::model::goal::{Goal, SpareSlots, Switch, Weight};
 use crate::model::server::Server;
-use crate::model::state::{AdminFlags, AdminState};
+use crate::model::state::AdminFlags;
 
 /// Says why no command leads to the requested state, if that is so.
-pub(super) fn unreachable(requested: AdminState, server: &Server, after: AdminFlags) -> Option<Error> {
-    if after.effective() == requested {
+pub(super) fn unreachable(goal: &Goal, server: &Server, after: AdminFlags) -> Option<Error> {
+    let requested = goal.state.filter(|requested| after.effective() != *requested)?;
+    // Nothing but the address is missing then.
+    if goal.spare_slots == SpareSlots::Skip && server.would_be_spare(after) {
         return None;
     }
     let name = server.full_name();
@@ -23,6 +25,21 @@ pub(super) fn unreachable(requested: AdminState, server: &Server, after: AdminFl
     Some(of(ErrorKind::UnreachableState, server, &msg))
 }
 
+/// Says why a percentage of its configured weight would unintentionally take a server out of service, if that is so.
+pub(super) fn vanishing(requested: Weight, server: &Server) -> Option<Error> {
+    let configured = server.configured_weight;
+    let percent = match requested {
+        Weight::Percent(percent) if percent > 0 && requested.of(configured) == 0 => percent,
+        Weight::Percent(_) | Weight::Absolute(_) => return None,
+    };
+    let name = server.full_name();
+    let msg = format!(
+        "{name}: {percent}% of a configured weight of {configured} is 0, which takes no new traffic; configure `weight 100` or \
+         give a number (0 or \"0%\" where that is meant)"
+    );
+    Some(of(ErrorKind::UnreachableState, server, &msg))
+}
+
 /// Says why a server that was set is not as requested when it is read back, if that is so.
 #[must_use]
 pub fn shortfall(goal: &Goal, server: &Server) -> Option<Error> {
@@ -32,7 +49,7 @@ pub fn shortfall(goal: &Goal, server: &Server) -> Option<Error> {
     let state = &server.state;
     if let Some(requested) = goal.state {
         if state.flags.forced() == Some(requested) {
-            let unreachable = unreachable(requested, server, state.flags);
+            let unreachable = unreachable(goal, server, state.flags);
             if unreachable.is_some() {
                 return unreachable;
             }
@@ -41,6 +58,10 @@ pub fn shortfall(goal: &Goal, server: &Server) -> Option<Error> {
             let msg = format!("{name} was set to {requested}, but was read back in {is}: {}", who_overrides_it(server));
             return Some(of(ErrorKind::Overridden, server, &msg));
         }
+    }
+    let vanishing = goal.weight.and_then(|weight| vanishing(weight, server));
+    if vanishing.is_some() {
+        return vanishing;
     }
     let who = if server.has_agent() { "its agent check" } else { "somebody else" };
     let weight = goal.weight.map(|weight| weight.of(server.configured_weight)).filter(|weight| *weight != state.weight);

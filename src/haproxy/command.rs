@@ -78,6 +78,8 @@ pub enum Query<'a> {
         proxy: Option<u32>,
         /// The server; all if it is missing.
         server: Option<u32>,
+        /// Which rows besides those of servers.
+        rows: StatRows,
     },
     /// The processes of a master, on its CLI.
     Processes,
@@ -95,6 +97,15 @@ pub enum Query<'a> {
     },
 }
 
+/// Which rows `show stat` is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatRows {
+    /// Those of servers.
+    Servers,
+    /// Those of backends as well.
+    ServersAndBackends,
+}
+
 impl fmt::Display for Query<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -106,10 +117,14 @@ impl fmt::Display for Query<'_> {
             Self::StatOf { worker, backend } => write!(f, "@!{worker} show stat {backend} 4 -1"),
             Self::Sessions { worker: None } => f.write_str("show sess"),
             Self::Sessions { worker: Some(worker) } => write!(f, "@!{worker} show sess"),
-            Self::Stat { proxy, server } => {
-                // 4 is the type mask for servers; -1 stands for all (management.txt, "show stat").
+            Self::Stat { proxy, server, rows } => {
+                // In the mask of types, 2 is for backends and 4 for servers; -1 stands for all (management.txt, "show stat").
+                let mask = match rows {
+                    StatRows::Servers => 4,
+                    StatRows::ServersAndBackends => 6,
+                };
                 let number = |id: &Option<u32>| id.map_or_else(|| "-1".to_owned(), |id| id.to_string());
-                write!(f, "show stat {} 4 {}", number(proxy), number(server))
+                write!(f, "show stat {} {mask} {}", number(proxy), number(server))
             }
         }
     }
@@ -172,8 +187,10 @@ mod tests {
         assert_eq!(&*change(Action::Agent(Switch::Enabled)), "enable agent app/web1");
         assert_eq!(&*change(Action::ShutdownSessions), "shutdown sessions server app/web1");
         assert_eq!(Query::ServersState(None).to_string(), "show servers state");
-        assert_eq!(Query::Stat { proxy: Some(3), server: None }.to_string(), "show stat 3 4 -1");
-        assert_eq!(Query::Stat { proxy: None, server: None }.to_string(), "show stat -1 4 -1");
+        let stat = |proxy, server, rows| Query::Stat { proxy, server, rows }.to_string();
+        assert_eq!(stat(Some(3), Some(1), StatRows::Servers), "show stat 3 4 1");
+        assert_eq!(stat(None, None, StatRows::Servers), "show stat -1 4 -1");
+        assert_eq!(stat(Some(3), Some(1), StatRows::ServersAndBackends), "show stat 3 6 1");
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub fn observe(
             server.backend_name = Uniqueness::Shared;
         }
     }
-    read_statistics(connection, &mut servers, detail)?;
+    read_statistics(connection, &contact.process, &mut servers, detail)?;
     let mut rest = Rest {
         others: Vec::new(),
         backends: backends.names.len(),
@@ -82,7 +82,7 @@ pub fn observe(
         let is_selected = |it: &Server| selection.matches(it.backend.as_bytes(), it.server.as_bytes());
         (servers, rest.others) = servers.into_iter().partition(is_selected);
         // The dump examines only rows that it does not hand over, and here it has handed over all.
-        let usable = rest.others.iter().filter(|server| server.state.takes_traffic());
+        let usable = rest.others.iter().filter(|server| server.takes_traffic());
         rest.served_by_others.extend(usable.map(|server| server.backend_id));
     }
     Ok(Observation { contact, servers, rest })

@@ -7,10 +7,10 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
-use crate::model::server::{CheckCounter, Start, Statistics};
+use crate::model::server::{CheckCounter, Publication, Start, Statistics};
 use crate::model::state::{AdminFlags, OperationalState};
 use crate::model::text::{excerpt, printable};
-use crate::model::traffic::takes_traffic;
+use crate::model::traffic::obstacle;
 
 /// How much of an unexpected line an error shows, in bytes.
 const SHOWN: usize = 200;
@@ -191,7 +191,7 @@ impl OtherRow<'_> {
         let operational = number(self.header.srv_op_state).and_then(OperationalState::from_number);
         let weight = number(self.header.srv_uweight);
         match (flags, operational, weight) {
-            (Some(flags), Some(operational), Some(weight)) => takes_traffic(flags, operational, weight),
+            (Some(flags), Some(operational), Some(weight)) => obstacle(flags, operational, weight).is_none(),
             _ => false,
         }
     }
@@ -485,7 +485,9 @@ pub struct StatHeader {
     scur: usize,
     stot: usize,
     status: usize,
+    weight: usize,
     check_status: usize,
+    check_code: usize,
     tracked: usize,
     bck: usize,
     throttle: usize,
@@ -509,6 +511,14 @@ pub struct StatRow<'a> {
     pub statistics: Statistics,
 }
 
+impl StatRow<'_> {
+    /// Tells whether the row says of a whole backend that it is unpublished.
+    #[must_use]
+    pub fn is_of_unpublished_backend(&self) -> bool {
+        self.server_id == 0 && self.server == "BACKEND" && self.statistics.status.ends_with("(UNPUB)")
+    }
+}
+
 impl StatHeader {
     /// Reads the line that names the columns.
     ///
@@ -530,7 +540,9 @@ impl StatHeader {
             scur: find("scur")?,
             stot: find("stot")?,
             status: find("status")?,
+            weight: find("weight")?,
             check_status: find("check_status")?,
+            check_code: find("check_code")?,
             tracked: find("tracked")?,
             bck: find("bck")?,
             throttle: find("throttle")?,
@@ -557,7 +569,10 @@ impl StatHeader {
             sessions: row.number(self.scur, "scur")?,
             total_sessions: row.count(self.stot, "stot")?,
             status: some(self.status).ok_or_else(|| row.wrong(self.status, "status"))?,
+            weight: row.number(self.weight, "weight")?,
+            publication: Publication::Published,
             check: some(self.check_status).map(|check| check.trim_start_matches("* ").to_owned()),
+            check_code: decimal(row.bytes(self.check_code)),
             tracks: some(self.tracked),
             backup: row.bytes(self.bck) == b"1",
             is_throttled: !matches!(row.bytes(self.throttle), b"" | b"100"),
@@ -726,7 +741,7 @@ mod tests {
             let _ = StateHeader::parse(&bytes);
             let _ = COLUMNS.row(&bytes, &mut LastBackend::default(), |_, _, _| true);
             let _ = StatHeader::parse(&bytes);
-            let _ = StatHeader::parse(b"# pxname,svname,iid,sid,qcur,scur,stot,status,check_status,tracked,bck,throttle,check_rise,check_health,check_fall").unwrap().row(&bytes);
+            let _ = StatHeader::parse(b"# pxname,svname,iid,sid,qcur,scur,stot,status,weight,check_status,check_code,tracked,bck,throttle,check_rise,check_health,check_fall").unwrap().row(&bytes);
             let _ = Info::parse(&bytes);
             let _ = Level::parse(&text);
             let _ = without_severity(&text);

@@ -59,6 +59,7 @@ fn server_of(row: &StateRow<'_>, before: Option<&Server>) -> Server {
         backend_id: row.backend_id,
         server_id: row.server_id,
         address: share(&address(row), before.map(|it| &it.address)),
+        has_address: row.address != "-",
         state: ServerState {
             flags: row.flags,
             operational: row.operational,

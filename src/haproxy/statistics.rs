@@ -1,9 +1,9 @@
 //! Reads `show stat`: what `show servers state` does not say about a server.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::command::Query;
+use super::command::{Query, StatRows};
 use super::not_understood;
 use super::observe::Detail;
 use super::open::open;
@@ -11,7 +11,7 @@ use super::parse::{ParseError, StatHeader, StatRow};
 use super::socket::{Connection, Form};
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::Address;
-use crate::model::server::{Process, Server, Statistics};
+use crate::model::server::{Process, Publication, Server, Statistics};
 use crate::model::state::AdminFlags;
 use crate::model::text::excerpt;
 
@@ -20,13 +20,20 @@ const ONE_BY_ONE: usize = 64;
 
 /// Reads the statistics of servers that were just observed.
 ///
-/// For a few servers, all are read; of many, a plan needs only those that inherit flags from the one they track.
-pub(super) fn read_statistics(connection: &mut Connection, servers: &mut [Server], detail: Detail) -> Result<()> {
+/// For a few servers, all are read; of many, a plan needs only those that inherit flags from the one they track, unless
+/// their backends may be unpublished.
+pub(super) fn read_statistics(
+    connection: &mut Connection,
+    process: &Process,
+    servers: &mut [Server],
+    detail: Detail,
+) -> Result<()> {
     const INHERITED: u32 = AdminFlags::INHERITED_MAINT | AdminFlags::INHERITED_DRAIN;
     let is_few = servers.len() <= ONE_BY_ONE;
+    let is_all = is_few || detail != Detail::Links || process.shows_publication();
     let mut asked: Vec<&mut Server> = servers
         .iter_mut()
-        .filter(|server| is_few || detail != Detail::Links || server.state.flags.has(INHERITED))
+        .filter(|server| is_all || server.state.flags.has(INHERITED))
         .filter(|server| !server.is_in_disabled_backend())
         .collect();
     if asked.is_empty() {
@@ -34,8 +41,13 @@ pub(super) fn read_statistics(connection: &mut Connection, servers: &mut [Server
     }
     asked.sort_by_key(|server| (server.backend_id, server.server_id));
     let address = connection.address().clone();
-    let queries: Vec<String> = asked.iter().map(|server| query_of(server)).collect();
+    let rows = rows_of(process);
+    let queries: Vec<String> = asked.iter().map(|server| query_of(server, rows)).collect();
+    let mut unpublished = BTreeSet::new();
     let mut reader = StatReader::new(&address, |row: StatRow<'_>| {
+        if row.is_of_unpublished_backend() {
+            unpublished.insert(row.backend_id);
+        }
         let key = (row.backend_id, row.server_id);
         let found = asked.binary_search_by_key(&key, |server| (server.backend_id, server.server_id)).ok();
         if let Some(server) = found.and_then(|index| asked.get_mut(index)).filter(|server| is_of(server, &row)) {
@@ -43,10 +55,15 @@ pub(super) fn read_statistics(connection: &mut Connection, servers: &mut [Server
         }
     });
     if queries.len() > ONE_BY_ONE {
-        let query = Query::Stat { proxy: None, server: None };
-        return connection.dump(&query.to_string(), Form::Rows, |row| reader.line(row));
+        let query = Query::Stat { proxy: None, server: None, rows };
+        connection.dump(&query.to_string(), Form::Rows, |row| reader.line(row))?;
+    } else {
+        connection.rows(&queries, |row| reader.line(row))?;
     }
-    connection.rows(&queries, |row| reader.line(row))
+    for server in asked.iter_mut().filter(|server| unpublished.contains(&server.backend_id)) {
+        server.statistics.iter_mut().for_each(|statistics| statistics.publication = Publication::Unpublished);
+    }
+    Ok(())
 }
 
 /// Reads the statistics of servers over a new connection; a server that is gone has none.
@@ -59,12 +76,17 @@ pub(super) fn poll(
     timeout: Duration,
 ) -> Result<(Process, Vec<Option<Statistics>>)> {
     let (mut connection, process) = open(address, timeout)?;
+    let rows = rows_of(&process);
     let mut found = HashMap::with_capacity(servers.len());
+    let mut unpublished = BTreeSet::new();
     let asked: HashMap<(u32, u32), &Server> =
         servers.iter().map(|server| ((server.backend_id, server.server_id), *server)).collect();
     for window in servers.chunks(ONE_BY_ONE) {
-        let queries: Vec<String> = window.iter().map(|server| query_of(server)).collect();
+        let queries: Vec<String> = window.iter().map(|server| query_of(server, rows)).collect();
         let mut reader = StatReader::new(address, |row: StatRow<'_>| {
+            if row.is_of_unpublished_backend() {
+                unpublished.insert(row.backend_id);
+            }
             let key = (row.backend_id, row.server_id);
             // HAProxy gives the number of a deleted server to the next one, which is another server.
             if asked.get(&key).is_some_and(|server| is_of(server, &row)) {
@@ -73,11 +95,21 @@ pub(super) fn poll(
         });
         connection.rows(&queries, |row| reader.line(row))?;
     }
+    for ((backend, _), statistics) in &mut found {
+        if unpublished.contains(backend) {
+            statistics.publication = Publication::Unpublished;
+        }
+    }
     Ok((process, servers.iter().map(|server| found.remove(&(server.backend_id, server.server_id))).collect()))
 }
 
-fn query_of(server: &Server) -> String {
-    Query::Stat { proxy: Some(server.backend_id), server: Some(server.server_id) }.to_string()
+/// Returns which rows a process has to be asked for.
+fn rows_of(process: &Process) -> StatRows {
+    if process.shows_publication() { StatRows::ServersAndBackends } else { StatRows::Servers }
+}
+
+fn query_of(server: &Server, rows: StatRows) -> String {
+    Query::Stat { proxy: Some(server.backend_id), server: Some(server.server_id), rows }.to_string()
 }
 
 /// Tells whether a row is about a server: by its names, since numbers are reused.

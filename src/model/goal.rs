@@ -15,6 +15,57 @@ pub struct Goal {
     pub health: Option<Switch>,
     /// Whether agent checks run.
     pub agent: Option<Switch>,
+    /// What it means that the server is a spare slot, which no command makes ready.
+    pub spare_slots: SpareSlots,
+}
+
+impl Goal {
+    /// Returns what a wait would wait for; `None` if a wait makes no sense.
+    #[must_use]
+    pub fn effect(&self) -> Option<Effect> {
+        match (self.state, self.weight) {
+            (Some(AdminState::Drain), _) => Some(Effect::FreeInDrain),
+            (Some(AdminState::Maint), _) => Some(Effect::FreeInMaint),
+            (_, Some(Weight::Absolute(0) | Weight::Percent(0))) => Some(Effect::FreeAtNoWeight),
+            (Some(AdminState::Ready), _) => Some(Effect::InTraffic),
+            (None, _) => None,
+        }
+    }
+}
+
+/// The effect of a change that can be waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// The server takes traffic.
+    InTraffic,
+    /// No session is left on it in drain.
+    FreeInDrain,
+    /// No session is left on it in maint.
+    FreeInMaint,
+    /// No session is left on it at weight 0.
+    FreeAtNoWeight,
+}
+
+impl fmt::Display for Effect {
+    /// Writes what the server was set to.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InTraffic => "ready",
+            Self::FreeInDrain => "drain",
+            Self::FreeInMaint => "maint",
+            Self::FreeAtNoWeight => "weight 0",
+        })
+    }
+}
+
+/// How to treat a spare slot of a `server-template`, without an address, that should go into service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SpareSlots {
+    /// A failure: somebody has named it.
+    #[default]
+    Refuse,
+    /// Nothing: a pattern happens to match it, and it is left alone.
+    Skip,
 }
 
 /// Whether checks run.

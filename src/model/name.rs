@@ -252,6 +252,15 @@ pub struct Selection<'a> {
 }
 
 impl Selection<'_> {
+    /// Tells whether the server is selected by its own name, not by a pattern.
+    #[must_use]
+    pub fn names(&self, backend: &str, server: &str) -> bool {
+        let named = |selector: &Selector| {
+            selector.server.literal().is_some() && selector.matches(backend.as_bytes(), server.as_bytes())
+        };
+        self.servers.iter().any(named)
+    }
+
     /// Tells whether the server of that backend is selected.
     #[must_use]
     pub fn matches(&self, backend: &[u8], server: &[u8]) -> bool {

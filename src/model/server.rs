@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::goal::{Goal, Switch, Weight};
+use super::goal::{Goal, SpareSlots, Switch, Weight};
 use super::state::{AdminFlags, AdminState, OperationalState};
 
 /// How far two readings of a start may differ if it is computed from an uptime in whole seconds.
@@ -44,6 +44,13 @@ impl Process {
             Start::Ago(ago) => (now.0.saturating_sub(ago), START_TOLERANCE),
         };
         Self { version: version.to_owned(), pid, started, tolerance, seen: now.1 }
+    }
+
+    /// Tells whether it shows whether a backend is published: HAProxy 3.4 and later.
+    #[must_use]
+    pub fn shows_publication(&self) -> bool {
+        let mut numbers = self.version.split(['.', '-']).map(|number| number.parse::<u32>().ok());
+        numbers.next().flatten().zip(numbers.next().flatten()).is_some_and(|version| version >= (3, 4))
     }
 
     /// Tells whether both are the same process.
@@ -107,6 +114,8 @@ pub struct Server {
     pub server_id: u32,
     /// Its address and port.
     pub address: Arc<str>,
+    /// Whether HAProxy has an address for it, from the configuration or from DNS.
+    pub has_address: bool,
     /// The state that it is in.
     pub state: ServerState,
     /// The configured weight.
@@ -130,8 +139,18 @@ pub struct ServerState {
     pub agent: Option<Switch>,
 }
 
+/// Whether a backend is published: HAProxy 3.4 and later sends no traffic to one that is not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Publication {
+    /// It takes traffic if its servers do.
+    #[default]
+    Published,
+    /// It takes none.
+    Unpublished,
+}
+
 /// What `show stat` says of a server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Requests queued for this server.
     pub queue: u32,
@@ -141,8 +160,14 @@ pub struct Statistics {
     pub total_sessions: u64,
     /// Its status in one phrase, such as `UP`, `DOWN 1/3`, `MAINT (via app/web1)`.
     pub status: String,
+    /// The effective weight, which slowstart and checks may also lower to 0.
+    pub weight: u32,
+    /// Whether its backend is published.
+    pub publication: Publication,
     /// The result of its last health check, such as `L7OK`; `None` without checks.
     pub check: Option<String>,
+    /// The code that came with it, such as `503`; `None` without one.
+    pub check_code: Option<u32>,
     /// The server that it tracks, as `backend/server`.
     pub tracks: Option<String>,
     /// Whether it is a backup server.
@@ -174,6 +199,33 @@ impl Server {
         self.server_id == 0
     }
 
+    /// Tells whether it is a spare slot of a `server-template`: without an address, and out for no other reason.
+    #[must_use]
+    pub fn is_spare(&self) -> bool {
+        self.would_be_spare(self.state.flags)
+    }
+
+    /// Tells whether it would be a spare slot with other flags.
+    #[must_use]
+    pub fn would_be_spare(&self, flags: AdminFlags) -> bool {
+        !self.has_address && flags == AdminFlags(AdminFlags::DNS_MAINT)
+    }
+
+    /// Tells whether it is left alone on the way to a goal, because it is a spare slot that nobody has named.
+    #[must_use]
+    pub fn is_skipped_by(&self, goal: &Goal) -> bool {
+        match (goal.spare_slots, goal.state) {
+            (SpareSlots::Skip, Some(AdminState::Ready | AdminState::Drain)) => self.is_spare(),
+            (SpareSlots::Skip, Some(AdminState::Maint) | None) | (SpareSlots::Refuse, _) => false,
+        }
+    }
+
+    /// Tells whether the backend was seen to be unpublished.
+    #[must_use]
+    pub fn is_in_unpublished_backend(&self) -> bool {
+        self.statistics.as_ref().is_some_and(|statistics| statistics.publication == Publication::Unpublished)
+    }
+
     /// Tells whether a health check is running.
     #[must_use]
     pub fn has_check(&self) -> bool {
@@ -184,6 +236,12 @@ impl Server {
     #[must_use]
     pub fn has_agent(&self) -> bool {
         self.state.agent == Some(Switch::Enabled)
+    }
+
+    /// Tells whether it is a backup server, if that was asked.
+    #[must_use]
+    pub fn is_backup(&self) -> bool {
+        self.statistics.as_ref().is_some_and(|statistics| statistics.backup)
     }
 
     /// Returns the server that this one tracks, as `backend/server`, if that was asked.
@@ -206,6 +264,31 @@ impl Server {
     }
 }
 
+#[cfg(test)]
+impl Server {
+    /// Makes a server that takes traffic, for tests that say only what matters to them.
+    pub(crate) fn example() -> Self {
+        Self {
+            backend: "b".into(),
+            backend_name: Uniqueness::Unique,
+            server: "s".into(),
+            backend_id: 2,
+            server_id: 1,
+            address: "127.0.0.1:9".into(),
+            has_address: true,
+            state: ServerState {
+                flags: AdminFlags(0),
+                operational: OperationalState::Running,
+                weight: 1,
+                health: None,
+                agent: None,
+            },
+            configured_weight: 1,
+            statistics: None,
+        }
+    }
+}
+
 impl ServerState {
     /// Tells whether everything that commands can set is the same in both; this defines `changed`.
     #[must_use]
@@ -225,6 +308,7 @@ impl ServerState {
             weight: Some(Weight::Absolute(self.weight)),
             health: self.health,
             agent: self.agent,
+            spare_slots: SpareSlots::Skip,
         }
     }
 }

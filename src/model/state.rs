@@ -71,6 +71,9 @@ impl AdminFlags {
     /// `SRV_ADMF_RMAINT`: in maintenance because its name does not resolve.
     pub const DNS_MAINT: u32 = 0x20;
 
+    /// `SRV_ADMF_FQDN_CHANGED`, which HAProxy 3.1 and older call `SRV_ADMF_HMAINT`: its name was changed at run time.
+    pub const FQDN_CHANGED: u32 = 0x40;
+
     const MAINT: u32 = Self::FORCED_MAINT | Self::INHERITED_MAINT | Self::DNS_MAINT;
     const DRAIN: u32 = Self::FORCED_DRAIN | Self::INHERITED_DRAIN;
     const FORCED: u32 = Self::FORCED_MAINT | Self::FORCED_DRAIN;
@@ -191,15 +194,6 @@ impl OperationalState {
             Self::Starting => "starting",
             Self::Running => "running",
             Self::Stopping => "stopping",
-        }
-    }
-
-    /// Tells whether new connections may come to a server in that state.
-    #[must_use]
-    pub fn takes_traffic(self) -> bool {
-        match self {
-            Self::Starting | Self::Running => true,
-            Self::Stopped | Self::Stopping => false,
         }
     }
 }

@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use self::outcome::{InstanceOutcome, RunOutcome};
 use crate::act::target::{DisabledBy, Target, Verdict};
-use crate::decide::cautions::{READY_UNTIL_RELOAD, caution, check_caution};
+use crate::decide::cautions::{READY_UNTIL_RELOAD, cautions as cautions_of, not_ok};
 use crate::keep::persist::InStep;
 use crate::model::goal::{Goal, Switch};
 use crate::model::server::{Server, ServerState};
@@ -59,7 +59,6 @@ impl Serialize for Servers<'_> {
 /// Makes the report of a run.
 #[must_use]
 pub fn report<'a>(request: &'a Request, run: &'a RunOutcome) -> Report<'a> {
-    let targets = || run.instances.iter().flat_map(|instance| &instance.targets);
     let error = run.error.as_ref().map(ErrorReport::new).or_else(|| run.instances.iter().find_map(first_error));
     let failed = error.is_some();
     let is_status = request.goal.is_none();
@@ -76,7 +75,7 @@ pub fn report<'a>(request: &'a Request, run: &'a RunOutcome) -> Report<'a> {
         changed,
         failed,
         dry_run: request.dry_run,
-        ok: is_status.then(|| !failed && targets().all(is_ok)),
+        ok: is_status.then(|| !failed && is_all_ok(request, run)),
         comment: msg.clone(),
         state: request.state(),
         instances: run.instances.iter().map(instance_report).collect(),
@@ -145,8 +144,15 @@ fn server_report<'a>(request: &Request, instance: &'a InstanceOutcome, target: &
         changed: target.is_changed(),
         failed: target.error().is_some(),
         ok: request.goal.is_none().then(|| is_ok(target)),
-        before: StateReport::from(&before.state),
-        after: target.after().map(|server| StateReport::from(&server.state)),
+        not_ok: if request.goal.is_none() {
+            target.after().and_then(|server| not_ok(server, claim.and_then(|claim| claim.owner.as_deref())))
+        } else {
+            None
+        },
+        spare: is_spare(target).then_some(true),
+        is_listed: is_listed(request, instance, target),
+        before: StateReport::from(before),
+        after: target.after().map(StateReport::from),
         sessions: load.map(|statistics| statistics.sessions),
         new_sessions: Some(target.new_sessions).filter(|count| *count > 0),
         queue: load.map(|statistics| statistics.queue),
@@ -163,6 +169,31 @@ fn server_report<'a>(request: &Request, instance: &'a InstanceOutcome, target: &
     }
 }
 
+/// Tells whether it is a spare slot, which nobody misses.
+fn is_spare(target: &Target) -> bool {
+    target.after().is_some_and(Server::is_spare)
+}
+
+/// Tells whether all is in service that should be: every server, or with a guard enough of them in every backend.
+fn is_all_ok(request: &Request, run: &RunOutcome) -> bool {
+    run.instances.iter().all(|instance| match request.guard {
+        Some(_) => instance.short.is_empty(),
+        None => instance.targets.iter().all(|target| is_spare(target) || is_ok(target)),
+    })
+}
+
+/// Tells whether the text form has a line for the server: not for spare slots that nobody has named, in a status with a
+/// guard only in backends that fall short, and in another one of all servers only for those that are not ok.
+fn is_listed(request: &Request, instance: &InstanceOutcome, target: &Target) -> bool {
+    let is_named = request.selection().names(&target.before.backend, &target.before.server);
+    match (request.goal, request.guard) {
+        (Some(_), _) => target.verdict != Verdict::Spare,
+        (None, _) if is_spare(target) && !is_named => false,
+        (None, Some(_)) => instance.short.iter().any(|short| short.backend_id == target.before.backend_id),
+        (None, None) => !request.servers.is_empty() || !is_ok(target),
+    }
+}
+
 /// Tells whether new traffic comes to the server.
 fn is_ok(target: &Target) -> bool {
     target.after().is_some_and(Server::takes_traffic)
@@ -172,8 +203,17 @@ fn is_ok(target: &Target) -> bool {
 fn sentence(request: &Request, run: &RunOutcome) -> String {
     let asked = run.instances.len();
     let having = run.instances.iter().filter(|instance| !instance.targets.is_empty()).count();
-    let all = || run.instances.iter().flat_map(|instance| &instance.targets);
+    let all = || {
+        let targets = run.instances.iter().flat_map(|instance| &instance.targets);
+        targets.filter(|target| target.verdict != Verdict::Spare && (request.goal.is_some() || !is_spare(target)))
+    };
     let total = all().count();
+    let spare = run.instances.iter().map(|instance| instance.targets.len()).sum::<usize>() - total;
+    let slots = match spare {
+        0 => String::new(),
+        1 => "; 1 spare slot".to_owned(),
+        _ => format!("; {spare} spare slots"),
+    };
     let who = match request.servers.as_slice() {
         [] => "all servers".to_owned(),
         [one] => one.to_string(),
@@ -181,6 +221,7 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
         [first, second, rest @ ..] => format!("{first}, {second} and {} more", rest.len()),
     };
     let is_one = matches!(request.servers.as_slice(), [one] if one.server.literal().is_some());
+    let hosts = format!("on {having} of {asked} {}", if asked == 1 { "instance" } else { "instances" });
     let where_ = |count: usize| {
         let things = match (is_one, total) {
             (true, 1) => "backend",
@@ -188,18 +229,34 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
             (false, 1) => "server",
             (false, _) => "servers",
         };
-        let hosts = if asked == 1 { "instance" } else { "instances" };
-        format!("{count} of {total} {things} on {having} of {asked} {hosts}")
+        format!("{count} of {total} {things} {hosts}")
     };
     let preposition = if is_one { "in" } else { "for" };
+    if request.goal.is_none() && request.guard.is_some() {
+        return format!("{who}: {} {hosts}", guarded(run));
+    }
     let Some(goal) = &request.goal else {
         let ok = all().filter(|target| is_ok(target)).count();
-        return format!("{who}: ok {preposition} {}", where_(ok));
+        return format!("{who}: ok {preposition} {}{slots}", where_(ok));
     };
+    if total == 0 && spare > 0 {
+        return format!("{who}: nothing to set {hosts}{slots}");
+    }
     if total == 0 {
         return format!("{who}: nothing matches on {asked} instances");
     }
-    let settable = all().filter(|target| !matches!(target.verdict, Verdict::Disabled(_) | Verdict::Skipped)).count();
+    let disabled = all().filter(|target| matches!(target.verdict, Verdict::Disabled(_))).count();
+    let skipped = all().filter(|target| target.verdict == Verdict::Skipped).count();
+    let left_out = match (is_one, disabled) {
+        (_, 0) => "",
+        (true, 1) => "; 1 backend is disabled",
+        (true, _) => &format!("; {disabled} backends are disabled"),
+        (false, 1) => "; 1 server is in a disabled backend",
+        (false, _) => &format!("; {disabled} servers are in disabled backends"),
+    };
+    if disabled == total {
+        return format!("{who}: nothing to set {hosts}{left_out}");
+    }
     let switched = |check: &str, switch: Option<Switch>| {
         switch.map(|switch| format!("{check} checks {}", if switch == Switch::Enabled { "on" } else { "off" }))
     };
@@ -220,7 +277,23 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
         (true, false) => "; state file written",
         (true, true) => "; state file would be written",
     };
-    format!("{who}: {how} {preposition} {}{file}", where_(settable))
+    format!("{who}: {how} {preposition} {}{left_out}{file}", where_(total - disabled - skipped))
+}
+
+/// Says which backends have too few servers in traffic.
+fn guarded(run: &RunOutcome) -> String {
+    let backends = |instance: &InstanceOutcome| {
+        instance.targets.chunk_by(|one, next| one.before.backend_id == next.before.backend_id).count()
+    };
+    let total: usize = run.instances.iter().map(backends).sum();
+    let short = run.instances.iter().flat_map(|instance| &instance.short);
+    let names: Vec<String> =
+        short.map(|short| format!("{} ({} of {})", short.backend, short.usable, short.needed)).collect();
+    let plural = if total == 1 { "" } else { "s" };
+    match names.len() {
+        0 => format!("enough servers in traffic in {total} of {total} backend{plural}"),
+        count => format!("too few servers in traffic in {count} of {total} backend{plural}, {},", a_few_of(&names)),
+    }
 }
 
 /// The first failure, and how many more there are.
@@ -246,9 +319,8 @@ fn cautions(request: &Request, run: &RunOutcome) -> Vec<String> {
         for target in instance.targets.iter().filter(|target| target.error().is_none()) {
             let Some(after) = target.after().map(|server| &server.state) else { continue };
             // What the state file restores is not lost in a reload.
-            let caution = caution_of(goal, target, after)
-                .filter(|cause| *cause != READY_UNTIL_RELOAD || instance.state_file.is_none());
-            for cause in [caution, check_caution(goal, after)].into_iter().flatten() {
+            let lasts = |cause: &&str| *cause != READY_UNTIL_RELOAD || instance.state_file.is_none();
+            for cause in causes_of(goal, target, after).into_iter().filter(lasts) {
                 match causes.iter_mut().find(|(known, _)| *known == cause) {
                     Some((_, names)) => names.push(target.before.full_name()),
                     None => causes.push((cause, vec![target.before.full_name()])),
@@ -262,13 +334,16 @@ fn cautions(request: &Request, run: &RunOutcome) -> Vec<String> {
     warnings
 }
 
-fn caution_of(goal: &Goal, target: &Target, after: &ServerState) -> Option<&'static str> {
-    if target.verdict == Verdict::Disabled(DisabledBy::Reply) {
-        return Some(
-            "cannot be set: HAProxy says 'Proxy is disabled.', so the backend takes no traffic; enable it again",
-        );
+fn causes_of(goal: &Goal, target: &Target, after: &ServerState) -> Vec<&'static str> {
+    match target.verdict {
+        Verdict::Spare | Verdict::Skipped => Vec::new(),
+        Verdict::Disabled(DisabledBy::Reply) => {
+            vec!["cannot be set: HAProxy says 'Proxy is disabled.', so the backend takes no traffic; enable it again"]
+        }
+        Verdict::Fine | Verdict::Disabled(DisabledBy::Configuration) | Verdict::Failed(_) => {
+            cautions_of(goal, &target.before, after)
+        }
     }
-    caution(goal, &target.before, after)
 }
 
 /// A line for each server, before and after.

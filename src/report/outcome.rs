@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use crate::act::gather::Asked;
 use crate::act::instance::Instance;
-use crate::act::target::Target;
+use crate::act::target::{Target, Verdict};
+use crate::decide::guard::{Short, short};
 use crate::haproxy::old_processes::OldProcess;
 use crate::keep::persist::InStep;
 use crate::model::error::Error;
 use crate::model::name::Address;
+use crate::model::server::Server;
 use crate::model::text::a_few_of;
 use crate::request::{OnUnreachable, Request};
 
@@ -27,6 +29,8 @@ pub struct InstanceOutcome {
     pub error: Option<Error>,
     /// Whether the request says to continue without it.
     pub is_skipped: bool,
+    /// In a status with a guard: the backends of its servers that have too few in traffic.
+    pub short: Vec<Short>,
     /// The processes from before a reload that still run.
     pub old_processes: Vec<OldProcess>,
     /// Its server-state file and what became of it, if it was compared.
@@ -72,14 +76,15 @@ impl RunOutcome {
     }
 
     /// Takes over what became of the instances that were worked on.
-    pub fn take(&mut self, instances: Vec<Instance<'_>>) {
+    pub fn take(&mut self, request: &Request, instances: Vec<Instance<'_>>) {
         for instance in instances {
             let name = instance.name();
             let Some(outcome) = self.instances.iter_mut().find(|outcome| outcome.name == name) else { continue };
             let bare = bare_backends(&instance.targets, &instance.rest.served_by_others);
-            let warnings = instance.warnings.into_iter().chain(bare);
+            let warnings = instance.warnings.into_iter().chain(bare).chain(skipped_slots(&instance.targets));
             self.warnings.extend(warnings.map(|warning| format!("{name}: {warning}")));
             outcome.process = Some((instance.contact.process.version, instance.contact.process.pid));
+            outcome.short = short_backends(request, &instance.targets, &instance.rest.others);
             outcome.old_processes = instance.old_processes;
             outcome.targets = instance.targets;
             outcome.error = instance.error.or(instance.undo_error);
@@ -99,9 +104,28 @@ fn outcome_of(request: &Request, asked: &Asked<'_>) -> InstanceOutcome {
         targets: Vec::new(),
         error: asked.answer.as_ref().err().cloned(),
         is_skipped: asked.answer.is_err() && request.on_unreachable == OnUnreachable::Skip,
+        short: Vec::new(),
         old_processes: Vec::new(),
         state_file: None,
     }
+}
+
+/// Finds, for a status with a guard, the backends of servers that have too few in traffic.
+fn short_backends(request: &Request, targets: &[Target], others: &[Server]) -> Vec<Short> {
+    let Some(guard) = request.guard.filter(|_| request.goal.is_none()) else { return Vec::new() };
+    let matched: BTreeSet<u32> = targets.iter().map(|target| target.before.backend_id).collect();
+    let servers = targets.iter().map(|target| &target.before).chain(others);
+    short(guard, servers.filter(|server| matched.contains(&server.backend_id)))
+}
+
+/// Says how many spare slots were left alone.
+fn skipped_slots(targets: &[Target]) -> Option<String> {
+    let slots = match targets.iter().filter(|target| target.verdict == Verdict::Spare).count() {
+        0 => return None,
+        1 => "1 spare slot".to_owned(),
+        count => format!("{count} spare slots"),
+    };
+    Some(format!("{slots} of a 'server-template' left alone: they take no traffic without an address from DNS"))
 }
 
 /// Names the backends that the change leaves without a usable server.

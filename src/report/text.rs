@@ -15,12 +15,8 @@ pub fn text(request: &Request, report: &Report<'_>) -> String {
     if report.dry_run && !report.failed && request.goal.is_some() {
         let _ = writeln!(text, "# dry run: {}", printable(&report.msg));
     }
-    let all = request.goal.is_some() || !request.servers.is_empty();
     for instance in &report.instances {
-        let servers = report
-            .servers
-            .iter()
-            .filter(|server| server.instance == instance.name && (all || server.ok == Some(false)));
+        let servers = report.servers.iter().filter(|server| server.instance == instance.name && server.is_listed);
         let (mut lines, mut owners) = (Vec::new(), Vec::new());
         for server in servers {
             lines.push((line(&server), request.diff.then(|| changes(&server)).flatten()));

@@ -9,7 +9,7 @@ use super::Servers;
 use crate::act::target::Sent;
 use crate::haproxy::old_processes::OldProcess;
 use crate::model::error::{Error, ErrorKind};
-use crate::model::server::ServerState;
+use crate::model::server::Server;
 use crate::model::state::{AdminFlags, AdminState, OperationalState, Reason};
 
 /// The report of `haproxy_server`: what was changed, what failed, and every server as it was read back.
@@ -25,7 +25,8 @@ pub struct Report<'a> {
     pub failed: bool,
     /// Whether this was a dry run, which changes nothing.
     pub dry_run: bool,
-    /// In a status: whether every matched server is ready and takes traffic (running or starting).
+    /// In a status: whether every matched server takes traffic, spare slots aside; with `guard`, whether every matched
+    /// backend keeps at least that many servers in traffic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ok: Option<bool>,
     /// What was done or what failed, in one sentence.
@@ -71,9 +72,22 @@ pub struct ServerReport<'a> {
     pub changed: bool,
     /// Whether it is not as requested, unless only because it was rolled back when something else failed.
     pub failed: bool,
-    /// In a status: whether it is ready and takes traffic (running or starting).
+    /// In a status: whether it takes traffic: it is ready, running or starting, its weight is above 0, and its backend is
+    /// neither `disabled` nor unpublished.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ok: Option<bool>,
+    /// In a status: why it takes no traffic, in a few words (`weight 0`, `backend disabled`, `agent keeps it down`,
+    /// `check failed: L7STS 503`, `maintenance by alice`); missing if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_ok: Option<String>,
+    /// `true` if it is a spare slot of a `server-template`: it has no address, and is out for no other reason. It does
+    /// not count in the report's `ok`, has no line in the text form unless it was named, and a pattern with `ready` or
+    /// `drain` leaves it alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spare: Option<bool>,
+    /// Whether the text form has a line for it.
+    #[serde(skip)]
+    pub is_listed: bool,
     /// How it was before the run.
     pub before: StateReport,
     /// How it was read back; in a dry run, how it would be. `null` if it could not be read back.
@@ -138,22 +152,27 @@ impl Serialize for Commands<'_> {
 pub struct StateReport {
     /// The effective administrative state, whatever its cause.
     pub admin_state: AdminState,
-    /// What its checks make of it.
+    /// What its checks make of it. A dry run predicts: a server that leaves maint is shown as running, although
+    /// `slowstart`, `init-state` (HAProxy 3.1 and later) or its checks may change that.
     pub operational_state: OperationalState,
     /// The effective weight, from 0 to 256.
     pub weight: u32,
+    /// The weight in the configuration, from 0 to 256; percentages are of this.
+    pub configured_weight: u32,
     /// Which flags cause the administrative state; none if it is ready.
     pub reasons: Vec<Reason>,
     /// HAProxy's own mask of administrative flags (`srv_admin_state`), which can combine several causes.
     pub admin_flags: AdminFlags,
 }
 
-impl From<&ServerState> for StateReport {
-    fn from(state: &ServerState) -> Self {
+impl From<&Server> for StateReport {
+    fn from(server: &Server) -> Self {
+        let state = &server.state;
         Self {
             admin_state: state.flags.effective(),
             operational_state: state.operational,
             weight: state.weight,
+            configured_weight: server.configured_weight,
             reasons: state.flags.reasons(),
             admin_flags: state.flags,
         }

@@ -17,7 +17,7 @@ pub use wire::{
 };
 
 use crate::model::error::{Error, ErrorKind, Result};
-use crate::model::goal::Goal;
+use crate::model::goal::{Effect, Goal};
 use crate::model::name::{Address, InstanceName, Pattern, Selection, Selector};
 use crate::model::state::AdminState;
 use crate::time::{clock, expiry};
@@ -45,7 +45,7 @@ pub struct Request {
     pub shutdown_sessions: Option<Pace>,
     /// Whether and how long to wait for the effect of the change.
     pub wait: Option<WaitBounds>,
-    /// The fewest usable servers that the change may leave in a backend.
+    /// The fewest usable servers that the change may leave in a backend; in a status, that it should have.
     pub guard: Option<MinAvailable>,
     /// The state that every matched server is expected in.
     pub expect: Option<AdminState>,
@@ -231,7 +231,7 @@ pub fn is_field(name: &str) -> bool {
 /// Checks that the fields go together.
 fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Request> {
     let state = wire.state.map(AdminState::from);
-    let goal = Goal { state, weight: wire.weight, health: wire.health, agent: wire.agent };
+    let goal = Goal { state, weight: wire.weight, health: wire.health, agent: wire.agent, ..Goal::default() };
     let is_change = state.is_some() || wire.weight.is_some() || wire.health.is_some() || wire.agent.is_some();
     let servers = selectors(wire)?;
     if is_change && servers.is_empty() {
@@ -239,7 +239,7 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
             "'server' is missing: a change must name its servers, such as \"server\": \"web1\" (or \"*\" for all)",
         ));
     }
-    let given = Given::of(wire);
+    let given = Given::of(wire, goal.effect());
     given.check(state, is_change)?;
     let backends = patterns("backend", wire.backend.as_ref())?;
     let instances = wire.instances.as_ref().map(instances).transpose()?;
@@ -281,10 +281,12 @@ fn claim(wire: &Wire) -> Result<Option<Claim>> {
 
 /// The fields that are valid with some changes only, and whether they are given: `false` is the same as not given.
 struct Given {
+    /// What a wait would wait for.
+    effect: Option<Effect>,
     drain: Option<DrainBounds>,
     shutdown_sessions: Option<Pace>,
     wait: Option<WaitBounds>,
-    with_change: [(&'static str, bool); 4],
+    with_change: [(&'static str, bool); 3],
     with_state: [(&'static str, bool); 1],
     with_outage: [(&'static str, bool); 2],
     old_processes: OldProcesses,
@@ -293,13 +295,13 @@ struct Given {
 }
 
 impl Given {
-    fn of(wire: &Wire) -> Self {
+    fn of(wire: &Wire, effect: Option<Effect>) -> Self {
         Self {
+            effect,
             drain: wire.drain.and_then(|drain| drain.0),
             shutdown_sessions: wire.shutdown_sessions.and_then(|sessions| sessions.0),
             wait: wire.wait.and_then(|wait| wait.0),
             with_change: [
-                ("guard", wire.guard.is_some()),
                 ("expect", wire.expect.is_some()),
                 ("on_failure", wire.on_failure == Some(OnFailure::Rollback)),
                 ("state_file", wire.state_file.is_some()),
@@ -323,8 +325,8 @@ impl Given {
         if let Some(field) = alone(&self.with_state).filter(|_| state.is_none()) {
             return refuse(field, "a 'state'");
         }
-        if self.wait.is_some() && state.is_none() {
-            return refuse("wait", "a 'state'");
+        if self.wait.is_some() && self.effect.is_none() {
+            return refuse("wait", "a 'state', or with 'weight': 0");
         }
         let maint = [("drain", self.drain.is_some()), ("shutdown_sessions", self.shutdown_sessions.is_some())];
         if let Some(field) = alone(&maint).filter(|_| state != Some(AdminState::Maint)) {
@@ -336,9 +338,10 @@ impl Given {
                 Some(AdminState::Ready) | None => return refuse(field, "'state': 'drain' or 'maint'"),
             }
         }
-        let waits_for_sessions = self.drain.is_some() || (self.wait.is_some() && state != Some(AdminState::Ready));
+        let waits_for_sessions =
+            self.drain.is_some() || (self.wait.is_some() && self.effect != Some(Effect::InTraffic));
         if self.old_processes == OldProcesses::Wait && !waits_for_sessions {
-            return refuse("old_processes", "'drain', or with 'wait' after 'drain' and 'maint'");
+            return refuse("old_processes", "'drain', or with 'wait' after 'drain', 'maint' and 'weight': 0");
         }
         let is_step_back = matches!(state, Some(AdminState::Ready | AdminState::Drain));
         if self.ignore_owner && !is_step_back {

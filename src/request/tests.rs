@@ -230,10 +230,13 @@ fn what_is_no_request_is_said_so() {
             r#"{"server": "a", "state": "ready", "drain": true}"#.to_owned(),
             "'drain' is only valid with 'state': 'maint'",
         ),
-        (r#"{"guard": {"min_available": 1}}"#.to_owned(), "'guard' is only valid with a change"),
         (r#"{"server": "a", "state": "ready", "reason": "x"}"#.to_owned(), "'reason' is only valid with"),
         (r#"{"server": "a", "state": "maint", "ignore_owner": true}"#.to_owned(), "'ignore_owner' is only valid with"),
-        (r#"{"server": "a", "weight": 1, "wait": true}"#.to_owned(), "'wait' is only valid with a 'state'"),
+        (
+            r#"{"server": "a", "weight": 1, "wait": true}"#.to_owned(),
+            "'wait' is only valid with a 'state', or with 'weight': 0",
+        ),
+        (r#"{"server": "a", "weight": "1%", "wait": true}"#.to_owned(), "'wait' is only valid with a 'state'"),
         (r#"{"server": "a", "state": "maint", "drain": {"timout": 1}}"#.to_owned(), "'drain': unknown field 'timout'"),
         (
             r#"{"server": "a", "state": "maint", "expires": "tomorrow"}"#.to_owned(),

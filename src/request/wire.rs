@@ -35,7 +35,8 @@ pub struct Wire {
     pub server: Option<Names>,
     /// The requested administrative state. `ready` takes traffic, `drain` takes only the traffic of persistence
     /// clients, `maint` takes none. Also accepted: `enabled` and `enable` for `ready`, `disabled` and `disable` for
-    /// `maint`.
+    /// `maint`. Spare slots of a `server-template` (without an address) that only a pattern matches are left alone by
+    /// `ready` and `drain`, with a warning; named ones fail with `unreachable_state`. Unchanged by default.
     #[cfg_attr(test, schemars(example = &"maint"))]
     pub state: Option<StateWord>,
     /// The backends in which to find the servers: names or patterns, as a string or a list. All backends by default.
@@ -48,7 +49,7 @@ pub struct Wire {
     pub instances: Option<Instances>,
     /// The requested weight: a number from 0 to 256, or a percentage of the configured weight, such as `"50%"`. Like the
     /// state, it is set only if it differs. A server with weight 0 takes no new traffic except from persistence clients.
-    /// Unchanged by default.
+    /// A percentage that rounds down to 0 fails with `unreachable_state`, unless it is `"0%"`. Unchanged by default.
     #[cfg_attr(test, schemars(example = 10, example = &"50%"))]
     pub weight: Option<Weight>,
     /// Whether the servers' health checks run: `enabled` resumes them, `disabled` pauses them. A server without one is
@@ -72,18 +73,20 @@ pub struct Wire {
     /// reconnect at once. `false` by default.
     #[cfg_attr(test, schemars(example = true, example = serde_json::json!({"over": 60})))]
     pub shutdown_sessions: Option<ShutdownSessions>,
-    /// Waits for the effect of `state`. With `ready`, a server that leaves maint goes through drain, where HAProxy checks it
-    /// without giving it new traffic, and becomes ready once a check has passed; then it must take traffic: its weight is
-    /// above 0 and slowstart is over. If a passed check cannot be seen (`fall 1`, `init-state fully-up`, an agent check
-    /// alone), it must stay up for 5 s instead. A server without a check, or with a paused one, becomes ready at once. After
-    /// `drain` and `maint`, waits until no session is left. Fails with `not_up` or `not_drained`. `true` means 60 s. Off by
-    /// default.
+    /// Waits for the effect of `state`, or of `weight: 0`.  With `ready`, a server that leaves maint goes through
+    /// drain, where HAProxy checks it without giving it new traffic, and becomes ready once a check has passed; then it
+    /// must take traffic: its weight is above 0 and slowstart is over. If a passed check cannot be seen (`fall 1`,
+    /// `init-state fully-up`, an agent check alone), it must stay up for 5 s instead. A server without a check, or with
+    /// a paused one, becomes ready at once. After `drain`, `maint` and `weight: 0`, waits until no session is left.
+    /// Fails with `not_up` or `not_drained`. `true` means 60 s. Off by default.
     #[cfg_attr(test, schemars(example = true, example = serde_json::json!({"timeout": 120, "stable": 5})))]
     pub wait: Option<Wait>,
     /// Refuses, before anything is sent anywhere, a change that lowers the number of usable servers of a backend below
-    /// this. A server is usable if it is ready, running or starting, and has a weight above 0. Backup servers count as
-    /// HAProxy uses them: only if no other server is usable, and then as one. Servers that track a changed one count as
-    /// they would be after the change. Needs the lock that keeps other runs out. No guard by default.
+    /// this. Usable servers take traffic: they are ready, running or starting, with a weight above 0, in a backend that is
+    /// neither `disabled` nor unpublished. Backup servers count as HAProxy uses them: only if no other server is usable, and
+    /// then as one. Servers that track a changed one count as they would be after the change. Needs the lock that keeps
+    /// other runs out. In a status, the report's `ok` then means that every matched backend keeps at least that many servers
+    /// in traffic, and the text form lists only servers of backends that do not. No guard by default.
     #[cfg_attr(test, schemars(example = serde_json::json!({"min_available": 1}), example = serde_json::json!({"min_available": "50%"})))]
     pub guard: Option<Guard>,
     /// Refuses, before anything is sent anywhere, a change while a matched server is in another administrative state
@@ -512,7 +515,7 @@ impl Weight {
 pub enum MinAvailable {
     /// This many.
     Count(u32),
-    /// A percentage of the backend's servers that the configuration does not disable, rounded up.
+    /// A percentage of the backend's servers that the configuration neither disables nor marks `backup`, rounded up.
     Percent(u32),
 }
 
@@ -657,7 +660,7 @@ impl Wait {
 #[cfg_attr(test, schemars(deny_unknown_fields))]
 pub struct Guard {
     /// The fewest usable servers of a backend: a number from 0 to 1000000, or a percentage from `"0%"` to `"100%"` of its
-    /// servers that the configuration does not disable, rounded up.
+    /// servers that the configuration neither disables nor marks `backup`, spare slots aside, rounded up.
     pub min_available: MinAvailable,
 }
 

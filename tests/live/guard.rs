@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use crate::support::program::copy_program;
 use crate::support::report::{kind, server, warnings};
 use crate::support::{
-    Bound, Folder, Haproxy, Health, HttpBackend, Instance, Mode, Port, Program, Recorder, Run, Setup, Stage, Test,
-    TestResult, tests,
+    Answer, Bound, Dns, Folder, Haproxy, Health, HttpBackend, Instance, Mode, PATIENCE, Port, Program, Recorder, Run,
+    Setup, Stage, Test, TestResult, eventually, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -21,6 +21,8 @@ pub(crate) fn tests() -> Vec<Test> {
         a_refusal_has_its_numbers,
         only_servers_that_take_traffic_count,
         backup_servers_count_as_haproxy_uses_them,
+        a_share_is_of_the_regular_servers,
+        a_status_with_a_guard_is_about_backends,
         what_lowers_nothing_is_never_refused,
         all_refusals_are_reported_and_nothing_is_sent,
         servers_that_track_a_changed_one_count,
@@ -146,6 +148,72 @@ fn backup_servers_count_as_haproxy_uses_them(haproxy: &Haproxy) -> TestResult {
     let report = attempt(json!(["b2"]), 1);
     assert_eq!(kind(&report), "guard_refused", "{report}");
     assert!(report["error"]["msg"].as_str().unwrap().contains("has 1 usable server and would have 0"), "{report}");
+    Ok(())
+}
+
+fn a_share_is_of_the_regular_servers(haproxy: &Haproxy) -> TestResult {
+    let dns = Dns::start();
+    dns.answer("web.test", Answer::Addresses([1, 2].map(|last| std::net::Ipv4Addr::new(127, 0, 0, last)).to_vec()));
+    let backups =
+        "    server b1 127.0.0.1:9 backup\n    server b2 127.0.0.1:9 backup\n    server out 127.0.0.1:9 disabled\n";
+    let template = "backend slots\n    \
+                    server-template w 1-5 web.test:9 check inter 1h resolvers r init-addr none resolve-prefer ipv4\n";
+    let instance = start(haproxy, &format!("{}\n{}{template}", dns.resolvers("r"), backend("app", 2, backups)));
+    let taken = || instance.rows().iter().filter(|((backend, _), row)| backend == "slots" && row.admin == 0).count();
+    eventually(PATIENCE, "two slots to be taken", || (taken() == 2).then_some(()));
+    let at = json!(instance.address());
+    let slot = (1..=5).map(|number| format!("slots/w{number}")).find(|name| {
+        let (backend, server) = name.split_once('/').unwrap();
+        instance.row(backend, server).admin == 0
+    });
+    let slot = slot.unwrap();
+    for name in ["app/s1", slot.as_str()] {
+        let report = Program::request(&request(&json!(name), "maint", &json!("51%"), &at)).report();
+        assert_eq!(kind(&report), "guard_refused", "{name}: {report}");
+        assert!(report["error"]["msg"].as_str().unwrap().contains("2 (51% of 2)"), "{report}");
+        let report = Program::request(&request(&json!(name), "maint", &json!("50%"), &at)).report();
+        assert_eq!((kind(&report), &report["changed"]), ("", &json!(true)), "{name}: {report}");
+    }
+    Ok(())
+}
+
+fn a_status_with_a_guard_is_about_backends(haproxy: &Haproxy) -> TestResult {
+    let instance = start(haproxy, &(backend("galera", 3, "") + &backend("redis", 2, "")));
+    for server in ["galera/s2", "galera/s3", "redis/s1"] {
+        instance.set(&format!("set server {server} health down"));
+    }
+    let ask = |least: Value, more: Value| {
+        let mut asked = json!({ "guard": { "min_available": least }, "instances": instance.address() });
+        asked.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let report = Program::request(&asked).report();
+        let run = Program::request(&asked).arg("--format=text").arg("--detailed-exitcodes").run();
+        let lines = run.stdout.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
+        (report, lines, run.code)
+    };
+    let (report, lines, code) = ask(json!(1), json!({}));
+    assert_eq!((&report["ok"], code), (&json!(true), Some(0)), "{report}");
+    assert_eq!(lines, [""; 0], "servers that are down by role are no news");
+    let msg = "all servers: enough servers in traffic in 2 of 2 backends on 1 of 1 instance";
+    assert_eq!((&report["msg"], &server(&report, "galera/s2")["ok"]), (&json!(msg), &json!(false)), "{report}");
+
+    // Of 2 and of 3: one is enough for the one backend only.
+    let (report, lines, code) = ask(json!("50%"), json!({}));
+    assert_eq!(report["ok"], false, "{report}");
+    assert_ne!(code, Some(0));
+    assert_eq!(lines, ["galera/s1: RUNNING/READY", "galera/s2: STOPPED/READY", "galera/s3: STOPPED/READY"]);
+    let msg = "all servers: too few servers in traffic in 1 of 2 backends, galera (1 of 2), on 1 of 1 instance";
+    assert_eq!(report["msg"], msg);
+
+    // Servers that are not asked for count all the same, and backends that are not matched do not.
+    assert_eq!(ask(json!(1), json!({ "server": "galera/s2" })).0["ok"], true);
+    assert_eq!(ask(json!("50%"), json!({ "backend": "redis" })).0["ok"], true);
+    let (report, lines, _) = ask(json!(2), json!({ "server": "s2" }));
+    assert_eq!(
+        (&report["ok"], lines),
+        (&json!(false), vec!["galera/s2: STOPPED/READY".to_owned(), "redis/s2: RUNNING/READY".to_owned()])
+    );
+    instance.set("set server galera/s1 weight 0");
+    assert_eq!(ask(json!(1), json!({})).0["ok"], false, "weight 0 is no traffic");
     Ok(())
 }
 

@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 use crate::support::backend::stats_page;
 use crate::support::report::{commands, kind, server, servers, warnings};
 use crate::support::{
-    Agent, Answer, Dns, Haproxy, Health, HttpBackend, Instance, PATIENCE, Port, Program, Recorder, Setup, Test,
-    TestResult, eventually, tests,
+    Agent, Answer, Bound, Dns, Folder, Haproxy, Health, HttpBackend, Instance, PATIENCE, Port, Program, Recorder,
+    Scripted, Setup, Stage, Step, Test, TestResult, eventually, tests,
 };
+use crate::transport::{HEADER, info, opening, row};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
@@ -17,10 +18,14 @@ pub(crate) fn tests() -> Vec<Test> {
         a_chain_of_tracking_servers_is_planned_from_its_end,
         many_tracking_servers_come_back_with_their_targets,
         a_name_that_does_not_resolve_keeps_its_server_in_maintenance,
+        spare_slots_are_nobody_s_failure,
         an_agent_may_set_the_state_back,
         a_weight_is_compared_first,
+        a_share_that_is_nothing_is_refused,
         a_static_algorithm_refuses_a_weight,
         weight_zero_is_warned_of,
+        weight_zero_may_wait_until_no_session_is_left,
+        every_caution_about_a_server_is_given,
         slowstart_is_warned_of,
         a_failed_check_is_warned_of,
         an_unchecked_server_that_is_down_is_warned_of,
@@ -28,6 +33,10 @@ pub(crate) fn tests() -> Vec<Test> {
         both_forced_flags_are_set_anew,
         a_server_in_maint_is_not_drained_on_its_way,
         a_disabled_backend_is_left_alone,
+        a_status_says_why_a_server_takes_no_traffic,
+        an_agent_that_keeps_a_server_down_is_named,
+        what_is_down_after_maint_waits_for_its_check,
+        an_unpublished_backend_takes_no_traffic,
         a_listen_that_was_shut_down_cannot_be_set,
         two_backends_of_one_name_are_both_set,
         names_at_the_limit_of_a_line_are_set,
@@ -213,7 +222,7 @@ fn a_name_that_does_not_resolve_keeps_its_server_in_maintenance(haproxy: &Haprox
     let instance = Instance::start(haproxy, "dns", &proxies);
     instance.await_state("b", "dns", (32, 0));
     instance.set_state("b/s2", "maint");
-    let report = set(&instance, &json!("*"), "ready");
+    let report = set(&instance, &json!(["dns", "s2"]), "ready");
     assert_eq!((kind(&report), &report["changed"]), ("unreachable_state", &json!(true)), "{report}");
     let entry = server(&report, "b/dns");
     assert!(entry["error"]["msg"].as_str().unwrap().contains("does not resolve"), "{entry}");
@@ -227,6 +236,74 @@ fn a_name_that_does_not_resolve_keeps_its_server_in_maintenance(haproxy: &Haprox
     let report = set(&instance, &json!("dns"), "ready");
     assert_done(&report, true);
     assert_eq!(server(&report, "b/dns")["address"], "127.0.0.1:80");
+    Ok(())
+}
+
+fn spare_slots_are_nobody_s_failure(haproxy: &Haproxy) -> TestResult {
+    let dns = Dns::start();
+    dns.answer("web.test", Answer::Addresses([1, 2].map(|last| std::net::Ipv4Addr::new(127, 0, 0, last)).to_vec()));
+    let proxies = format!(
+        "{}\nbackend b\n    server-template w 1-5 web.test:9 check inter 1h resolvers r init-addr none resolve-prefer ipv4\n",
+        dns.resolvers("r")
+    );
+    let instance = Instance::start(haproxy, "slots", &proxies);
+    let count = |admin: u32| instance.rows().values().filter(|row| row.admin == admin).count();
+    eventually(PATIENCE, "two slots to be taken", || (count(0) == 2).then_some(()));
+    assert_eq!(count(32), 3);
+    let recorder = Recorder::on(&instance);
+    let ask = |more: Value| {
+        recorder.clear();
+        let mut request = json!({ "instances": recorder.address() });
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Program::request(&request)
+    };
+    let of = |report: &Value, what: &str| -> Vec<Value> {
+        report["servers"].as_array().unwrap().iter().map(|one| one[what].clone()).collect()
+    };
+    let spare = (1..=5).find(|number| instance.row("b", &format!("w{number}")).admin == 32).unwrap();
+    let spare = format!("w{spare}");
+
+    let status = ask(json!({})).report();
+    assert_eq!(
+        (&status["ok"], &status["msg"]),
+        (&json!(true), &json!("all servers: ok for 2 of 2 servers on 1 of 1 instance; 3 spare slots"))
+    );
+    assert_eq!(of(&status, "spare").iter().filter(|one| **one == json!(true)).count(), 3, "{status}");
+    assert_eq!(server(&status, &format!("b/{spare}"))["not_ok"], "spare slot");
+    let lines =
+        |more: Value| ask(more).arg("--format=text").run().stdout.lines().filter(|line| !line.starts_with('#')).count();
+    assert_eq!([lines(json!({})), lines(json!({ "server": "w*" })), lines(json!({ "server": spare }))], [0, 2, 1]);
+
+    // A pattern leaves them alone, with one warning; a name does not.
+    for state in ["ready", "drain", "ready"] {
+        for dry in [true, false] {
+            let report = ask(json!({ "server": "w*", "state": state, "dry_run": dry })).report();
+            assert_eq!(report["failed"], false, "{report}");
+            let said = warnings(&report);
+            assert_eq!(said.matches("3 spare slots").count(), 1, "{said}");
+            assert!(commands(&report).len() <= 2 && recorder.changing_commands().len() <= 2, "{report}");
+        }
+        assert_eq!((count(if state == "ready" { 0 } else { 8 }), count(32)), (2, 3));
+    }
+    let report = ask(json!({ "server": "w*", "state": "ready", "wait": { "timeout": 5 } })).report();
+    assert_eq!(warnings(&report).matches("3 spare slots").count(), 1, "{report}");
+    for entry in report["servers"].as_array().unwrap() {
+        assert!(entry["spare"] != true || (kind(entry), &entry["changed"]) == ("", &json!(false)), "{entry}");
+    }
+    let report = ask(json!({ "server": [spare, "w*"], "state": "ready" })).report();
+    assert_eq!(kind(&report), "unreachable_state", "{report}");
+    assert_eq!(report["error"]["server"], spare);
+
+    // Maintenance stays with a slot whatever DNS makes of it, and is taken from it again.
+    assert_done(&ask(json!({ "server": "w*", "state": "maint" })).report(), true);
+    assert_eq!((count(1), count(33)), (2, 3));
+    let report = ask(json!({ "server": "w*", "state": "ready" })).report();
+    assert_done(&report, true);
+    assert_eq!((count(0), count(32)), (2, 3), "{report}");
+    assert_eq!(warnings(&report).matches("3 spare slots").count(), 1, "{report}");
+    assert_done(&ask(json!({ "server": "w*", "state": "ready" })).report(), false);
+    let report = ask(json!({ "server": "w*", "state": "drain", "weight": 7, "dry_run": true })).report();
+    assert_eq!(commands(&report).len(), 4, "{report}");
     Ok(())
 }
 
@@ -288,16 +365,18 @@ fn a_weight_is_compared_first(haproxy: &Haproxy) -> TestResult {
         (json!(10), true, vec![10, 10], 1),
         (json!("10"), false, vec![10, 10], 0),
         (json!("100%"), true, vec![10, 1], 1),
-        (json!("50%"), true, vec![5, 0], 2),
-        (json!("50%"), false, vec![5, 0], 0),
-        (json!("150%"), true, vec![15, 1], 2),
+        (json!("150%"), true, vec![15, 1], 1),
+        (json!("200%"), true, vec![20, 2], 2),
         (json!(256), true, vec![256, 256], 2),
         (json!("25600%"), false, vec![256, 256], 0),
         (json!(0), true, vec![0, 0], 2),
         (json!("0%"), false, vec![0, 0], 0),
-        (json!("7%"), false, vec![0, 0], 0),
-        (json!("19%"), true, vec![1, 0], 1),
     ];
+    let status = Program::request(&json!({ "instances": instance.address() })).report();
+    for (name, configured) in [("b/s1", 10), ("b/s2", 1)] {
+        assert_eq!(server(&status, name)["before"]["configured_weight"], configured, "{status}");
+        assert_eq!(server(&status, name)["after"]["configured_weight"], configured, "{status}");
+    }
     for (asked, changed, after, sent) in table {
         assert_eq!(weight(&all, asked.clone()), (json!(changed), json!(false), after, sent), "weight {asked}");
     }
@@ -313,6 +392,44 @@ fn a_weight_is_compared_first(haproxy: &Haproxy) -> TestResult {
     assert_done(&Program::request(&request).report(), true);
     let row = instance.row("b", "s1");
     assert_eq!((row.admin, row.weight), (1, 10));
+    Ok(())
+}
+
+fn a_share_that_is_nothing_is_refused(haproxy: &Haproxy) -> TestResult {
+    let proxies = "backend b\n    server s1 127.0.0.1:9 weight 10\n    server s2 127.0.0.1:9\n    \
+                   server s0 127.0.0.1:9 weight 0\n";
+    let instance = Instance::start(haproxy, "share", proxies);
+    let recorder = Recorder::on(&instance);
+    let ask = |names: &Value, weight: &str, more: Value| {
+        recorder.clear();
+        let mut request = json!({ "server": names, "weight": weight, "instances": recorder.address() });
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Program::request(&request).report()
+    };
+    for (dry, sent) in [(true, vec![]), (false, vec!["set server b/s1 weight 50%"]), (false, vec![])] {
+        let report = ask(&json!("*"), "50%", json!({ "dry_run": dry }));
+        assert_eq!((kind(&report), &report["error"]["retryable"]), ("unreachable_state", &json!(false)), "{report}");
+        assert_eq!(server(&report, "b/s1")["after"]["weight"], 5, "the others are still set: {report}");
+        for (name, what) in
+            [("b/s2", "50% of a configured weight of 1 is 0"), ("b/s0", "50% of a configured weight of 0 is 0")]
+        {
+            let entry = server(&report, name);
+            assert_eq!((kind(entry), &entry["before"]), ("unreachable_state", &entry["after"]), "{entry}");
+            let msg = entry["error"]["msg"].as_str().unwrap();
+            assert!(msg.contains(what) && msg.contains("configure `weight 100` or give a number"), "{msg}");
+        }
+        assert_eq!(recorder.changing_commands(), sent);
+    }
+    // No part of such a request is carried out on that server, and what is 0 already is no excuse.
+    let report = ask(&json!("s2"), "99%", json!({ "state": "maint" }));
+    assert_eq!((kind(&report), &report["changed"]), ("unreachable_state", &json!(false)), "{report}");
+    instance.set("set server b/s2 weight 0");
+    assert_eq!(kind(&ask(&json!("s2"), "99%", json!({}))), "unreachable_state");
+    assert_eq!(kind(&ask(&json!("s0"), "100%", json!({}))), "unreachable_state");
+    // What is asked for is no surprise.
+    instance.set("set server b/s2 weight 1");
+    assert_done(&ask(&json!("*"), "0%", json!({})), true);
+    assert_done(&ask(&json!("s2"), "100%", json!({})), true);
     Ok(())
 }
 
@@ -353,6 +470,60 @@ fn weight_zero_is_warned_of(haproxy: &Haproxy) -> TestResult {
     assert!(warnings(&report).contains("weight is 0"), "also where nothing is to be done: {report}");
     let report = set(&instance, &json!("s1"), "maint");
     assert_eq!(warnings(&report), "", "not where it does not matter");
+    let request = json!({ "server": "s1", "state": "ready", "weight": 0, "instances": instance.address() });
+    assert_eq!(warnings(&Program::request(&request).report()), "", "not where it was asked for");
+    let status = Program::request(&json!({ "server": "s1", "instances": instance.address() })).report();
+    assert_eq!((&status["ok"], &server(&status, "b/s1")["ok"]), (&json!(false), &json!(false)), "{status}");
+    Ok(())
+}
+
+fn weight_zero_may_wait_until_no_session_is_left(haproxy: &Haproxy) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let request = |wait: f64, more: Value| {
+        let mut asked = json!({ "server": "web/web1", "weight": 0, "wait": { "timeout": wait }, "instances": stage.http.address() });
+        asked.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Program::request(&asked)
+    };
+    for more in [json!({}), json!({ "state": "ready" })] {
+        let held = Bound::hold(stage.frontend("web"), stage.server("web1"));
+        let report = request(0.3, more.clone()).report();
+        assert_eq!((kind(&report), &report["changed"]), ("not_drained", &json!(true)), "{report}");
+        assert!(report["msg"].as_str().unwrap().contains("it has 1 session"), "{report}");
+        let mut running = request(20.0, more.clone()).spawn();
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        assert!(!running.ended(), "it waits");
+        stage.server("web1").release();
+        assert_eq!(held.served_by(), "web1");
+        let report = running.wait().report();
+        assert_done(&report, false);
+        let entry = server(&report, "web/web1");
+        assert_eq!((&entry["sessions"], &entry["after"]["admin_state"]), (&json!(0), &json!("ready")), "{entry}");
+        stage.server("web1").hold();
+        stage.http.set("set server web/web1 weight 100%");
+    }
+    // Whoever gives it a weight again ends the wait.
+    let held = Bound::hold(stage.frontend("web"), stage.server("web1"));
+    let running = request(20.0, json!({ "weight": "0%" })).spawn();
+    eventually(PATIENCE, "the weight to be set", || (stage.http.row("web", "web1").weight == 0).then_some(()));
+    stage.http.set("set server web/web1 weight 100%");
+    let report = running.wait().report();
+    assert_eq!(kind(&report), "overridden", "{report}");
+    assert!(
+        report["msg"].as_str().unwrap().contains("was set to weight 0, but HAProxy shows it as 'weight 1'"),
+        "{report}"
+    );
+    stage.server("web1").release();
+    assert_eq!(held.served_by(), "web1");
+    Ok(())
+}
+
+fn every_caution_about_a_server_is_given(haproxy: &Haproxy) -> TestResult {
+    let instance =
+        Instance::start(haproxy, "cautions", "backend b\n    server s1 127.0.0.1:9 weight 0 slowstart 60s disabled\n");
+    let said = warnings(&set(&instance, &json!("s1"), "ready"));
+    for cause in ["the weight is 0", "'disabled' in haproxy.cfg", "slowstart is in progress"] {
+        assert!(said.contains(cause), "{cause}: {said}");
+    }
     Ok(())
 }
 
@@ -473,12 +644,158 @@ fn a_disabled_backend_is_left_alone(haproxy: &Haproxy) -> TestResult {
         assert_done(&report, true);
         assert_eq!(recorder.changing_commands(), [format!("set server on/s1 state {state}")]);
         assert!(warnings(&report).contains("off/s1") && warnings(&report).contains("disabled"), "{report}");
-        assert_eq!(report["msg"], format!("s1: {state} in 1 of 2 backends on 1 of 1 instance"));
+        assert_eq!(report["msg"], format!("s1: {state} in 1 of 2 backends on 1 of 1 instance; 1 backend is disabled"));
         assert_eq!(instance.row("on", "s1").admin, mask);
         assert_settled(&instance, &json!("s1"), state);
     }
+    for (name, what) in [("off/s1", "1 backend is disabled"), ("off/s*", "1 server is in a disabled backend")] {
+        let report = set(&instance, &json!(name), "maint");
+        assert_done(&report, false);
+        assert_eq!(report["msg"], format!("{name}: nothing to set on 1 of 1 instance; {what}"), "{report}");
+    }
     let status = Program::request(&json!({ "instances": instance.address() })).report();
     assert_eq!(servers(&status), ["off/s1", "on/s1"]);
+    assert_eq!((&status["ok"], &server(&status, "off/s1")["ok"]), (&json!(false), &json!(false)), "{status}");
+    Ok(())
+}
+
+fn a_status_says_why_a_server_takes_no_traffic(haproxy: &Haproxy) -> TestResult {
+    let (bad, gone, agent) = (HttpBackend::start("bad"), HttpBackend::start("gone"), Agent::start("down"));
+    let proxies = format!(
+        "backend off\n    disabled\n    server s1 127.0.0.1:9\nbackend b\n    option httpchk GET /health\n    \
+         server fine 127.0.0.1:9\n    server light 127.0.0.1:9 weight 0\n    \
+         server config 127.0.0.1:9 disabled\n    server maint 127.0.0.1:9\n    server alice 127.0.0.1:9\n    \
+         server drain 127.0.0.1:9\n    server bad {} check inter 50ms rise 1 fall 1\n    \
+         server dead 127.0.0.1:9\n    \
+         server agent 127.0.0.1:9 {}\n    server tracker 127.0.0.1:9 track b/bad\n    \
+         server both 127.0.0.1:9 track b/out\n    server out {0} check inter 50ms\nbackend c\n    \
+         option httpchk GET /health\n    http-check disable-on-404\n    server gone {} check inter 50ms rise 1 fall 1\n",
+        bad.address(),
+        agent.options("50ms"),
+        gone.address()
+    );
+    let instance = Instance::start(haproxy, "why", &proxies);
+    bad.set_health(Health::Bad);
+    gone.set_health(Health::NotFound);
+    for (name, state) in [("maint", "maint"), ("drain", "drain"), ("out", "maint")] {
+        instance.set_state(&format!("b/{name}"), state);
+    }
+    instance.set("set server b/dead health down");
+    let request = json!({ "server": "alice", "state": "maint", "owner": "alice", "instances": instance.address() });
+    assert_done(&Program::request(&request).report(), true);
+    instance.await_state("b", "bad", (0, 0));
+    instance.await_state("c", "gone", (0, 3));
+    instance.await_state("b", "agent", (0, 0));
+    let status = Program::request(&json!({ "instances": instance.address() })).report();
+    assert_eq!(status["ok"], false);
+    for (name, why) in [
+        ("off/s1", "backend disabled"),
+        ("b/light", "weight 0"),
+        ("b/config", "disabled in haproxy.cfg"),
+        ("b/maint", "maintenance"),
+        ("b/alice", "maintenance by alice"),
+        ("b/drain", "drain"),
+        ("b/bad", "check failed: L7STS 500"),
+        ("c/gone", "check answers 404"),
+        ("b/dead", "down"),
+        ("b/agent", "agent keeps it down"),
+        ("b/tracker", "b/bad is down, which it tracks"),
+        ("b/both", "maintenance of b/out, which it tracks"),
+    ] {
+        let entry = server(&status, name);
+        assert_eq!((&entry["ok"], &entry["not_ok"]), (&json!(false), &json!(why)), "{entry}");
+    }
+    let fine = server(&status, "b/fine");
+    assert_eq!((&fine["ok"], &fine["not_ok"]), (&json!(true), &Value::Null), "{fine}");
+    // Only a status has it.
+    let report = set(&instance, &json!("b/fine"), "maint");
+    assert_eq!(server(&report, "b/fine")["not_ok"], Value::Null, "{report}");
+    Ok(())
+}
+
+fn an_agent_that_keeps_a_server_down_is_named(haproxy: &Haproxy) -> TestResult {
+    let (behind, agent) = (HttpBackend::start("s1"), Agent::start("down"));
+    let proxies = format!("backend b\n    server s1 {} check inter 50ms {}\n", behind.address(), agent.options("50ms"));
+    let instance = Instance::start(haproxy, "agent", &proxies);
+    instance.await_state("b", "s1", (0, 0));
+    eventually(PATIENCE, "a check that passes", || {
+        instance.stat("b", "s1", "check_status").contains("L4OK").then_some(())
+    });
+    let mut request = json!({ "server": "s1", "state": "ready", "instances": instance.address() });
+    let said = warnings(&Program::request(&request).report());
+    assert!(said.contains("the agent keeps it down") && !said.contains("check fails"), "{said}");
+    request["wait"] = json!({ "timeout": 0.3 });
+    let report = Program::request(&request).report();
+    let msg = report["error"]["msg"].as_str().unwrap();
+    assert!(kind(&report) == "not_up" && msg.contains("its agent keeps it down") && !msg.contains("L4OK"), "{report}");
+    Ok(())
+}
+
+fn what_is_down_after_maint_waits_for_its_check(haproxy: &Haproxy) -> TestResult {
+    if !haproxy.at_least(3, 1) {
+        return Ok(()); // Has no 'init-state'.
+    }
+    let proxies = "backend b\n    server up 127.0.0.1:9 check inter 1h init-state fully-up\n    \
+                   server down 127.0.0.1:9 check inter 1h init-state down\n    \
+                   server fully-down 127.0.0.1:9 check inter 1h init-state fully-down\n";
+    let instance = Instance::start(haproxy, "init", proxies);
+    for name in ["up", "down", "fully-down"] {
+        instance.set_state(&format!("b/{name}"), "maint");
+    }
+    let report = set(&instance, &json!("*"), "ready");
+    assert_done(&report, true);
+    let said = warnings(&report);
+    assert!(said.contains("b/down, b/fully-down: no traffic before its health check has passed"), "{said}");
+    assert!(!said.contains("fails") && !said.contains("b/up"), "{said}");
+    assert_eq!(server(&report, "b/down")["after"]["operational_state"], "stopped");
+    Ok(())
+}
+
+/// A row of `show stat` for `b/s1`, and one for its backend with this status.
+fn statistics(backend: &str) -> String {
+    format!(
+        "# pxname,svname,qcur,scur,stot,status,weight,check_status,check_code,tracked,bck,iid,sid,throttle,check_rise,check_fall,check_health\n\
+         b,s1,0,0,0,no check,1,,,,0,2,1,,,,\nb,BACKEND,0,0,0,{backend},1,,,,0,2,0,,,,\n\n> "
+    )
+}
+
+fn an_unpublished_backend_takes_no_traffic(_: &Haproxy) -> TestResult {
+    // HAProxy 3.4 and later; the words are those of its `stats_fill_be_line()`.
+    let folder = Folder::new();
+    let dump = format!("{HEADER}{}\n> ", row(1));
+    for (version, status, ok) in
+        [("3.4.0", "UP (UNPUB)", false), ("3.4.0", "UP", true), ("3.5-dev5-1", "UP (UNPUB)", false)]
+    {
+        let mut script = opening();
+        script[4] = Step::send(info(7, 0).replace("2.6.12", version));
+        script.extend([
+            Step::send(&dump),
+            Step::Expect("show stat 2 6 1"),
+            Step::send(statistics(status)),
+            Step::ReadToEnd,
+        ]);
+        let socket = Scripted::start(&folder.join("status.sock"), vec![script]);
+        let report = Program::request(&json!({ "instances": socket.address() })).report();
+        assert_eq!(socket.faults(), [""; 0], "{report}");
+        let why = if ok { Value::Null } else { json!("backend unpublished") };
+        let entry = server(&report, "b/s1");
+        assert_eq!((&report["ok"], &entry["ok"], &entry["not_ok"]), (&json!(ok), &json!(ok), &why), "{report}");
+    }
+    // What is ready there is warned of, and never up.
+    let mut first = opening();
+    first[4] = Step::send(info(7, 0).replace("2.6.12", "3.4.0"));
+    first.extend([
+        Step::send(&dump),
+        Step::Expect("show stat 2 6 1"),
+        Step::send(statistics("UP (UNPUB)")),
+        Step::ReadToEnd,
+    ]);
+    let socket = Scripted::start(&folder.join("ready.sock"), vec![first]);
+    let request = json!({ "server": "s1", "state": "ready", "instances": socket.address() });
+    let report = Program::request(&request).report();
+    assert_eq!(socket.faults(), [""; 0], "{report}");
+    assert_done(&report, false);
+    assert!(warnings(&report).contains("the backend is unpublished"), "{report}");
     Ok(())
 }
 

@@ -330,17 +330,17 @@ fn a_reload_after_the_command_is_followed(haproxy: &Haproxy) -> TestResult {
     reloaded(haproxy, Mode::Daemon, When::After)
 }
 
-const HEADER: &str = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight \
+pub(crate) const HEADER: &str = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight \
     srv_iweight srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state \
     srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord\n";
 
-fn row(server: u32) -> String {
+pub(crate) fn row(server: u32) -> String {
     format!("2 b {server} s{server} 127.0.0.1 2 0 1 1 5 1 0 2 0 0 0 0 - 9 -\n")
 }
 
 /// The answer to `show info`. Tests that run at the same time have processes of their own, also in another checkout, so
 /// that none waits for the lock of another.
-fn info(pid: u32, stopping: u32) -> String {
+pub(crate) fn info(pid: u32, stopping: u32) -> String {
     let thread = format!("{:?}", thread::current().id());
     let thread: String = thread.chars().filter(char::is_ascii_digit).collect();
     let start = format!("{}{thread}", std::process::id());
@@ -351,7 +351,7 @@ fn info(pid: u32, stopping: u32) -> String {
 }
 
 /// The beginning of every conversation, up to the dump.
-fn opening() -> Vec<Step> {
+pub(crate) fn opening() -> Vec<Step> {
     vec![
         Step::Expect("prompt"),
         Step::send("\n> "),
@@ -382,8 +382,8 @@ fn a_stopping_process_is_left_for_its_successor(_: &Haproxy) -> TestResult {
     let mut successor = opening();
     successor.extend([Step::send(reply), Step::ExpectPrefix("show stat 2 4 1")]);
     successor.push(Step::send(
-        "# pxname,svname,qcur,scur,stot,status,check_status,tracked,bck,iid,sid,throttle,check_rise,check_fall,check_health\n\
-         b,s1,0,0,0,MAINT,,,0,2,1,,,,\n\n> ",
+        "# pxname,svname,qcur,scur,stot,status,weight,check_status,check_code,tracked,bck,iid,sid,throttle,check_rise,check_fall,check_health\n\
+         b,s1,0,0,0,MAINT,1,,,,0,2,1,,,,\n\n> ",
     ));
     successor.push(Step::ReadToEnd);
     let (run, _) = scripted(vec![stopping.clone(), stopping, successor]);
@@ -540,8 +540,8 @@ fn no_text_of_haproxy_is_a_command_to_a_terminal(_: &Haproxy) -> TestResult {
     const NAME: &str = "s1\u{1b}]0;pwned\u{7}\u{9b}31m\u{202e}\u{61c}\u{7f}";
     let dump = format!("{HEADER}{}\n> ", row(1).replace("s1", NAME).replace("127.0.0.1", "127.0.0.1\u{1b}c"));
     let stat = format!(
-        "# pxname,svname,qcur,scur,stot,status,bck,iid,sid,throttle,tracked,check_status,check_rise,check_fall,check_health,\n\
-         b,{NAME},0,0,0,UP\u{1b}[2J,0,2,1,,b/x\u{1b}[m,L7OK\u{1b}[H,2,3,4,\n\n> "
+        "# pxname,svname,qcur,scur,stot,status,weight,bck,iid,sid,throttle,tracked,check_status,check_code,check_rise,check_fall,check_health,\n\
+         b,{NAME},0,0,0,UP\u{1b}[2J,1,0,2,1,,b/x\u{1b}[m,L7OK\u{1b}[H,200,2,3,4,\n\n> "
     );
     let version = |text: String| text.replace("2.6.12", "2.6.12\u{1b}[31m");
     let mut script = opening();
