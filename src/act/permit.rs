@@ -26,7 +26,9 @@ pub fn permit(request: &Request, goal: Goal, ownership: &Ownership, fleet: &mut 
         }
         if let Some(expected) = request.expect {
             for target in &mut instance.targets {
-                unexpected(expected, &target.before).into_iter().for_each(|error| target.fail(error));
+                let decision = target.plan.as_ref().map(|planned| &planned.decision);
+                let refusal = decision.and_then(|decision| unexpected(expected, &target.before, decision));
+                refusal.into_iter().for_each(|error| target.fail(error));
             }
         }
         mind_owners(request, ownership, instance);

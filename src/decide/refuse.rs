@@ -1,11 +1,11 @@
 //! Every reason not to make a change, except the guard: the rights of the socket, `expect`, owners.
 
+use super::plan::Decision;
 use crate::haproxy::open::Contact;
 use crate::haproxy::parse::Level;
 use crate::model::error::{Error, ErrorKind};
 use crate::model::server::Server;
-use crate::model::state::AdminState;
-use crate::request::Claim;
+use crate::request::{Claim, Expectation};
 use crate::time::expiry;
 
 /// Refuses to set servers through a socket that does not allow it.
@@ -20,16 +20,23 @@ pub fn without_rights(contact: &Contact) -> Option<Error> {
     (contact.level != Level::Admin).then(|| Error::new(ErrorKind::PermissionDenied, msg))
 }
 
-/// Refuses to touch a server in an unexpected state.
+/// Refuses to change a server that is in another state than expected; one that needs no change may be in any.
 #[must_use]
-pub fn unexpected(expected: AdminState, server: &Server) -> Option<Error> {
-    let is = server.state.flags.effective();
-    let msg = format!(
-        "{} is in {is}, but 'expect.admin_state' is {expected}; find out who set it, or leave 'expect' out",
-        server.full_name()
-    );
-    let error = || Error::new(ErrorKind::ExpectationFailed, msg).on_server(&server.backend, &server.server);
-    (is != expected).then(error)
+pub fn unexpected(expected: Expectation, server: &Server, decision: &Decision) -> Option<Error> {
+    match decision {
+        Decision::Change(_) => {}
+        Decision::Keep | Decision::Refuse(_) | Decision::Disabled => return None,
+    }
+    let is = (server.state.flags.effective(), server.state.operational);
+    let admin_state = expected.admin_state.filter(|expected| *expected != is.0);
+    let operational_state = expected.operational_state.filter(|expected| *expected != is.1);
+    let differs = match (admin_state, operational_state) {
+        (Some(expected), _) => format!("is in {}, but 'expect.admin_state' is {expected}", is.0),
+        (None, Some(expected)) => format!("is {}, but 'expect.operational_state' is {expected}", is.1),
+        (None, None) => return None,
+    };
+    let msg = format!("{} {differs}; find out why, or leave 'expect' out", server.full_name());
+    Some(Error::new(ErrorKind::ExpectationFailed, msg).on_server(&server.backend, &server.server))
 }
 
 /// Refuses to put back a server that somebody else has taken out, until the record has expired.

@@ -19,7 +19,7 @@ pub use wire::{
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::{Effect, Goal};
 use crate::model::name::{Address, InstanceName, Pattern, Selection, Selector};
-use crate::model::state::AdminState;
+use crate::model::state::{AdminState, OperationalState};
 use crate::time::{clock, expiry};
 
 /// The largest request, in bytes.
@@ -47,8 +47,8 @@ pub struct Request {
     pub wait: Option<WaitBounds>,
     /// The fewest usable servers that the change may leave in a backend; in a status, that it should have.
     pub guard: Option<MinAvailable>,
-    /// The state that every matched server is expected in.
-    pub expect: Option<AdminState>,
+    /// The state that every server to be changed is expected in.
+    pub expect: Option<Expectation>,
     /// What happens to changes when a later part fails.
     pub on_failure: OnFailure,
     /// HAProxy's server-state files.
@@ -121,6 +121,15 @@ impl Request {
     pub fn state(&self) -> Option<AdminState> {
         self.goal.and_then(|goal| goal.state)
     }
+}
+
+/// The state that servers are expected in before a change; a missing field allows any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expectation {
+    /// The effective administrative state.
+    pub admin_state: Option<AdminState>,
+    /// The operational state.
+    pub operational_state: Option<OperationalState>,
 }
 
 /// An instance as it was requested.
@@ -252,7 +261,10 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
         shutdown_sessions: given.shutdown_sessions,
         wait: given.wait,
         guard: wire.guard.map(|guard| guard.min_available),
-        expect: wire.expect.map(|expect| expect.admin_state.into()),
+        expect: wire.expect.map(|expect| Expectation {
+            admin_state: expect.admin_state.map(AdminState::from),
+            operational_state: expect.operational_state.map(OperationalState::from),
+        }),
         on_failure: wire.on_failure.unwrap_or(OnFailure::Keep),
         state_file: wire.state_file.clone(),
         claim: claim(wire)?,

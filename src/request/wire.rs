@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::model::goal::{Switch, Weight};
 use crate::model::name::nearest;
-use crate::model::state::AdminState;
+use crate::model::state::{AdminState, OperationalState};
 
 /// What Ansible puts in the place of `omit`; a value that starts with this was never given.
 const OMITTED: &str = "__omit_place_holder__";
@@ -73,7 +73,7 @@ pub struct Wire {
     /// reconnect at once. `false` by default.
     #[cfg_attr(test, schemars(example = true, example = serde_json::json!({"over": 60})))]
     pub shutdown_sessions: Option<ShutdownSessions>,
-    /// Waits for the effect of `state`, or of `weight: 0`.  With `ready`, a server that leaves maint goes through
+    /// Waits for the effect of `state`, or of `weight: 0`. With `ready`, a server that leaves maint goes through
     /// drain, where HAProxy checks it without giving it new traffic, and becomes ready once a check has passed; then it
     /// must take traffic: its weight is above 0 and slowstart is over. If a passed check cannot be seen (`fall 1`,
     /// `init-state fully-up`, an agent check alone), it must stay up for 5 s instead. A server without a check, or with
@@ -89,10 +89,9 @@ pub struct Wire {
     /// in traffic, and the text form lists only servers of backends that do not. No guard by default.
     #[cfg_attr(test, schemars(example = serde_json::json!({"min_available": 1}), example = serde_json::json!({"min_available": "50%"})))]
     pub guard: Option<Guard>,
-    /// Refuses, before anything is sent anywhere, a change while a matched server is in another administrative state
-    /// than this. It is compared with the state before the change, even if there is nothing to change: a second run may
-    /// fail with `expectation_failed`. No expectation by default.
-    #[cfg_attr(test, schemars(example = serde_json::json!({"admin_state": "ready"})))]
+    /// Refuses as `expectation_failed`, before anything is sent anywhere, a change of a server that is in another state
+    /// than this. Servers that need no change may be in any state, so a second run passes. No expectation by default.
+    #[cfg_attr(test, schemars(example = serde_json::json!({"admin_state": "ready", "operational_state": "running"})))]
     pub expect: Option<Expect>,
     /// What happens to the changes of this run when a later part of it fails, or when a signal ends it. Whatever somebody
     /// else has changed in the meantime is left alone. `keep` by default.
@@ -664,13 +663,15 @@ pub struct Guard {
     pub min_available: MinAvailable,
 }
 
-/// What must hold before a change.
+/// What must hold before a change: either field, or both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[cfg_attr(test, schemars(deny_unknown_fields))]
+#[cfg_attr(test, schemars(deny_unknown_fields, extend("minProperties" = 1)))]
 pub struct Expect {
-    /// The effective administrative state of every matched server.
-    pub admin_state: StateWord,
+    /// The effective administrative state of every server that is changed. Any by default.
+    pub admin_state: Option<StateWord>,
+    /// The operational state of every server that is changed. Any by default.
+    pub operational_state: Option<OperationalWord>,
 }
 
 impl Guard {
@@ -681,19 +682,35 @@ impl Guard {
 
 impl Expect {
     fn from_value(value: &Value) -> Result<Self, String> {
-        Ok(Self { admin_state: only_field(value, "admin_state", StateWord::from_value)? })
+        const KNOWN: [&str; 2] = ["admin_state", "operational_state"];
+        let fields = object(value, &KNOWN)?;
+        let admin_state = field(fields, "admin_state", StateWord::from_value)?;
+        let operational_state = field(fields, "operational_state", OperationalWord::from_value)?;
+        if admin_state.is_none() && operational_state.is_none() {
+            return Err(format!("it is empty; give one of {}", KNOWN.join(", ")));
+        }
+        Ok(Self { admin_state, operational_state })
     }
 }
 
 /// Reads a field that is an object with a single field.
 fn only_field<T>(value: &Value, key: &str, read: impl FnOnce(&Value) -> Result<T, String>) -> Result<T, String> {
+    field(object(value, &[key])?, key, read)?.ok_or_else(|| format!("'{key}' is missing"))
+}
+
+/// Reads a field that is an object of known fields.
+fn object<'v>(value: &'v Value, known: &[&str]) -> Result<&'v Map<String, Value>, String> {
     let Value::Object(fields) = value else {
-        return Err(format!("{} is not an object; write {{\"{key}\": …}}, or .{key}=… as a word", shown(value)));
+        let first = known.first().copied().unwrap_or_default();
+        return Err(format!("{} is not an object; write {{\"{first}\": …}}, or .{first}=… as a word", shown(value)));
     };
-    if let Some(other) = fields.keys().find(|other| *other != key) {
-        return Err(format!("unknown field '{}'; the only field is '{key}'", other.escape_debug()));
+    match fields.keys().find(|other| !known.contains(&other.as_str())) {
+        Some(other) => Err(match known {
+            [only] => format!("unknown field '{}'; the only field is '{only}'", other.escape_debug()),
+            _ => format!("unknown field '{}'; the fields are {}", other.escape_debug(), known.join(", ")),
+        }),
+        None => Ok(fields),
     }
-    field(fields, key, read)?.ok_or_else(|| format!("'{key}' is missing"))
 }
 
 /// HAProxy's server-state files.
@@ -830,6 +847,31 @@ impl From<StateWord> for AdminState {
             StateWord::Ready => Self::Ready,
             StateWord::Drain => Self::Drain,
             StateWord::Maint => Self::Maint,
+        }
+    }
+}
+
+words! {
+    /// The operational state that is expected.
+    OperationalWord {
+        /// Takes no traffic: it is down, or in maintenance.
+        Stopped = "stopped",
+        /// Takes a growing share of traffic: `slowstart` is under way.
+        Starting = "starting",
+        /// Takes traffic.
+        Running = "running",
+        /// Takes only the traffic of its persistence clients: its check answers 404.
+        Stopping = "stopping",
+    }
+}
+
+impl From<OperationalWord> for OperationalState {
+    fn from(state: OperationalWord) -> Self {
+        match state {
+            OperationalWord::Stopped => Self::Stopped,
+            OperationalWord::Starting => Self::Starting,
+            OperationalWord::Running => Self::Running,
+            OperationalWord::Stopping => Self::Stopping,
         }
     }
 }

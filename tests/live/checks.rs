@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::support::report::{commands, kind, server, warnings};
 use crate::support::{
-    Agent, Haproxy, HttpBackend, Instance, PATIENCE, Program, Recorder, Setup, Stage, TcpTalker, Test, TestResult,
-    eventually_seen, tests,
+    Agent, Haproxy, Health, HttpBackend, Instance, PATIENCE, Program, Recorder, Setup, Stage, TcpTalker, Test,
+    TestResult, eventually_seen, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -18,6 +18,7 @@ pub(crate) fn tests() -> Vec<Test> {
         an_enabled_agent_is_a_warning_where_nothing_is_waited_for,
         a_check_and_a_state_go_together,
         another_state_than_expected_is_refused,
+        an_expectation_is_about_what_is_changed,
         what_a_server_answers_to_its_check_is_no_row,
     ]
 }
@@ -168,6 +169,7 @@ fn another_state_than_expected_is_refused(haproxy: &Haproxy) -> TestResult {
     let recorders: Vec<Recorder> = stage.instances().into_iter().map(Recorder::on).collect();
     let instances: Value = recorders.iter().map(|one| json!(one.address())).collect();
     stage.http.set_state("web/web2", "drain");
+    stage.http.set_state("web/web3", "drain");
     stage.ldap.set_state("directory/ldap1", "maint");
     let ask = |names: Value, state: &str, expected: &str| {
         recorders.iter().for_each(Recorder::clear);
@@ -176,19 +178,71 @@ fn another_state_than_expected_is_refused(haproxy: &Haproxy) -> TestResult {
         Program::request(&request).report()
     };
     let sent = || recorders.iter().flat_map(Recorder::changing_commands).collect::<Vec<_>>();
-    let report = ask(json!(["web1", "web2", "ldap1"]), "maint", "ready");
+    let report = ask(json!(["web1", "web2", "web3", "ldap1"]), "maint", "ready");
     assert_eq!((kind(&report), &report["changed"]), ("expectation_failed", &json!(false)), "{report}");
     assert_eq!(kind(server(&report, "web/web2")), "expectation_failed");
-    assert_eq!(kind(server(&report, "directory/ldap1")), "expectation_failed");
+    assert_eq!(kind(server(&report, "web/web3")), "expectation_failed");
+    assert_eq!(server(&report, "directory/ldap1")["failed"], false, "it is there already");
     assert_eq!(server(&report, "web/web1")["failed"], false, "all of them, and only them");
     let msg = server(&report, "web/web2")["error"]["msg"].as_str().unwrap();
     assert!(msg.contains("web/web2 is in drain") && msg.contains("'expect.admin_state' is ready"), "{msg}");
     assert_eq!(sent(), [""; 0]);
-    // What is as wanted but not as expected is refused as well.
-    assert_eq!(kind(&ask(json!("ldap1"), "maint", "drain")), "expectation_failed");
+    // What is as wanted needs no change, and is as good whatever was expected.
+    let report = ask(json!("ldap1"), "maint", "drain");
+    assert_eq!((kind(&report), &report["changed"]), ("", &json!(false)), "{report}");
     let report = ask(json!("web2"), "maint", "drain");
     assert_eq!((kind(&report), &report["changed"]), ("", &json!(true)), "{report}");
     assert_eq!(sent(), ["set server web/web2 state maint"]);
+    Ok(())
+}
+
+fn an_expectation_is_about_what_is_changed(haproxy: &Haproxy) -> TestResult {
+    let behind = HttpBackend::start("s1");
+    let proxies = format!(
+        "backend b\n    server s1 {} check inter 50ms fall 1 rise 1\n    server s2 127.0.0.1:9\n    server s3 127.0.0.1:9\n",
+        behind.address()
+    );
+    let instance = Instance::start(haproxy, "expected", &proxies);
+    let recorder = Recorder::on(&instance);
+    let ask = |expected: Value, more: Value| {
+        recorder.clear();
+        let mut request =
+            json!({ "server": "*", "state": "maint", "expect": expected, "instances": recorder.address() });
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Program::request(&request).report()
+    };
+    behind.set_health(Health::Refuse);
+    instance.await_state("b", "s1", (0, 0));
+    for dry in [true, false] {
+        for expected in [
+            json!({ "operational_state": "running" }),
+            json!({ "admin_state": "ready", "operational_state": "running" }),
+        ] {
+            let report = ask(expected, json!({ "dry_run": dry }));
+            assert_eq!((kind(&report), &report["changed"]), ("expectation_failed", &json!(false)), "{report}");
+            let msg = report["error"]["msg"].as_str().unwrap();
+            assert!(msg.contains("b/s1 is stopped, but 'expect.operational_state' is running"), "{msg}");
+            assert_eq!(kind(server(&report, "b/s2")), "", "{report}");
+            assert_eq!(recorder.changing_commands(), [""; 0]);
+        }
+    }
+    behind.set_health(Health::Good);
+    instance.await_state("b", "s1", (0, 2));
+    let both = json!({ "admin_state": "ready", "operational_state": "running" });
+    for changed in [true, false] {
+        let report = ask(both.clone(), json!({}));
+        assert_eq!((kind(&report), &report["changed"]), ("", &json!(changed)), "a second run passes: {report}");
+    }
+    // Only what is left to be changed is judged: the others may be in any state.
+    instance.set_state("b/s3", "ready");
+    assert_eq!(kind(&ask(both.clone(), json!({ "dry_run": true }))), "");
+    instance.set_state("b/s3", "drain");
+    assert_eq!(kind(&ask(both.clone(), json!({}))), "expectation_failed");
+    assert_eq!(kind(&ask(both, json!({ "state": null, "weight": 100 }))), "expectation_failed", "a weight is a change");
+    for bad in [json!({}), json!({ "operational_state": "up" }), json!({ "state": "ready" })] {
+        let request = json!({ "server": "*", "state": "maint", "expect": bad, "instances": recorder.address() });
+        assert_eq!(kind(&Program::input(request.to_string()).report()), "bad_request", "{request}");
+    }
     Ok(())
 }
 

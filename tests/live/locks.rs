@@ -51,7 +51,7 @@ fn a_roll_back_minds_the_guard(haproxy: &Haproxy) -> TestResult {
     }
     // It is put back, and waits for a check that does not come in time.
     let putting_back = Program::request(&json!({
-        "server": "s1", "state": "ready", "wait": { "timeout": 3 }, "on_failure": "rollback",
+        "server": "s1", "state": "ready", "wait": { "timeout": 3, "via": "ready" }, "on_failure": "rollback",
         "guard": { "min_available": 1 }, "instances": at,
     }))
     .spawn();

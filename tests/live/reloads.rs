@@ -292,13 +292,13 @@ fn a_reload_during_a_wait_for_ready_is_converged_on(haproxy: &Haproxy) -> TestRe
         let request =
             json!({ "server": "s1", "state": "ready", "wait": { "timeout": 30 }, "instances": recorder.address() });
         let mut running = Program::request(&request).spawn();
-        // Its check fails, so that it is waited for.
-        instance.await_state("b", "s1", (4, 0));
+        // Its check fails, so it stays in drain.
+        instance.await_state("b", "s1", (12, 0));
         let old = instance.pid();
         instance.reload();
-        // The new process has it disabled, as its configuration says, until the run sets it once more.
-        eventually(PATIENCE, "ready in the new process", || (instance.state("b", "s1").0 == 4).then_some(()));
-        instance.await_state("b", "s1", (4, 0));
+        // The new process has it disabled, as its configuration says, until the run sends the command again.
+        eventually(PATIENCE, "drain in the new process", || (recorder.changing_commands().len() == 2).then_some(()));
+        instance.await_state("b", "s1", (12, 0));
         assert!(!running.ended(), "it is down in the new process too");
         web.set_health(Health::Good);
         let report = running.wait().report();
@@ -306,7 +306,10 @@ fn a_reload_during_a_wait_for_ready_is_converged_on(haproxy: &Haproxy) -> TestRe
         assert_eq!(instance.state("b", "s1"), (4, 2));
         assert_ne!(instance.pid(), old);
         assert_eq!(report["instances"][0]["pid"], instance.pid());
-        assert_eq!(recorder.changing_commands(), ["set server b/s1 state ready"; 2]);
+        assert_eq!(
+            recorder.changing_commands(),
+            ["set server b/s1 state drain", "set server b/s1 state drain", "set server b/s1 state ready"]
+        );
         assert!(warnings(&report).contains("was reloaded during the run"), "{report}");
     }
     Ok(())

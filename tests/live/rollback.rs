@@ -252,8 +252,10 @@ fn tracked_servers_go_back_last(haproxy: &Haproxy) -> TestResult {
         instance.set_state(name, "maint");
     }
     let recorder = Recorder::on(&instance);
-    let request = rolled_back(json!({ "server": ["one", "copy", "bad"], "state": "ready", "wait": { "timeout": 1 },
-        "instances": recorder.address() }));
+    let request = rolled_back(
+        json!({ "server": ["one", "copy", "bad"], "state": "ready", "wait": { "timeout": 1, "via": "ready" },
+        "instances": recorder.address() }),
+    );
     let report = Program::request(&request).report();
     assert_eq!((kind(&report), &report["changed"]), ("not_up", &json!(false)), "{report}");
     let sent = recorder.changing_commands();
@@ -285,7 +287,7 @@ fn of_two_backends_of_one_name_each_goes_back_to_its_own(haproxy: &Haproxy) -> T
     instance.set_state(&format!("#{second}/s1"), "maint");
     let recorder = Recorder::on(&instance);
     // The one that is ready already is not touched; the other does not come up.
-    let request = rolled_back(json!({ "server": "s1", "state": "ready", "wait": { "timeout": 1 },
+    let request = rolled_back(json!({ "server": "s1", "state": "ready", "wait": { "timeout": 1, "via": "ready" },
         "instances": recorder.address() }));
     let report = Program::request(&request).report();
     assert_eq!((kind(&report), &report["changed"]), ("not_up", &json!(false)), "{report}");

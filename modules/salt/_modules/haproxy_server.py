@@ -200,18 +200,21 @@ def apply(server=None, state=None, test=None, **kwargs):
         With ``maint``: ends the sessions that are left. ``False`` by default.
 
     wait
-        With ``state``: waits until servers take traffic (``ready``) or have no
-        session left (``drain``, ``maint``). ``True``, or a dictionary of
+        With ``state`` or a ``weight`` of 0: waits until servers take traffic
+        (``ready``) or have no session left (``drain``, ``maint``, weight 0). ``True``, or a dictionary of
         ``timeout`` (in seconds, 60 by default) and ``stable`` (in seconds, 0
         by default).
 
     guard
         Refuses a change that leaves a backend with fewer usable servers: a
         dictionary of ``min_available``, a number or a share, as in ``50%``.
+        In a status, what every backend should have.
 
     expect
-        Refuses a change of servers that are in another state: a dictionary of
-        ``admin_state`` (``ready``, ``drain`` or ``maint``).
+        Refuses a change of servers that are in another state before it: a
+        dictionary of ``admin_state`` (``ready``, ``drain`` or ``maint``),
+        ``operational_state`` (``stopped``, ``starting``, ``running`` or
+        ``stopping``), or both.
 
     on_failure
         What becomes of what was changed when a later part fails: ``keep`` or

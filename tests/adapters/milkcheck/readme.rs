@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::page::{Block, blocks};
 use crate::support::{Bound, Haproxy, Test, TestResult, repository, tests};
-use crate::tool::{run, tool};
+use crate::tool::{installed, run, tool};
 
 use super::site::{ADAPTER, Runner, Site, services};
 use super::{ALL_OK, MAINT, READY, states};
@@ -92,13 +92,24 @@ fn examples_show_what_happens(haproxy: &Haproxy) -> TestResult {
 
         // Installed in another folder, with other load balancers and instances.
         let folder = site.configuration(&format!("installed{number}"), |_| String::new());
+        // ClusterShell runs scp, which is told here where it would copy to.
+        let copied = site.folder.join("copied");
+        site.script("bin/scp", &format!("#!/bin/sh\necho \"$*\" >>{}\n", copied.display()));
+        let clush = installed("milkcheck/venv/bin/clush").display().to_string();
+        let copy = page.take("Install", "sh").replace("clush ", &format!("{clush} "));
+        let copy = copy.replace("--copy haproxy_server", &format!("--copy {}", env!("CARGO_BIN_EXE_haproxy_server")));
+        assert_eq!(shell.run(&copy).0, 0, "{copy}");
+        for node in ["lb1", "lb2"] {
+            let said = fs::read_to_string(&copied)?;
+            assert!(said.contains(&format!("[{node}]:/usr/bin/haproxy_server")), "{said}");
+        }
         let install = page.take("Install", "sh").replace("/etc/milkcheck/conf/", &folder.display().to_string());
         assert_eq!(shell.run(&install).0, 0, "{install}");
-        let installed = fs::read_to_string(folder.join("haproxy.yaml"))?;
-        assert_eq!(installed, haproxy_yaml);
+        let there = fs::read_to_string(folder.join("haproxy.yaml"))?;
+        assert_eq!(there, haproxy_yaml);
         let (target, services) = (page.take("Install", "yaml"), page.take("Install", "yaml"));
-        assert!(installed.contains(&target) && installed.contains(&services), "{target}{services}");
-        let other = installed.replace(&target, "    target: lb1\n").replace("http,ldap,puppet:", "ldap:");
+        assert!(there.contains(&target) && there.contains(&services), "{target}{services}");
+        let other = there.replace(&target, "    target: lb1\n").replace("http,ldap,puppet:", "ldap:");
         fs::write(folder.join("haproxy.yaml"), other)?;
         site.take_ssh_log();
         assert_eq!(site.run_in(&folder, runner, &["haproxy", "status"]).is(0, ["", "OK", ""]).ran.code, 0);

@@ -31,6 +31,8 @@ fn milkcheck_has_its_own_exit_codes(haproxy: &Haproxy) -> TestResult {
     site.lb[0].http.set_state("web/web1", "maint");
     let status = site.run(runner, &["haproxy", "status"]).is(6, HTTP_WRONG);
     assert_eq!(status.services["haproxy"].0, "DEP_ERROR");
+    let summary = site.run(runner, &["-s", "haproxy", "status"]).ran.out;
+    assert!(summary.contains("SUMMARY") && summary.contains("haproxy.http.status"), "{summary}");
     Ok(())
 }
 

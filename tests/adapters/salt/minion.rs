@@ -151,7 +151,7 @@ impl Minion {
     }
 }
 
-fn value(ran: &Ran) -> Value {
+pub(super) fn value(ran: &Ran) -> Value {
     let document: Value = serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {ran:?}"));
     document["local"].clone()
 }

@@ -103,7 +103,9 @@ pub(super) fn page_shows_what_happens(haproxy: &Haproxy) -> TestResult {
                 if let Some(name) = path.strip_prefix("/srv/salt/") {
                     fs::write(states.join(name), here(&block.text))?;
                 } else {
-                    assert_eq!(block, roots, "this block is not tried");
+                    // Those of the pillar and of the beacon have tests of their own.
+                    let others = ["/srv/pillar/haproxy_server.sls", "/etc/salt/minion.d/haproxy_server.conf"];
+                    assert!(block == roots || others.contains(&path), "this block is not tried: {block:?}");
                 }
             }
             "json" => {

@@ -46,7 +46,13 @@ ARGUMENT_SPEC = dict(
     shutdown_sessions=dict(type="bool"),
     wait=dict(type="dict", options=dict(timeout=dict(type="float"), stable=dict(type="float"))),
     guard=dict(type="dict", options=dict(min_available=dict(type="str", required=True))),
-    expect=dict(type="dict", options=dict(admin_state=dict(type="str", required=True, choices=STATES))),
+    expect=dict(
+        type="dict",
+        options=dict(
+            admin_state=dict(type="str", choices=STATES),
+            operational_state=dict(type="str", choices=["stopped", "starting", "running", "stopping"]),
+        ),
+    ),
     on_failure=dict(type="str", choices=["keep", "rollback"]),
     state_file=dict(type="raw"),
     owner=dict(type="str"),

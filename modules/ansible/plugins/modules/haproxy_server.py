@@ -84,7 +84,8 @@ options:
   weight:
     description:
       - The wanted weight, from V(0) to V(256), or a share of the configured weight as in V(50%).
-      - A server of weight V(0) takes no new traffic but that of its persistence clients.
+      - A server of weight V(0) takes no new traffic but that of its persistence clients. A share that rounds down to V(0)
+        is refused, unless it is V(0%).
     type: str
   health:
     description:
@@ -131,10 +132,10 @@ options:
     default: false
   wait:
     description:
-      - Waits after the change of O(state).
+      - Waits after the change of O(state), or after O(weight=0).
       - After V(ready), until each server takes traffic. Its check has passed since the change, its weight is above 0, and
         slowstart is over. A server without a check, or with a paused one, counts at once.
-      - After V(drain) and V(maint), until no session is left.
+      - After V(drain), V(maint), and a weight of V(0), until no session is left.
       - V(true) stands for the defaults of all its keys.
     type: dict
     suboptions:
@@ -151,28 +152,33 @@ options:
   guard:
     description:
       - Refuses, before anything is changed on the target, a change that leaves a backend with too few usable servers.
-      - Usable is a server that is ready, running or starting, and has a weight above 0. Backup servers count only where no
-        other is usable, and then as one.
+      - Usable is a server that takes traffic. It is ready, running or starting, its weight is above 0, and its backend is
+        neither disabled nor unpublished. Backup servers count only where no other is usable, and then as one.
+      - In a status, the returned C(ok) then says whether every matched backend has at least that many.
     type: dict
     suboptions:
       min_available:
         description:
           - The fewest usable servers of a backend, as a number from V(0) to V(1000000), or as a share from V(0%) to V(100%)
-            of its servers that the configuration does not disable, rounded up.
+            of its servers that the configuration neither disables nor marks V(backup), spare slots left out, rounded up.
         type: str
         required: true
   expect:
     description:
-      - Refuses, before anything is changed on the target, a change while a matched server is in another state.
-      - It is the state before the change, so that a second run of the task may fail.
+      - Refuses, before anything is changed on the target, a change of a server that is in another state before it.
+      - Servers that need no change may be in any state, so that a second run of the task passes.
     type: dict
     suboptions:
       admin_state:
         description:
-          - The effective administrative state of every matched server.
+          - The effective administrative state of every server that is changed. Any if it is not given.
         type: str
         choices: [ready, drain, maint, enabled, enable, disabled, disable]
-        required: true
+      operational_state:
+        description:
+          - The operational state of every server that is changed. Any if it is not given.
+        type: str
+        choices: [stopped, starting, running, stopping]
   on_failure:
     description:
       - What happens to what the task has changed on the target when a later part of it fails. With V(rollback) it is set
@@ -334,7 +340,8 @@ state:
   type: str
   sample: maint
 ok:
-  description: Whether every matched server is ready and takes traffic.
+  description: Whether every matched server takes traffic, spare slots left out. With O(guard), whether every matched backend
+    keeps at least that many servers in traffic.
   returned: in a status
   type: bool
 servers:
@@ -388,6 +395,11 @@ servers:
           sample: running
         weight:
           description: The weight that is in force.
+          returned: always
+          type: int
+          sample: 1
+        configured_weight:
+          description: The weight of the configuration, of which a share is.
           returned: always
           type: int
           sample: 1
@@ -456,8 +468,17 @@ servers:
       returned: in a status, and where sessions were waited for
       type: int
     ok:
-      description: Whether it is ready and takes traffic.
+      description: Whether it takes traffic.
       returned: in a status
+      type: bool
+    not_ok:
+      description: Why it takes no traffic, in a few words.
+      returned: in a status, where it does not
+      type: str
+      sample: weight 0
+    spare:
+      description: Whether it is a slot of a C(server-template) without an address, which is no part of what is ok.
+      returned: where it is
       type: bool
     check:
       description: What its last health check found, in HAProxy's words.

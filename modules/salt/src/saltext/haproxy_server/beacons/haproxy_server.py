@@ -1,0 +1,1 @@
+../../../../_beacons/haproxy_server.py

@@ -1,0 +1,1 @@
+../../../../../haproxy_server/apply.sls

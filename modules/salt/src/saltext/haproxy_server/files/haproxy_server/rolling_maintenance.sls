@@ -1,0 +1,1 @@
+../../../../../haproxy_server/rolling_maintenance.sls

@@ -1,0 +1,1 @@
+../../../../_grains/haproxy_server.py

@@ -1,0 +1,1 @@
+../../../../_modules/haproxy_server.py

@@ -1,0 +1,1 @@
+../../../../_states/haproxy_server.py
