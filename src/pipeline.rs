@@ -14,6 +14,7 @@ use crate::keep::ownership::Ownership;
 use crate::model::error::Result;
 use crate::report::outcome::RunOutcome;
 use crate::request::Request;
+use crate::time::clock::HostClock;
 use crate::time::deadline::Progress;
 use crate::time::interrupt::Interrupt;
 
@@ -36,8 +37,8 @@ fn steps(request: &Request, signals: &Interrupt, progress: Progress<'_>, run: &m
         Some(Instance::new(site, request, observation, Box::new(runtime)))
     };
     let instances = asked.into_iter().filter_map(start).collect();
-    let guard = request.guard;
-    let mut fleet = Fleet { instances, progress, signals, exclusion, guard, last_poll: Duration::ZERO };
+    let (clock, guard) = (&HostClock, request.guard);
+    let mut fleet = Fleet { instances, progress, signals, clock, exclusion, guard, last_poll: Duration::ZERO };
     let result = decide_and_act(request, &mut fleet, &selected, run);
     run.take(request, fleet.instances);
     result

@@ -12,7 +12,6 @@ use crate::model::error::Result;
 use crate::model::goal::Goal;
 use crate::model::state::AdminState;
 use crate::request::{OnFailure, Pace, Request};
-use crate::time::deadline::Deadline;
 
 /// Records who has taken servers out.
 pub type Record<'a> = &'a mut dyn FnMut(&mut Fleet<'_>);
@@ -27,12 +26,14 @@ pub fn carry_out(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record: R
         // Somebody else may have changed something during a pause.
         fleet.refresh().ok();
     }
-    fleet.give_up(&goal, result.as_ref().err());
+    fleet.conclude(&goal, result.as_ref().err());
     warn_of_traffic(request, fleet)?;
     save(request, fleet);
     let must_roll_back = request.on_failure == OnFailure::Rollback && (result.is_err() || fleet.has_failed());
     if must_roll_back || matches!(result, Ok(End::Rollback)) {
-        roll_back(fleet)?;
+        let rolled_back = roll_back(fleet);
+        fleet.conclude(&goal, result.as_ref().err());
+        rolled_back?;
         save(request, fleet);
     }
     result.map(drop)
@@ -57,7 +58,7 @@ fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record:
         save(request, fleet);
         record(fleet);
     };
-    let deadline = Deadline::after(request.wait.map(|bounds| bounds.timeout).unwrap_or_default());
+    let deadline = fleet.deadline(request.wait.map(|bounds| bounds.timeout).unwrap_or_default());
     let end = match (request.drain, goal.state, request.wait) {
         (Some(bounds), _, _) => drain(fleet, goal, bounds, &mut keep)?,
         (None, Some(AdminState::Ready), Some(bounds)) => {
@@ -73,7 +74,7 @@ fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record:
     if let (End::Done, Some(effect), Some(bounds), None) = (end, goal.effect(), request.wait, request.shutdown_sessions)
     {
         // A drain has its own deadline.
-        let deadline = if request.drain.is_some() { Deadline::after(bounds.timeout) } else { deadline };
+        let deadline = if request.drain.is_some() { fleet.deadline(bounds.timeout) } else { deadline };
         wait(fleet, goal, effect, bounds, &deadline)?;
     }
     if let Some(Pace { over }) = request.shutdown_sessions {

@@ -68,17 +68,21 @@ pub fn drain(
 ) -> Result<End> {
     fleet.step(&|target| next_step(goal, target, bounds.stable))?;
     once_draining(fleet);
-    let deadline = Deadline::after(bounds.timeout);
+    let deadline = fleet.deadline(bounds.timeout);
     let mut backoff = Backoff::default();
-    loop {
-        if !fleet.at_work().any(is_draining) {
-            return Ok(End::Done);
+    let mut is_over = false;
+    while fleet.at_work().any(is_draining) {
+        if is_over {
+            return time_is_over(fleet, goal, bounds);
         }
+        // Whatever moves, be it one process after the other: this was the last time.
+        is_over = deadline.is_over();
         match until_something_moves(fleet, bounds, &deadline, &mut backoff)? {
             Moved::Some => fleet.step(&|target| next_step(goal, target, bounds.stable))?,
-            Moved::None => return time_is_over(fleet, goal, bounds),
+            Moved::None => is_over = true,
         }
     }
+    Ok(End::Done)
 }
 
 /// Tells whether a server was set to drain and must go on to maint.
@@ -96,7 +100,7 @@ enum Moved {
 fn until_something_moves(
     fleet: &mut Fleet<'_>,
     bounds: DrainBounds,
-    deadline: &Deadline,
+    deadline: &Deadline<'_>,
     backoff: &mut Backoff,
 ) -> Result<Moved> {
     let count = fleet.at_work().filter(|target| is_draining(target)).count();

@@ -1,6 +1,6 @@
 //! All instances of a run together: they take every step side by side, and share every wait.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::instance::{Admission, Direction, Instance, Pass};
 use super::target::Target;
@@ -10,6 +10,7 @@ use crate::keep::exclusion::{Exclusion, Since};
 use crate::model::error::{Error, Result};
 use crate::model::goal::Goal;
 use crate::request::MinAvailable;
+use crate::time::clock::Clock;
 use crate::time::deadline::{Backoff, Deadline, Progress};
 use crate::time::interrupt::Interrupt;
 use crate::time::side_by_side::side_by_side;
@@ -22,6 +23,8 @@ pub struct Fleet<'a> {
     pub progress: Progress<'a>,
     /// What may end the run.
     pub signals: &'a Interrupt,
+    /// What its waits go by.
+    pub clock: &'a dyn Clock,
     /// What keeps other runs out.
     pub exclusion: Exclusion<'a>,
     /// What must stay usable.
@@ -114,10 +117,11 @@ impl<'a> Fleet<'a> {
     pub fn poll(&mut self, of: &(dyn Fn(&Target) -> bool + Sync)) -> Result<Processes> {
         let admit: Admission<'_> = &|contact| self.exclusion.admit(contact);
         let working = self.instances.iter_mut().filter(|instance| instance.error.is_none());
+        let clock = self.clock;
         let polls = side_by_side(working, |instance| {
-            let began = Instant::now();
-            match instance.poll(|target| target.is_at_work() && of(target)) {
-                Ok(Answered::Same(())) => (Answered::Same(()), began.elapsed()),
+            let began = clock.now();
+            match instance.poll(clock, |target| target.is_at_work() && of(target)) {
+                Ok(Answered::Same(())) => (Answered::Same(()), clock.now().saturating_duration_since(began)),
                 Ok(Answered::Replaced(process)) => {
                     instance.error = instance.follow(&process, admit).err();
                     (Answered::Replaced(process), Duration::ZERO)
@@ -148,25 +152,31 @@ impl<'a> Fleet<'a> {
         side_by_side(working, note).into_iter().collect()
     }
 
+    /// Starts a wait.
+    #[must_use]
+    pub fn deadline(&self, total: Duration) -> Deadline<'a> {
+        Deadline::by(self.clock, total)
+    }
+
     /// Releases the lock and waits until the next poll.
     ///
     /// # Errors
     /// Returns the failure that ends the run, once a signal has arrived.
-    pub fn pause(&self, backoff: &mut Backoff, deadline: &Deadline) -> Result<()> {
+    pub fn pause(&self, backoff: &mut Backoff, deadline: &Deadline<'_>) -> Result<()> {
         let pause = backoff.next(self.last_poll).min(deadline.left());
         if pause > Duration::ZERO {
             self.exclusion.release();
-            self.signals.pause(pause)?;
+            self.clock.pause(pause, self.signals)?;
         }
         Ok(())
     }
 
-    /// Fails each server that is not as requested in the end, or unknown, with what ended the work on it.
-    pub fn give_up(&mut self, goal: &Goal, why: Option<&Error>) {
+    /// Fails each server that is not as requested in the end, or unknown: with what ended the run or the work on its
+    /// instance, if anything did.
+    pub fn conclude(&mut self, goal: &Goal, why: Option<&Error>) {
         for instance in &mut self.instances {
-            if let Some(why) = why.or(instance.error.as_ref()).cloned() {
-                instance.give_up(goal, &why);
-            }
+            let why = why.or(instance.error.as_ref()).cloned();
+            instance.conclude(goal, why.as_ref());
         }
     }
 
@@ -176,7 +186,7 @@ impl<'a> Fleet<'a> {
     /// As [`Fleet::pause`].
     pub fn pause_once(&self, backoff: &mut Backoff) -> Result<()> {
         self.exclusion.release();
-        self.signals.pause(backoff.next(self.last_poll))
+        self.clock.pause(backoff.next(self.last_poll), self.signals)
     }
 
     /// Returns the servers that have not failed, on instances that have not failed.

@@ -2,7 +2,7 @@
 //! reload.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::target::{Delivery, DisabledBy, Reading, Sent, Target, Undo, Verdict, Watch};
 use crate::decide::guard;
@@ -18,9 +18,10 @@ use crate::keep::persist::KeptFile;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::{Goal, SpareSlots};
 use crate::model::name::Selection;
-use crate::model::server::{Process, Server};
+use crate::model::server::{Process, Server, ServerState};
 use crate::model::text::a_few_of;
 use crate::request::{MinAvailable, OldProcesses, OnMissing, Request};
+use crate::time::clock::Clock;
 use crate::time::interrupt::Interrupt;
 
 /// How long a process that hung, and answers again, has for the commands it was sent before.
@@ -57,6 +58,14 @@ pub struct Pass<'a> {
     pub signals: &'a Interrupt,
     /// Locks a process that takes over.
     pub admit: Admission<'a>,
+}
+
+/// A command to one of the targets.
+struct Command {
+    target: usize,
+    line: Box<str>,
+    /// How the server is after all commands sent together with it.
+    to: ServerState,
 }
 
 /// Whether the guard has judged the plan for the servers as they were observed.
@@ -152,7 +161,9 @@ impl<'a> Instance<'a> {
     /// that is changed.
     #[must_use]
     pub fn refused_by(&self, guard: MinAvailable, goals: Goals<'_>) -> Vec<(u32, Error)> {
-        let own = self.targets.iter().map(|target| (target.last(), goals(target).unwrap_or_default()));
+        let is_there = |target: &&Target| !matches!(target.reading, Reading::Gone { .. });
+        let targets = self.targets.iter().filter(is_there);
+        let own = targets.map(|target| (target.last(), goals(target).unwrap_or_default()));
         let others = self.rest.others.iter().map(|server| (server, Goal::default()));
         let wishes: Vec<(&Server, Goal)> = own.chain(others).collect();
         let planned = plan(&wishes);
@@ -189,7 +200,8 @@ impl<'a> Instance<'a> {
             match &planned.decision {
                 Decision::Change(actions) => {
                     let lines: Vec<Box<str>> = lines(target.last(), actions.iter().flatten().copied()).collect();
-                    let sent = |line| Sent { line, reply: Delivery::Foreseen, settled: Some(planned.after) };
+                    let (from, to) = (target.last().state, planned.after);
+                    let sent = |line| Sent { line, reply: Delivery::Foreseen, from, to, settled: Some(to) };
                     target.sent.extend(lines.into_iter().map(sent));
                 }
                 Decision::Refuse(error) => target.fail(error.clone()),
@@ -274,12 +286,12 @@ impl<'a> Instance<'a> {
         if pass.direction == Direction::Backward {
             order.reverse();
         }
-        let mut commands: Vec<(usize, Box<str>)> = Vec::new();
+        let mut commands: Vec<Command> = Vec::new();
         for index in order {
             let Some(target) = self.targets.get(index) else { continue };
-            if let Some(Decision::Change(actions)) = target.plan.as_ref().map(|planned| &planned.decision) {
-                commands.extend(lines(target.last(), actions.iter().flatten().copied()).map(|line| (index, line)));
-            }
+            let Some(Planned { decision: Decision::Change(actions), after, .. }) = &target.plan else { continue };
+            let lines = lines(target.last(), actions.iter().flatten().copied());
+            commands.extend(lines.map(|line| Command { target: index, line, to: *after }));
         }
         self.exchange(commands, pass.signals, |target, line, reply| match (reply, pass.direction) {
             (Reply::Accepted | Reply::Unknown | Reply::Unsent, _) => {}
@@ -297,19 +309,19 @@ impl<'a> Instance<'a> {
     /// Sends commands and notes what became of each; returns what stopped them, if anything did.
     fn exchange(
         &mut self,
-        commands: Vec<(usize, Box<str>)>,
+        commands: Vec<Command>,
         signals: &Interrupt,
         judge: impl Fn(&mut Target, &str, &Reply),
     ) -> Result<Answered<Option<Error>>> {
-        let texts: Vec<&str> = commands.iter().map(|(_, line)| &**line).collect();
+        let texts: Vec<&str> = commands.iter().map(|command| &*command.line).collect();
         let exchange = match self.client.send(&texts, signals)? {
             Answered::Same(exchange) => exchange,
             Answered::Replaced(process) => return Ok(Answered::Replaced(process)),
         };
-        for ((index, line), reply) in commands.into_iter().zip(&exchange.replies) {
-            let Some(target) = self.targets.get_mut(index) else { continue };
+        for (Command { target, line, to }, reply) in commands.into_iter().zip(&exchange.replies) {
+            let Some(target) = self.targets.get_mut(target) else { continue };
             judge(target, &line, reply);
-            target.note(line, reply, None);
+            target.note(line, reply, to);
         }
         Ok(Answered::Same(exchange.failure))
     }
@@ -320,7 +332,8 @@ impl<'a> Instance<'a> {
     /// When the instance does not answer.
     pub fn end_sessions(&mut self, of: impl Fn(&Target) -> bool, signals: &Interrupt) -> Result<Answered<()>> {
         let end = |(index, target): (usize, &Target)| {
-            of(target).then(|| (index, Action::ShutdownSessions.line(Named::of(target.last()))))
+            let line = || Action::ShutdownSessions.line(Named::of(target.last()));
+            of(target).then(|| Command { target: index, line: line(), to: target.last().state })
         };
         let commands = self.targets.iter().enumerate().filter_map(end).collect();
         // A process that is about to end says 'Proxy is disabled.' too: the next poll tells.
@@ -397,18 +410,22 @@ impl<'a> Instance<'a> {
     /// Polls the statistics of servers; one that is gone fails.
     ///
     /// # Errors
-    /// When the instance does not answer, or not as HAProxy does.
-    pub fn poll(&mut self, of: impl Fn(&Target) -> bool) -> Result<Answered<()>> {
+    /// When the instance does not answer, or not as HAProxy does; then all of them fail.
+    pub fn poll(&mut self, clock: &dyn Clock, of: impl Fn(&Target) -> bool) -> Result<Answered<()>> {
         let mut polled: Vec<&mut Target> = self.targets.iter_mut().filter(|target| of(target)).collect();
         if polled.is_empty() {
             return Ok(Answered::Same(()));
         }
         let servers: Vec<&Server> = polled.iter().map(|target| target.last()).collect();
-        let Polled { statistics, old } = match self.client.poll(&servers)? {
-            Answered::Same(polled) => polled,
-            Answered::Replaced(process) => return Ok(Answered::Replaced(process)),
+        let Polled { statistics, old } = match self.client.poll(&servers) {
+            Ok(Answered::Same(polled)) => polled,
+            Ok(Answered::Replaced(process)) => return Ok(Answered::Replaced(process)),
+            Err(error) => {
+                polled.iter_mut().for_each(|target| target.fail(error.clone()));
+                return Err(error);
+            }
         };
-        let now = Instant::now();
+        let now = clock.now();
         let held_by = match self.old_policy {
             OldProcesses::Count => None,
             OldProcesses::Wait => old.first().map(|old| old.pid),
@@ -485,7 +502,8 @@ impl<'a> Instance<'a> {
     /// Servers keep their state before the run and their failures; the plan is dropped.
     ///
     /// # Errors
-    /// When the process does not answer in time, gives an unexpected answer, or cannot be locked.
+    /// When the process does not answer in time, gives an unexpected answer, or cannot be locked; then every server is
+    /// unknown.
     pub fn follow(&mut self, successor: &Process, admit: Admission<'_>) -> Result<()> {
         let (old, new) = (self.contact.process.pid, successor.pid);
         let unseen = if self.client.sees_old_processes() {
@@ -497,7 +515,7 @@ impl<'a> Instance<'a> {
             "the HAProxy at {} was reloaded during the run (process {new} took over from {old}){unseen}",
             self.contact.address
         ));
-        self.observe_anew(admit)
+        self.observe_anew(admit).inspect_err(|error| self.targets.iter_mut().for_each(|target| target.lose(error)))
     }
 
     /// Observes the process that answers now, whether the same or another one.
@@ -580,11 +598,17 @@ impl<'a> Instance<'a> {
         self.targets.iter().any(is_short)
     }
 
-    /// Fails each server that is not as requested in the end, or unknown, with what ended the work on it.
-    pub fn give_up(&mut self, goal: &Goal, why: &Error) {
-        for target in self.targets.iter_mut().filter(|target| target.is_at_work()) {
-            if target.after().is_none_or(|server| shortfall(goal, server).is_some()) {
-                target.fail(why.clone());
+    /// Fails each server that is not as requested in the end, or unknown: with what ended the work on it, if anything
+    /// did. Servers that were rolled back have their result already.
+    pub fn conclude(&mut self, goal: &Goal, why: Option<&Error>) {
+        for target in self.targets.iter_mut().filter(|target| target.is_at_work() && target.undo.is_none()) {
+            let failure = match &target.reading {
+                Reading::Unknown { why, .. } => Some(why.clone()),
+                Reading::Gone { .. } => Some(gone(&target.before)),
+                Reading::First | Reading::Seen(_) => shortfall(goal, target.last()),
+            };
+            if let Some(failure) = failure {
+                target.fail(why.cloned().unwrap_or(failure));
             }
         }
     }

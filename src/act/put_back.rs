@@ -55,7 +55,7 @@ pub fn put_back(
     fleet: &mut Fleet<'_>,
     goal: Goal,
     bounds: WaitBounds,
-    deadline: &Deadline,
+    deadline: &Deadline<'_>,
     once_draining: impl FnOnce(&mut Fleet<'_>),
 ) -> Result<()> {
     let mut backoff = Backoff::default();
@@ -64,7 +64,7 @@ pub fn put_back(
     once_draining(fleet);
     while fleet.at_work().any(is_checked) {
         if fleet.poll(&is_checked)? == Processes::Same {
-            let now = Instant::now();
+            let now = fleet.clock.now();
             fleet.at_work_mut().filter(|target| is_checked(target)).for_each(|target| target.notice_check(bounds, now));
             fleet.instances.iter_mut().for_each(|instance| judge_together(instance, bounds));
             let waiting = || fleet.at_work().filter(|target| is_checked(target) && is_waited_for(target));

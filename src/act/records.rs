@@ -136,5 +136,5 @@ fn left_in(target: &Target, requested: AdminState) -> Option<AdminState> {
     }
     let now = target.last().state;
     let state = now.flags.forced().filter(|state| *state != AdminState::Ready);
-    state.filter(|_| target.is_changed() && target.settled().is_some_and(|settled| settled.is_set_as(&now)))
+    state.filter(|_| target.is_changed() && target.is_as_left())
 }

@@ -26,7 +26,7 @@ pub fn roll_back(fleet: &mut Fleet<'_>) -> Result<()> {
         admit: &|contact| fleet.exclusion.admit(contact),
     };
     for instance in fleet.instances.iter_mut().rev() {
-        if !instance.targets.iter().any(Target::is_changed) {
+        if !instance.targets.iter().any(|target| target.is_changed() || target.is_open()) {
             continue;
         }
         let result = match &lock {
@@ -38,18 +38,18 @@ pub fn roll_back(fleet: &mut Fleet<'_>) -> Result<()> {
             stop(instance, error);
             continue;
         }
-        leave_alone_what_others_have_set(instance);
         instance.plan(&pass);
         if let Err(error) = instance.carry_out(&pass) {
             stop(instance, error);
         }
+        conclude_what_was_not_sent(instance);
     }
     lock.map(drop)
 }
 
 /// Records what stopped the rollback of an instance; servers that cannot be read back fail with it.
 fn stop(instance: &mut Instance<'_>, error: Error) {
-    instance.give_up(&Goal::default(), &error);
+    instance.conclude(&Goal::default(), Some(&error));
     instance.undo_error = Some(error);
 }
 
@@ -57,8 +57,10 @@ fn stop(instance: &mut Instance<'_>, error: Error) {
 fn observe_before(instance: &mut Instance<'_>, pass: &Pass<'_>) -> Result<()> {
     let admit: Admission<'_> = pass.admit;
     match instance.read_back()? {
-        Answered::Same(()) if pass.guard.is_some() => instance.observe_anew(admit),
-        Answered::Same(()) => Ok(()),
+        Answered::Same(()) => {
+            instance.targets.iter_mut().for_each(Target::settle);
+            if pass.guard.is_some() { instance.observe_anew(admit) } else { Ok(()) }
+        }
         Answered::Replaced(process) => {
             instance.follow(&process, admit)?;
             if !instance.targets.iter().any(|target| goal_of(target).is_some()) {
@@ -70,22 +72,25 @@ fn observe_before(instance: &mut Instance<'_>, pass: &Pass<'_>) -> Result<()> {
     }
 }
 
-/// Leaves alone servers that differ from how this run left them.
-fn leave_alone_what_others_have_set(instance: &mut Instance<'_>) {
-    for target in instance.targets.iter_mut().filter(|target| goal_of(target).is_some()) {
-        let now = target.last().state;
-        if target.settled().is_none_or(|settled| settled.is_set_as(&now)) {
-            continue;
+/// Concludes servers that need no command: those already as before, such as after a reload that has forgotten the
+/// change, and those that somebody else has set.
+fn conclude_what_was_not_sent(instance: &mut Instance<'_>) {
+    for target in instance.targets.iter_mut().filter(|target| target.undo.is_none()) {
+        let Some(now) = target.after().map(|server| server.state) else { continue };
+        if target.was_changed() && now.is_set_as(&target.before.state) {
+            target.undo = Some(Undo::Done);
+        } else if target.is_changed() && !target.is_as_left() {
+            target.undo = Some(Undo::LeftAlone(now));
+            let (name, state) = (target.before.full_name(), now.flags.effective());
+            instance
+                .warnings
+                .push(format!("{name} was left alone: somebody else has set it to {state} in the meantime"));
         }
-        target.undo = Some(Undo::LeftAlone(now));
-        let name = target.before.full_name();
-        let state = now.flags.effective();
-        instance.warnings.push(format!("{name} was left alone: somebody else has set it to {state} in the meantime"));
     }
 }
 
-/// Returns the goal that restores a server, if this run has changed it.
+/// Returns the goal that restores a server, if this run has changed it and nobody else has since.
 fn goal_of(target: &Target) -> Option<Goal> {
-    let is_left_alone = matches!(target.undo, Some(Undo::LeftAlone(_)));
-    (!is_left_alone && target.after().is_some() && target.is_changed()).then(|| target.before.state.as_goal())
+    let is_own = target.after().is_some() && target.is_changed() && target.is_as_left();
+    is_own.then(|| target.before.state.as_goal())
 }

@@ -3,12 +3,12 @@
 use super::drain::what_is_left;
 use super::fleet::{Fleet, Processes, servers};
 use super::instance::Instance;
-use super::target::Target;
+use super::target::{Poll, Target};
 use crate::haproxy::client::Answered;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::Goal;
 use crate::model::state::AdminState;
-use crate::time::deadline::{Backoff, Deadline};
+use crate::time::deadline::Backoff;
 use std::time::Duration;
 
 /// The interval at which a part of the sessions is ended, if they are ended gradually.
@@ -20,7 +20,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// # Errors
 /// As [`end_sessions`].
 pub fn end_sessions_over(fleet: &mut Fleet<'_>, goal: Goal, over: Duration) -> Result<()> {
-    let deadline = Deadline::after(over);
+    let deadline = fleet.deadline(over);
     let mut totals: Vec<u32> = Vec::new();
     let mut ended: Vec<u32> = Vec::new();
     while !deadline.is_over() {
@@ -54,7 +54,7 @@ pub fn end_sessions_over(fleet: &mut Fleet<'_>, goal: Goal, over: Duration) -> R
             (left.iter().fold(0, |sum: u32, left| sum.saturating_add(*left)), deadline.seconds_left());
         (fleet.progress)(&format!("ending {left} sessions, {seconds} s to go"));
         fleet.exclusion.release();
-        fleet.signals.pause(TICK.min(deadline.left()))?;
+        fleet.clock.pause(TICK.min(deadline.left()), fleet.signals)?;
     }
     Ok(())
 }
@@ -77,35 +77,55 @@ fn due(total: u32, share: f64) -> u32 {
 /// # Errors
 /// When a signal ends the run or the lock cannot be retaken. Failures of an instance or a server are kept there.
 pub fn end_sessions(fleet: &mut Fleet<'_>, goal: Goal, timeout: Duration) -> Result<()> {
-    let deadline = Deadline::after(timeout);
+    let result = until_none_is_left(fleet, goal, timeout);
+    if let Err(error) = &result {
+        fleet.at_work_mut().filter(|target| is_busy(target)).for_each(|target| target.fail(error.clone()));
+    }
+    result
+}
+
+fn until_none_is_left(fleet: &mut Fleet<'_>, goal: Goal, timeout: Duration) -> Result<()> {
+    let deadline = fleet.deadline(timeout);
     let mut backoff = Backoff::default();
     loop {
-        if fleet.poll(&is_out)? == Processes::Replaced {
-            // A new process knows nothing of the change.
-            fleet.step(&|_| goal)?;
-            continue;
+        let is_over = deadline.is_over();
+        let polled = fleet.poll(&is_out)?;
+        if polled == Processes::Same {
+            let count = fleet.at_work().filter(|target| is_busy(target)).count();
+            if count > 0 && !is_over {
+                end_all(fleet);
+                let left = deadline.seconds_left();
+                (fleet.progress)(&format!("ending the sessions of {}, {left} s to go", servers(count)));
+                fleet.pause(&mut backoff, &deadline)?;
+                continue;
+            }
+            fleet.at_work_mut().filter(|target| is_busy(target)).for_each(|target| fail(target, timeout));
         }
-        let count = fleet.at_work().filter(|target| is_busy(target)).count();
-        if count == 0 {
+        // What is reported is how the servers are in the end.
+        if polled == Processes::Same && fleet.refresh()? == Processes::Same {
             return Ok(());
         }
-        if deadline.is_over() {
+        // A new process knows nothing of the change.
+        fleet.step(&|_| goal)?;
+        if is_over {
             fleet.at_work_mut().filter(|target| is_busy(target)).for_each(|target| fail(target, timeout));
             return Ok(());
         }
-        let signals = fleet.signals;
-        for instance in fleet.instances.iter_mut().filter(|instance| instance.error.is_none()) {
-            if !instance.targets.iter().any(|target| target.is_at_work() && is_busy(target)) {
-                continue;
-            }
-            match instance.end_sessions(|target| target.is_at_work() && is_busy(target), signals) {
-                // The next poll follows a process that has taken over.
-                Ok(Answered::Same(()) | Answered::Replaced(_)) => {}
-                Err(error) => instance.error = Some(error),
-            }
+    }
+}
+
+/// Ends the sessions of all servers in maint that have any.
+fn end_all(fleet: &mut Fleet<'_>) {
+    let signals = fleet.signals;
+    for instance in fleet.instances.iter_mut().filter(|instance| instance.error.is_none()) {
+        if !instance.targets.iter().any(|target| target.is_at_work() && is_busy(target)) {
+            continue;
         }
-        (fleet.progress)(&format!("ending the sessions of {}, {} s to go", servers(count), deadline.seconds_left()));
-        fleet.pause(&mut backoff, &deadline)?;
+        match instance.end_sessions(|target| target.is_at_work() && is_busy(target), signals) {
+            // The next poll follows a process that has taken over.
+            Ok(Answered::Same(()) | Answered::Replaced(_)) => {}
+            Err(error) => instance.error = Some(error),
+        }
     }
 }
 
@@ -113,10 +133,10 @@ fn is_out(target: &Target) -> bool {
     target.last().state.flags.effective() == AdminState::Maint
 }
 
-/// Tells whether a server in maint has something left to do.
+/// Tells whether a server in maint has something left to do, or may have.
 fn is_busy(target: &Target) -> bool {
-    is_out(target)
-        && target.last_poll.as_ref().is_some_and(|poll| poll.statistics.sessions > 0 || poll.statistics.queue > 0)
+    let is_free = |poll: &Poll| poll.statistics.sessions == 0 && poll.statistics.queue == 0;
+    is_out(target) && !target.last_poll.as_deref().is_some_and(is_free)
 }
 
 fn fail(target: &mut Target, timeout: Duration) {

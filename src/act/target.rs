@@ -87,6 +87,10 @@ pub struct Sent {
     pub line: Box<str>,
     /// What became of it.
     pub reply: Delivery,
+    /// How the server was read last before it.
+    pub from: ServerState,
+    /// How it is after all commands sent together with it.
+    pub to: ServerState,
     /// How the server was read back after it; `None` until then.
     pub settled: Option<ServerState>,
 }
@@ -200,7 +204,7 @@ impl Target {
     /// be read back.
     #[must_use]
     pub fn is_changed(&self) -> bool {
-        let differs = |server: &Server| !self.sent.is_empty() && !server.state.is_set_as(&self.before.state);
+        let differs = |server: &Server| self.is_set() && !server.state.is_set_as(&self.before.state);
         match &self.reading {
             Reading::First => false,
             Reading::Seen(server) => differs(server),
@@ -209,20 +213,39 @@ impl Target {
         }
     }
 
-    /// Tells whether a command may have set something that was not read back.
+    fn is_set(&self) -> bool {
+        self.sent.iter().any(Sent::may_set)
+    }
+
+    /// Tells whether a command may have set something that was not read back, or may do so yet.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.sent.iter().any(|sent| match sent.reply {
-            Delivery::Accepted | Delivery::Unanswered => sent.settled.is_none(),
+            Delivery::Accepted => sent.settled.is_none(),
+            Delivery::Unanswered => sent.settled.is_none_or(|settled| !settled.is_set_as(&sent.to)),
             Delivery::Refused | Delivery::Outlived | Delivery::Foreseen => false,
         })
     }
 
-    /// Returns how the server was read back right after the last command: any difference from that was set by somebody
-    /// else.
+    /// Tells whether the server is as this run has left it: any difference was set by somebody else.
     #[must_use]
-    pub fn settled(&self) -> Option<&ServerState> {
-        self.sent.iter().rev().find_map(|sent| sent.settled.as_ref())
+    pub fn is_as_left(&self) -> bool {
+        let now = self.last().state;
+        let last = self.sent.iter().rev().find(|sent| sent.may_set());
+        last.is_some_and(|sent| match (sent.reply, &sent.settled) {
+            // It may be carried out yet.
+            (Delivery::Unanswered, _) | (_, None) => sent.may_lead_to(&now),
+            (Delivery::Accepted | Delivery::Refused | Delivery::Outlived | Delivery::Foreseen, Some(settled)) => {
+                settled.is_set_as(&now)
+            }
+        })
+    }
+
+    /// Tells whether this run has changed the server, whatever it is now.
+    #[must_use]
+    pub fn was_changed(&self) -> bool {
+        let setting = self.sent.iter().filter(|sent| sent.may_set());
+        setting.map(|sent| sent.settled.as_ref().unwrap_or(&sent.to)).any(|left| !left.is_set_as(&self.before.state))
     }
 
     /// Tells whether there is still something to do with it.
@@ -302,9 +325,16 @@ impl Target {
 
     /// Notes the state that was read back after commands.
     pub fn settle(&mut self) {
-        let Some(state) = self.after().map(|server| server.state) else { return };
+        let Some(now) = self.after().map(|server| server.state) else { return };
+        let mut unsettled = self.sent.iter().filter(|sent| sent.settled.is_none());
+        let are_accepted = unsettled.all(|sent| match sent.reply {
+            Delivery::Accepted | Delivery::Outlived | Delivery::Foreseen => true,
+            Delivery::Refused | Delivery::Unanswered => false,
+        });
         for sent in self.sent.iter_mut().filter(|sent| sent.settled.is_none()) {
-            sent.settled = Some(state);
+            let is_own = if are_accepted { now.is_set_as(&sent.to) } else { sent.may_lead_to(&now) };
+            // A state that they do not lead to was set by somebody else at that moment.
+            sent.settled = Some(if is_own { now } else { sent.to });
         }
     }
 
@@ -331,9 +361,10 @@ impl Target {
             Verdict::Fine | Verdict::Disabled(_) | Verdict::Spare => verdict_on(&server),
         };
         let outlived = |mut sent: Sent| {
-            if sent.settled.is_none() {
-                sent.reply = Delivery::Outlived;
-            }
+            sent.reply = match (sent.reply, &sent.settled) {
+                (Delivery::Unanswered, _) | (Delivery::Accepted, None) => Delivery::Outlived,
+                (reply, _) => reply,
+            };
             sent
         };
         Self {
@@ -359,7 +390,7 @@ impl Target {
     }
 
     /// Notes what HAProxy answered to a command.
-    pub fn note(&mut self, line: Box<str>, reply: &Reply, settled: Option<ServerState>) {
+    pub fn note(&mut self, line: Box<str>, reply: &Reply, to: ServerState) {
         let reply = match reply {
             Reply::Unsent => return,
             Reply::Accepted => Delivery::Accepted,
@@ -368,7 +399,25 @@ impl Target {
         };
         // Usually it is the only one.
         self.sent.reserve_exact(1);
-        self.sent.push(Sent { line, reply, settled });
+        let from = self.last().state;
+        self.sent.push(Sent { line, reply, from, to, settled: None });
+    }
+}
+
+impl Sent {
+    /// Tells whether it may have set anything, or would: ending sessions does not, and neither does a refused command.
+    fn may_set(&self) -> bool {
+        match self.reply {
+            Delivery::Accepted | Delivery::Unanswered | Delivery::Outlived | Delivery::Foreseen => {
+                !self.from.is_set_as(&self.to)
+            }
+            Delivery::Refused => false,
+        }
+    }
+
+    /// Tells whether a server can be in this state after some commands of the plan.
+    fn may_lead_to(&self, state: &ServerState) -> bool {
+        state.is_set_between(&self.from, &self.to)
     }
 }
 

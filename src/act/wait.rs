@@ -97,16 +97,38 @@ pub fn quiet(poll: &Poll, effect: Effect) -> Nearness {
 ///
 /// # Errors
 /// When a signal ends the run or the lock cannot be retaken. Failures of an instance or a server are kept there.
-pub fn wait(fleet: &mut Fleet<'_>, goal: Goal, effect: Effect, bounds: WaitBounds, deadline: &Deadline) -> Result<()> {
+pub fn wait(
+    fleet: &mut Fleet<'_>,
+    goal: Goal,
+    effect: Effect,
+    bounds: WaitBounds,
+    deadline: &Deadline<'_>,
+) -> Result<()> {
+    let result = until_all_are_there(fleet, goal, effect, bounds, deadline);
+    if let Err(error) = &result {
+        let waited_for = fleet.at_work_mut().filter(|target| is_waited_for(target));
+        waited_for.for_each(|target| target.fail(error.clone()));
+    }
+    result
+}
+
+fn until_all_are_there(
+    fleet: &mut Fleet<'_>,
+    goal: Goal,
+    effect: Effect,
+    bounds: WaitBounds,
+    deadline: &Deadline<'_>,
+) -> Result<()> {
     let mut backoff = Backoff::default();
     loop {
+        let is_over = deadline.is_over();
         let polled = fleet.poll(&is_waited_for)?;
         if polled == Processes::Same {
-            let now = Instant::now();
+            let now = fleet.clock.now();
             fleet.at_work_mut().for_each(|target| target.notice(effect, bounds.stable, now));
             fleet.instances.iter_mut().for_each(|it| excuse(it, bounds.need, |target| target.watch == Watch::Over));
             let count = fleet.at_work().filter(|target| is_waited_for(target)).count();
-            if count > 0 && !deadline.is_over() {
+            if count > 0 && !is_over {
                 (fleet.progress)(&progress(fleet, effect, count, deadline));
                 fleet.pause(&mut backoff, deadline)?;
                 continue;
@@ -127,6 +149,10 @@ pub fn wait(fleet: &mut Fleet<'_>, goal: Goal, effect: Effect, bounds: WaitBound
         // A new process knows nothing of the change: make it again, and restart the wait.
         fleet.step(&|_| goal)?;
         fleet.instances.iter_mut().for_each(Instance::watch_anew);
+        if is_over {
+            fleet.at_work_mut().for_each(|target| target.time_is_over(effect, bounds.timeout));
+            return Ok(());
+        }
     }
 }
 
@@ -138,7 +164,7 @@ fn is_waited_for(target: &Target) -> bool {
     }
 }
 
-fn progress(fleet: &Fleet<'_>, effect: Effect, count: usize, deadline: &Deadline) -> String {
+fn progress(fleet: &Fleet<'_>, effect: Effect, count: usize, deadline: &Deadline<'_>) -> String {
     let what = match effect {
         Effect::InTraffic => "up",
         Effect::FreeInDrain | Effect::FreeInMaint | Effect::FreeAtNoWeight => "free of sessions",

@@ -59,7 +59,7 @@ pub(super) enum Spent {
 /// What is left of the limits.
 pub(super) struct Budget<'a> {
     interrupt: &'a Interrupt,
-    deadline: Deadline,
+    deadline: Deadline<'static>,
     named: Cell<usize>,
     files: Cell<usize>,
     bytes: Cell<usize>,

@@ -299,6 +299,16 @@ impl ServerState {
             && self.agent == other.agent
     }
 
+    /// Tells whether each part that commands set is as in one of two states.
+    #[must_use]
+    pub fn is_set_between(&self, from: &Self, to: &Self) -> bool {
+        let ends = [from, to];
+        ends.iter().any(|end| end.flags.commanded() == self.flags.commanded())
+            && ends.iter().any(|end| end.weight == self.weight)
+            && ends.iter().any(|end| end.health == self.health)
+            && ends.iter().any(|end| end.agent == self.agent)
+    }
+
     /// Returns the goal that brings a changed server back to this state.
     #[must_use]
     pub fn as_goal(&self) -> Goal {

@@ -1037,7 +1037,7 @@ mod schema {
         "description": "A weight from 0 to 256, or a percentage of the configured weight such as \"50%\" (at most \"25600%\").",
         "anyOf": [
             { "type": "integer", "minimum": 0, "maximum": 256 },
-            { "type": "string", "pattern": r"^\s*([0-9]+%|\+?[0-9]+(\.0*)?([eE]\+?[0-9]+)?)\s*$" }
+            { "type": "string", "pattern": r"^\s*([0-9]+%|[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?)\s*$" }
         ]
     });
     schema!(Pause, "Pause", {
@@ -1055,7 +1055,7 @@ mod schema {
         "description": "A number of servers, or a percentage from \"0%\" to \"100%\".",
         "anyOf": [
             { "type": "integer", "minimum": 0, "maximum": 1_000_000 },
-            { "type": "string", "pattern": r"^\s*([0-9]{1,3}%|\+?[0-9]+(\.0*)?([eE]\+?[0-9]+)?)\s*$" }
+            { "type": "string", "pattern": r"^\s*([0-9]{1,3}%|[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?)\s*$" }
         ]
     });
     schema!(StateFiles, "StateFiles", {

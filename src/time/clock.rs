@@ -1,6 +1,36 @@
-//! The time of day.
+//! The time: that of day, and the one that a wait goes by.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::fmt::Debug;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::interrupt::Interrupt;
+use crate::model::error::Result;
+
+/// What a wait goes by: this host's clock, or one that a test moves on.
+pub trait Clock: Debug + Sync {
+    /// Returns the time.
+    fn now(&self) -> Instant;
+
+    /// Waits, but not longer than until a signal comes.
+    ///
+    /// # Errors
+    /// The failure that ends the run, once a signal has come.
+    fn pause(&self, time: Duration, signals: &Interrupt) -> Result<()>;
+}
+
+/// The clock of this host.
+#[derive(Debug, Clone, Copy)]
+pub struct HostClock;
+
+impl Clock for HostClock {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn pause(&self, time: Duration, signals: &Interrupt) -> Result<()> {
+        signals.pause(time)
+    }
+}
 
 /// Returns the time, in seconds since the epoch.
 #[must_use]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::clock::{Clock, HostClock};
 use crate::model::error::{ErrorKind, Result};
 
 /// Shows a person the progress of a long wait.
@@ -44,21 +45,30 @@ pub fn patiently<T>(limit: Duration, mut read: impl FnMut() -> Result<T>) -> Res
 
 /// The end of a wait.
 #[derive(Debug, Clone, Copy)]
-pub struct Deadline {
+pub struct Deadline<'a> {
+    clock: &'a dyn Clock,
     end: Instant,
 }
 
-impl Deadline {
-    /// Starts a wait.
+impl Deadline<'static> {
+    /// Starts a wait by the clock of this host.
     #[must_use]
     pub fn after(total: Duration) -> Self {
-        Self { end: Instant::now() + total }
+        Self::by(&HostClock, total)
+    }
+}
+
+impl<'a> Deadline<'a> {
+    /// Starts a wait by a clock.
+    #[must_use]
+    pub fn by(clock: &'a dyn Clock, total: Duration) -> Self {
+        Self { clock, end: clock.now() + total }
     }
 
     /// The time that is left.
     #[must_use]
     pub fn left(&self) -> Duration {
-        self.end.saturating_duration_since(Instant::now())
+        self.end.saturating_duration_since(self.clock.now())
     }
 
     /// The time that is left, in seconds for a person: rounded up, so that it is 0 only at the end.

@@ -50,6 +50,12 @@ impl Interrupt {
         Ok(Self { fd: Some(fd), seen: OnceLock::new() })
     }
 
+    /// Acts as if a signal had arrived.
+    #[cfg(test)]
+    pub fn raise(&self) {
+        self.seen.get_or_init(|| "SIGTERM");
+    }
+
     /// Returns the failure that ends the run, once a signal has arrived.
     #[must_use]
     pub fn check(&self) -> Option<Error> {

@@ -51,13 +51,10 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newproperty(:ensure) do
     desc <<~DOC
-      The wanted administrative state. `ready` takes traffic, `drain` takes
-      only the traffic of its persistence clients, `maint` takes none. Also
-      accepted: `enabled` and `enable` for `ready`, `disabled` and `disable`
-      for `maint`. Spare slots of a `server-template` (without an address)
-      that only a pattern matches are left alone by `ready` and `drain`, with
-      a warning; named ones fail as `unreachable_state`. The state is left as
-      it is by default.
+      The requested administrative state. `ready` takes traffic, `drain`
+      takes only the traffic of persistence clients, `maint` takes none.
+      Also accepted: `enabled` and `enable` for `ready`, `disabled` and
+      `disable` for `maint`.
 
       * `ready`: In service.
       * `drain`: Takes no new traffic except from persistence clients.
@@ -81,11 +78,10 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newproperty(:weight) do
     desc <<~DOC
-      The wanted weight: a number from 0 to 256, or a share of the configured
-      weight as `"50%"`. It is compared first, like the state. A server of
-      weight 0 takes no new traffic but that of its persistence clients. A
-      share that rounds down to 0 fails as `unreachable_state`, unless it is
-      `"0%"`. The weight is left as it is by default.
+      The requested weight: a number from 0 to 256, or a percentage of the
+      configured weight, such as `"50%"`. Like the state, it is set only if
+      it differs. A server with weight 0 takes no new traffic except from
+      persistence clients. Unchanged by default.
     DOC
 
     validate { |value| resource.class.assert_type(name, 'Variant[Integer[0, 256], Pattern[/\A\d+%?\z/]]', value) }
@@ -241,13 +237,13 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:wait) do
     desc <<~DOC
-      Waits after the change of `ensure`, or after `weight: 0`: after `ready`
-      until each server takes traffic (its check has passed since the change,
-      its weight is above 0 and slowstart is over), after `drain`, `maint` and
-      `weight: 0` until no session is left. A check with `fall 1` does not
-      show that it has passed; with it a server must stay up for 5 s. A server
-      without a check, or with a paused one, counts at once. `true` stands for
-      60 s. Not asked for by default.
+      Waits after the change of `ensure`: after `ready` until each server
+      takes traffic (its check has passed since the change, its weight is
+      above 0 and slowstart is over), after `drain` and `maint` until no
+      session is left. A check with `fall 1` does not show that it has
+      passed, so such a server must stay up for 5 s. A server without a
+      check, or with a paused one, counts at once. Fails with `not_up` or
+      `not_drained`. `true` means 60 s. Off by default.
 
       * `stable`: After `ready`: how long a server must take traffic without
         interruption, in seconds; from 0 to 86400. `0` by default.
@@ -265,20 +261,16 @@ Puppet::Type.newtype(:haproxy_server) do
   newparam(:guard) do
     desc <<~DOC
       Refuses, before anything is sent anywhere, a change that lowers the
-      number of usable servers of a backend below this. Usable are servers
-      that take traffic: ready, running or starting, with a weight above 0, in
-      a backend that is neither `disabled` nor unpublished; backup servers
-      count as HAProxy uses them: only where no other is usable, and then as
-      one. Servers that track a changed one count as they would be then. It
-      needs the lock that keeps other runs out. In a status request the
-      report's `ok` then means that every matched backend keeps at least that
-      many servers in traffic, and the text form lists only the servers of
-      backends that do not. No guard by default.
+      number of usable servers of a backend below this. A server is usable
+      if it is ready, running or starting, and has a weight above 0. Backup
+      servers count as HAProxy uses them: only if no other server is usable,
+      and then as one. Servers that track a changed one count as they would
+      be after the change. Needs the lock that keeps other runs out. No
+      guard by default.
 
-      * `min_available`: The fewest usable servers of a backend: a number from
-        0 to 1000000, or a share from `"0%"` to `"100%"` of its servers that
-        the configuration neither disables nor marks `backup`, spare slots
-        left out, rounded up.
+      * `min_available`: The fewest usable servers of a backend: a number
+        from 0 to 1000000, or a percentage from `"0%"` to `"100%"` of its
+        servers that the configuration does not disable, rounded up.
     DOC
 
     validate do |value|
@@ -288,13 +280,14 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:expect) do
     desc <<~DOC
-      Refuses as `expectation_failed`, before anything is sent anywhere, a
-      change of a server that is in another state than this before it. Servers
-      that need no change may be in any, so that a second run passes. Nothing
-      is expected by default.
+      Refuses, before anything is sent anywhere, a change while a matched
+      server is in another administrative state than this. It is compared
+      with the state before the change, even if there is nothing to change:
+      a second run may fail with `expectation_failed`. No expectation by
+      default.
 
-      * `admin_state`: The effective administrative state of every server that
-        is changed. Any by default.
+      * `admin_state`: The effective administrative state of every matched
+        server.
         * `ready`: In service.
         * `drain`: Takes no new traffic except from persistence clients.
         * `maint`: In maintenance: takes no traffic.
