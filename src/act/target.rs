@@ -119,7 +119,7 @@ pub enum Verdict {
     Disabled(DisabledBy),
     /// Somebody else has taken it out, and the request says to leave it alone.
     Skipped,
-    /// It is a spare slot that no pattern is about: it was left alone.
+    /// It is a spare slot that only a pattern matched: it was left alone.
     Spare,
     /// It is not.
     Failed(Error),
