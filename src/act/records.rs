@@ -53,7 +53,7 @@ fn check_backends(request: &Request, instance: &Instance<'_>) -> Result<()> {
     }
 }
 
-/// Brings the state files in step, under the lock, so that no other run writes an older state over it.
+/// Brings the state files in step, under the lock, so that no other run overwrites them with an older state.
 pub fn save(request: &Request, fleet: &mut Fleet<'_>) {
     if !has_state_files(fleet) {
         return;
@@ -104,7 +104,7 @@ fn save_one(request: &Request, instance: &mut Instance<'_>, mode: Mode) {
         return;
     }
     let is_unread = instance.targets.iter().all(|target| target.after().is_none());
-    // Asking an instance once more that does not answer would only take time.
+    // Asking an unresponsive instance again would only take time.
     let out_of_reach = instance
         .error
         .as_ref()
@@ -160,7 +160,7 @@ fn entry<'e>(instance: &'e Instance<'_>, state: AdminState) -> Entry<'e> {
     }
 }
 
-/// The state that the run has brought a server to, or may have: the requested one, or drain where it got no further.
+/// The state that the run has brought a server to, or may have: the requested one, or drain if it got no further.
 fn left_in(target: &Target, requested: AdminState) -> Option<AdminState> {
     if matches!(target.verdict, Verdict::Disabled(_) | Verdict::Skipped | Verdict::Spare)
         || target.is_rolled_back() == Some(true)
@@ -171,11 +171,11 @@ fn left_in(target: &Target, requested: AdminState) -> Option<AdminState> {
         return Some(requested);
     }
     if requested == AdminState::Ready {
-        // On its way back it may be left in drain, which whoever has taken it out still answers for.
+        // On its way back it may be left in drain, for which its owner is still responsible.
         let is_in_drain = target.last().state.flags.forced() == Some(AdminState::Drain);
         return Some(AdminState::Drain).filter(|_| is_in_drain && target.is_changed());
     }
-    // Where that could not be read back, the record counts only once it is seen to be so.
+    // If that could not be read back, the record counts only once the server is seen in that state.
     if target.is_open() {
         return Some(requested);
     }

@@ -1,6 +1,6 @@
 //! Finds every HAProxy of this host, without opening a socket.
 //!
-//! The way goes from the processes over their command lines and configurations to their stats sockets:
+//! It goes from the processes through their command lines and configurations to their stats sockets:
 //!
 //! 1. `process`: the HAProxy processes in `/proc` that serve, are not workers of another, and were not replaced.
 //! 2. `config`: what their configurations say, the `stats socket` lines above all, as HAProxy reads them.
@@ -13,7 +13,7 @@
 //!
 //! # Trust
 //!
-//! This program mostly runs as root, and anybody can start a process that is called haproxy. So:
+//! This program usually runs as root, and anybody can start a process called haproxy. So:
 //!
 //! - The process must see the files that this program sees. A process in another mount namespace does, if the same
 //!   place of the same device is mounted at the path of its configuration and of its sockets: Debian's service has a
@@ -28,11 +28,11 @@
 //! - The `-S` address, and the sockets that the kernel says a process listens on, count for a process of the house
 //!   only, as nothing but the process says them.
 //!
-//! The environment and the working folder of a process are believed, because what they lead to is checked.
+//! The environment and the working folder of a process are trusted, because whatever they lead to is checked.
 //!
 //! # Limits
 //!
-//! `budget` bounds all of it together, so that processes of an ordinary user cost root next to nothing. A process of
+//! `budget` bounds everything together, so that processes of an ordinary user cost root almost nothing. A process of
 //! root, the caller or HAProxy's own account comes before all others, and nothing that others could have written is
 //! opened.
 
@@ -73,7 +73,7 @@ use process::{Process, Standing};
 use subject::{Files, Subject};
 use trust::{Owners, Refusal};
 
-/// The most warnings that are kept; anybody can start any number of processes that are called haproxy.
+/// The most warnings to keep; anybody can start any number of processes called haproxy.
 const WARNINGS_MAX: usize = 20;
 
 /// The longest path that a warning shows, in bytes.
@@ -100,11 +100,11 @@ pub struct Candidate {
     pub start: u64,
     /// The stats sockets in the configuration's order (those in an `.if` that cannot be told last), then the master CLI.
     ///
-    /// They are all of one HAProxy, though they may differ in level; none is missed while another answers.
+    /// They all belong to one HAProxy, though they may differ in level; it is enough that one answers.
     pub sockets: Vec<Address>,
-    /// Those of the sockets that are the master CLI's.
+    /// Those of the sockets that are the master CLI.
     pub masters: Vec<Address>,
-    /// Where it is known from.
+    /// How it is known.
     pub origin: Origin,
     /// Which state files its configuration loads, where the whole of it is known.
     pub state_files: Option<Arc<StateFileRules>>,
@@ -112,10 +112,10 @@ pub struct Candidate {
     pub servers: Option<Arc<Configured>>,
 }
 
-/// Where a candidate is known from.
+/// How a candidate is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// A process that runs, and its configuration: when nothing answers, the instance is unreachable.
+    /// A running process and its configuration: if nothing answers, the instance is unreachable.
     Running,
     /// A socket alone, which may be left over or be something else's.
     Guess,
@@ -535,7 +535,7 @@ fn drop_namesakes(found: &mut Discovery) {
     found.candidates = kept;
 }
 
-/// Drops the warnings that are too many, and says so.
+/// Drops excess warnings, and says so.
 fn shorten(warnings: &mut Vec<String>) {
     warnings.sort();
     warnings.dedup();

@@ -1,4 +1,4 @@
-//! The places where the packages of the distributions put stats sockets.
+//! The places where distribution packages put stats sockets.
 //!
 //! They are searched where a configuration cannot be read, or where `/proc` shows no HAProxy or hides some.
 
@@ -27,7 +27,7 @@ pub(super) fn sockets(root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Lists what is in a folder under such a name, sorted.
+/// Lists the entries of a folder with matching names, sorted.
 fn entries(folder: &Path, is_wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(ENTRIES_MAX);
     let wanted = entries.filter(|entry| entry.file_name().to_str().is_some_and(&is_wanted));

@@ -287,7 +287,7 @@ fn the_usual_places_count_where_nothing_else_is_known() {
     let expected = ["gone 100 Guess abns@master", "haproxy 0 Guess @@/run/haproxy/admin.sock"];
     assert_eq!(tree.found(), expected);
     assert!(tree.discover().warnings.concat().contains("No such file"));
-    // One that is known is not found again.
+    // A known socket is not found again.
     tree.write("etc/gone.cfg", "global\nstats socket @@/run/haproxy/admin.sock\n");
     assert_eq!(tree.found(), ["gone 100 Running @@/run/haproxy/admin.sock abns@master"]);
     fs::remove_dir_all(tree.path("proc/1")).unwrap();

@@ -30,7 +30,7 @@ pub struct KeptFile {
     pub path: String,
     /// As it was before the run.
     former: StateFile,
-    /// What became of it; nothing as long as it was not compared.
+    /// What became of it; `None` until it was compared.
     pub outcome: Option<InStep>,
 }
 
@@ -39,7 +39,7 @@ pub struct KeptFile {
 pub enum InStep {
     /// It is as it was before the run.
     Unchanged,
-    /// It differs from what it was before the run, or would in a dry run.
+    /// It differs from before the run, or would in a dry run.
     Changed,
 }
 
@@ -61,7 +61,7 @@ pub struct Source<'a> {
     pub address: &'a Address,
     /// The longest that it may take to answer.
     pub timeout: std::time::Duration,
-    /// The servers that the run is about, as they were read back or are predicted.
+    /// The matched servers, as they were read back or are predicted.
     pub servers: &'a [&'a Server],
     /// Which state files the instance's configuration loads, where that is known.
     pub rules: Option<&'a StateFileRules>,
