@@ -1,5 +1,6 @@
 //! Carries out a plan: on one instance, on all of them together, with the requested waits.
 
+pub mod audit;
 pub mod carry_out;
 pub mod drain;
 pub mod fleet;

@@ -370,7 +370,7 @@ fn every_field_of_a_request_has_a_variable(haproxy: &Haproxy) -> TestResult {
 fn all_variables_go_together(haproxy: &Haproxy) -> TestResult {
     let site = Site::start_with(haproxy, "check inter 200ms");
     let state_file = format!("state_file={}/%%SERVICE.state", site.folder.path().display());
-    let every = "server=web1 backend=web on_missing=ignore on_unreachable=fail instance_timeout=5 lock_timeout=5 weight=1 \
+    let every = "server=web1 backend=web on_missing=ignore on_unreachable=fail instance_timeout=5 lock_timeout=5 syslog=no weight=1 \
                  health=enabled expect_admin_state=ready guard_min_available=1 drain_timeout=5 \
                  drain_on_timeout=shutdown shutdown_sessions=yes wait_timeout=5 wait_stable=0 on_failure=rollback \
                  owner=alice reason=disk expires=+2h";

@@ -191,6 +191,10 @@ def apply(server=None, state=None, test=None, **kwargs):
         sockets, or dictionaries of ``name`` and ``socket``. All that are
         found by default.
 
+    ignore_instances
+        Instances of the minion to leave alone on purpose, without a warning:
+        names or patterns. None by default.
+
     drain
         With ``maint``: drains the servers first. ``True``, or a dictionary of
         ``timeout`` (in seconds, 300 by default) and ``on_timeout`` (``fail``,
@@ -222,7 +226,7 @@ def apply(server=None, state=None, test=None, **kwargs):
 
     state_file
         HAProxy's server-state file to keep in step: a path, or a dictionary
-        of instance names and paths.
+        of paths by ``instance`` or ``instance/backend``.
 
     owner
         Who takes the servers out, or puts them back. ``ready`` is refused
@@ -237,6 +241,10 @@ def apply(server=None, state=None, test=None, **kwargs):
     ignore_owner
         With ``ready``: puts back what another owner has taken out. ``False``
         by default.
+
+    syslog
+        Whether each change is written to the system log of the minion as
+        well. ``True`` by default.
 
     lock_timeout
         The longest wait for another run on the same HAProxy, in seconds. 60
