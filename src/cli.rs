@@ -234,7 +234,7 @@ fn text(word: OsString) -> Result<String, String> {
     word.into_string().map_err(|word| format!("the argument '{}' is not valid UTF-8", shown(&word)))
 }
 
-/// Shows a value that was refused, cut to what fits into a sentence.
+/// Shows a refused value, shortened to fit into a sentence.
 fn shown(value: &OsString) -> String {
     let text: String = value.to_string_lossy().chars().take(80).collect();
     text.escape_debug().to_string()

@@ -63,7 +63,7 @@ fn check_format(options: &Options, request: &Request) -> Result<(), Refused> {
     }
 }
 
-/// Runs the request and writes its report, or the reason why it was refused.
+/// Runs the request and writes its report, or why it was refused.
 fn finish(options: &Options, request: Result<(Request, Interrupt), Refused>) -> ExitCode {
     match request {
         Err(refused) => write_report(options, None, &report::refusal(&refused)),
@@ -79,8 +79,8 @@ const PROGRESS_MAX: usize = 79;
 
 /// Shows the progress of waits in one terminal line, which is overwritten and cleared at the end.
 ///
-/// A terminal that has shown no line gets no byte, and one that a tool reads shows none: with `ssh -tt` it is where the
-/// report goes as well.
+/// A terminal that has shown no progress gets no byte, and a tool is shown none: with `ssh -tt` the report goes to the
+/// same terminal.
 fn show_progress<R>(options: &Options, request: &Request, run: impl FnOnce(Progress<'_>) -> R) -> R {
     if request.by_tool || options.format == Format::Nagios || !io::stderr().is_terminal() {
         return run(&|_| ());
@@ -173,7 +173,7 @@ fn read_bounded(fd: BorrowedFd<'_>, what: &str, options: &Options, interrupt: &I
 fn write_report(options: &Options, request: Option<&Request>, report: &Report<'_>) -> ExitCode {
     let plain = |ending| exit_code(options.exit_codes, ending);
     let unwritten = Ending { failed: true, ..Ending::of(report) };
-    // A failure without a server to show is a sentence on standard error alone.
+    // A failure without servers to show is only a line on standard error.
     let shown = request.filter(|_| !report.failed || !report.servers.is_empty());
     let (written, code, if_not_written) = match options.format {
         Format::Json => (write_json(report), plain(Ending::of(report)), plain(unwritten)),
@@ -202,7 +202,7 @@ fn write_report(options: &Options, request: Option<&Request>, report: &Report<'_
 }
 
 fn write_json(report: &Report<'_>) -> io::Result<()> {
-    // Not through `io::stdout()`, which looks for the last line end in every piece.
+    // Not through `io::stdout()`, which searches every piece for its last line end.
     let stdout = io::stdout().as_fd().try_clone_to_owned()?;
     let mut out = BufWriter::with_capacity(64 << 10, File::from(stdout));
     to_ascii_json(&mut out, report).and_then(|()| out.flush())

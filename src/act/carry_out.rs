@@ -61,7 +61,7 @@ fn warn_of_traffic(request: &Request, fleet: &mut Fleet<'_>) -> Result<()> {
 }
 
 fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record: Record<'_>) -> Result<End> {
-    // A reload while this run waits must not forget what it has set, and who comes by must see who it was.
+    // A reload while this run waits must not lose what it has set, and others must see who did it.
     let mut kept = None;
     let mut keep = |fleet: &mut Fleet<'_>| {
         if kept.replace(fleet.changes) == Some(fleet.changes) {

@@ -32,7 +32,7 @@ pub struct Fleet<'a> {
     pub guard: Option<MinAvailable>,
     /// What the system log is told.
     pub audit: Audit,
-    /// How long the last poll of an instance took, of the slowest that answered.
+    /// How long the last poll took on the slowest instance that answered.
     pub last_poll: Duration,
     /// How many steps have sent commands.
     pub changes: u32,

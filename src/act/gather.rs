@@ -31,7 +31,7 @@ pub struct Asked<'a> {
 /// same HAProxy as another.
 ///
 /// # Errors
-/// When a lock cannot be had, nothing answers at all, or two of them have one name.
+/// When a lock cannot be taken, nothing answers at all, or two of them have the same name.
 pub fn gather<'a>(
     request: &'a Request,
     sites: &'a [Site],

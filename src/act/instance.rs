@@ -27,7 +27,7 @@ use crate::time::interrupt::Interrupt;
 /// How long a process that hung, and answers again, has for the commands it was sent before.
 const AFTER_HANGING: Duration = Duration::from_millis(300);
 
-/// How many processes a run follows when HAProxy is reloaded again and again.
+/// How many processes a run follows if HAProxy is reloaded again and again.
 pub(super) const PROCESSES: u32 = 3;
 
 /// The goal of each server in a pass; `None` if it is left out.

@@ -17,7 +17,7 @@ use crate::request::Request;
 /// Gives each instance its state files, as they are before the run; `asked` has the names of all instances that are asked.
 ///
 /// # Errors
-/// When the files do not go with the instances. What cannot be read is a failure of its instance.
+/// When the files do not match the instances. A file that cannot be read fails its instance.
 pub fn open_state_files(request: &Request, asked: &[&str], fleet: &mut Fleet<'_>) -> Result<()> {
     for Assigned { instance, coverage, path } in assign(request.state_file.as_ref(), asked)? {
         // One that is skipped has none.
@@ -62,7 +62,7 @@ pub fn save(request: &Request, fleet: &mut Fleet<'_>) {
         Ok(_) => fleet.instances.iter_mut().for_each(|instance| save_one(request, instance, Mode::Write)),
         Err(error) => {
             fleet.instances.iter_mut().filter(|instance| !instance.state_files.is_empty()).for_each(|instance| {
-                instance.warnings.push(format!("the state file was not brought in step: {error}"));
+                instance.warnings.push(format!("the state file was not updated: {error}"));
             })
         }
     }
@@ -93,7 +93,7 @@ fn has_state_files(fleet: &Fleet<'_>) -> bool {
     fleet.instances.iter().any(|instance| !instance.state_files.is_empty())
 }
 
-/// Compares the state files with what is predicted.
+/// Compares the state files with the prediction.
 pub fn compare(request: &Request, fleet: &mut Fleet<'_>) {
     fleet.instances.iter_mut().for_each(|instance| save_one(request, instance, Mode::Compare));
 }
@@ -110,7 +110,7 @@ fn save_one(request: &Request, instance: &mut Instance<'_>, mode: Mode) {
         .as_ref()
         .filter(|error| is_unread && matches!(error.kind, ErrorKind::Unreachable | ErrorKind::Timeout));
     if let Some(error) = out_of_reach {
-        let not_in_step = |file: &KeptFile| format!("the state file {} was not brought in step: {error}", file.path);
+        let not_in_step = |file: &KeptFile| format!("the state file {} was not updated: {error}", file.path);
         instance.warnings.extend(instance.state_files.iter().map(not_in_step));
         return;
     }

@@ -32,7 +32,7 @@ pub struct Target {
     pub undo: Option<Undo>,
     /// How the system log knows it, where it was told of a change.
     pub logged: Option<ServerState>,
-    /// Who has taken it out, where a status found that recorded.
+    /// Who has taken it out, if a status found a record.
     pub record: Option<Box<Record>>,
 }
 

@@ -58,7 +58,7 @@ pub fn short<'a>(guard: MinAvailable, servers: impl IntoIterator<Item = &'a Serv
     backends.into_iter().filter_map(judge).collect()
 }
 
-/// Finds the backends that a plan leaves with fewer servers than the guard allows, each with its number.
+/// Finds the backends that a plan leaves with fewer usable servers than the guard allows, each with its number.
 #[must_use]
 pub fn refusals<'a>(
     guard: MinAvailable,

@@ -70,7 +70,7 @@ impl House {
         }
     }
 
-    /// Trusts the users and groups that the configuration names, too; a user's own group is among them.
+    /// Also trusts the users and groups that the configuration names, including a user's own group.
     pub(super) fn with_accounts(&self, settings: &Settings) -> Owners {
         let users = settings.users.iter().filter_map(|account| match account {
             Account::Id(id) => Some((*id, None)),

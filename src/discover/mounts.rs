@@ -107,7 +107,7 @@ impl Sight {
         self.same_mounts
     }
 
-    /// Tells whether nothing can be seen: the process has a root folder of its own, and this program may not look.
+    /// Tells whether nothing can be seen: the process has its own root folder, and this program may not look inside.
     pub(super) fn is_blind(&self) -> bool {
         !self.same_mounts && self.theirs.place(Path::new("/")).is_none()
     }

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-/// The most entries of a folder that are looked at.
+/// The most entries of a folder to examine.
 const ENTRIES_MAX: usize = 4096;
 
 /// Lists the sockets in `/run/haproxy/*.sock`, `/run/haproxy-*/*.sock`, `/run/hapee-*/*.sock`, `/run/haproxy.sock`,

@@ -166,7 +166,7 @@ pub(super) struct Seen {
     pub(super) parent: u32,
     /// The real user id.
     pub(super) uid: u32,
-    /// When it was started, in clock ticks since the host was.
+    /// When it was started, in clock ticks since boot.
     pub(super) start: u64,
 }
 

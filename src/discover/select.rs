@@ -15,7 +15,7 @@ pub struct Site {
     pub name: InstanceName,
     /// The process that was found, where one was.
     pub pid: Option<u32>,
-    /// Where it may answer, in the order in which that is tried.
+    /// Where it may answer, in the order of attempts.
     pub addresses: Vec<Address>,
     /// How it was found: its configuration, or its address.
     pub origin: String,

@@ -281,7 +281,7 @@ fn the_usual_places_count_where_nothing_else_is_known() {
     fs::create_dir_all(tree.path("run/haproxy")).unwrap();
     let _one = UnixListener::bind(tree.path("run/haproxy/admin.sock")).unwrap();
     assert_eq!(tree.found(), ["haproxy 0 Guess @@/run/haproxy/admin.sock"]);
-    // A configuration that is gone leaves the master CLI, and makes one look around.
+    // Without its configuration, the master CLI remains, and the usual places are searched.
     let config = tree.path("etc/gone.cfg");
     tree.run(100, &format!("-W -S abns@master -f {}", config.display()));
     let expected = ["gone 100 Guess abns@master", "haproxy 0 Guess @@/run/haproxy/admin.sock"];

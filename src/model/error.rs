@@ -142,7 +142,7 @@ pub struct Error(Box<Failure>);
 /// What an [`Error`] tells: what happened, where, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// What went wrong, as a stable word.
+    /// What went wrong, as a stable word that tools can compare.
     pub kind: ErrorKind,
     /// What happened, where, and what to do about it, in one sentence.
     pub msg: String,

@@ -65,7 +65,7 @@ fn parts(name: &str) -> impl Iterator<Item = Part<'_>> {
     })
 }
 
-/// Names the first few of many, for a person.
+/// Names the first few of many.
 #[must_use]
 pub fn a_few_of<T: AsRef<str>>(names: &[T]) -> String {
     const NAMED: usize = 3;

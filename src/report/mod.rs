@@ -340,7 +340,7 @@ fn cautions(request: &Request, run: &RunOutcome) -> Vec<String> {
         let mut causes: Vec<(&str, Vec<String>)> = Vec::new();
         for target in instance.targets.iter().filter(|target| target.error().is_none()) {
             let Some(after) = target.after().map(|server| &server.state) else { continue };
-            // What the state file brings back is not lost in a reload.
+            // What the state file restores is not lost in a reload.
             let is_kept = is_kept(&instance.state_files, &target.before.backend);
             let lasts = |cause: &&str| *cause != READY_UNTIL_RELOAD || !is_kept;
             for cause in causes_of(goal, target, after).into_iter().filter(lasts) {

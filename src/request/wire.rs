@@ -873,7 +873,7 @@ words! {
     OperationalWord {
         /// Takes no traffic: it is down, or in maintenance.
         Stopped = "stopped",
-        /// Takes a growing share of traffic: `slowstart` is under way.
+        /// Takes a growing share of traffic: `slowstart` is in progress.
         Starting = "starting",
         /// Takes traffic.
         Running = "running",

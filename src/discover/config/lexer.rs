@@ -23,7 +23,7 @@ const SET_BY_HAPROXY: [&[u8]; 13] = [
     b"HAPROXY_TCP_LOG_FMT",
 ];
 
-/// The environment that a configuration is read in.
+/// The environment in which a configuration is read.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Environment {
     /// The variables; one without a value is set to something that is not known here.

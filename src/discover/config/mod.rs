@@ -102,7 +102,7 @@ enum Section {
     Other,
 }
 
-/// Reads the files of one HAProxy, in their order.
+/// Reads the files of one HAProxy, in order.
 pub(super) struct Reader {
     environment: Environment,
     settings: Settings,
@@ -198,7 +198,7 @@ impl Reader {
         section.map_or(Section::Other, Section::Proxy)
     }
 
-    /// Tells whether a line outside `global` can be anything but a keyword of its section, without cutting all of it.
+    /// Tells whether a line outside `global` can be anything but a keyword of its section, without splitting all of it.
     fn may_matter(&self, line: &[u8]) -> bool {
         let first = line.split(|byte| is_space(*byte) || *byte == b'#').next().unwrap_or_default();
         let is_plain = !first.iter().any(|byte| matches!(byte, b'\\' | b'\'' | b'"'));
