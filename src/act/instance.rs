@@ -92,6 +92,16 @@ pub struct Instance<'a> {
     detail: Detail,
     judgement: Judgement,
     on_missing: OnMissing,
+    selected_by: SelectedBy,
+}
+
+/// What a request selects its servers by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SelectedBy {
+    /// By their names alone.
+    Name,
+    /// By their addresses as well.
+    Address,
 }
 
 impl<'a> Instance<'a> {
@@ -114,6 +124,7 @@ impl<'a> Instance<'a> {
             detail: if request.guard.is_some() { Detail::Everything } else { Detail::Links },
             judgement: Judgement::Passed,
             on_missing: request.on_missing,
+            selected_by: if request.addresses.is_empty() { SelectedBy::Name } else { SelectedBy::Address },
         }
     }
 
@@ -508,7 +519,13 @@ impl<'a> Instance<'a> {
 
     /// Keeps a server that HAProxy has no more since a reload.
     fn take_gone(&mut self, mut gone: Target) {
-        let what = format!("{} is gone since HAProxy was reloaded", gone.before.full_name());
+        let (name, address) = (gone.before.full_name(), &gone.before.address);
+        let what = match self.selected_by {
+            SelectedBy::Name => format!("{name} is gone since HAProxy was reloaded"),
+            SelectedBy::Address => {
+                format!("{name} is gone, or no longer has the address {address}, since HAProxy was reloaded")
+            }
+        };
         if self.on_missing == OnMissing::Ignore {
             self.warnings.push(what);
             return;

@@ -50,7 +50,7 @@ pub struct Selected {
 /// As [`select`]; also when a signal ends the search.
 pub fn choose(request: &Request, signals: &Interrupt, warnings: &mut Vec<String>) -> Result<Selected> {
     let wanted = request.instances.as_deref();
-    let names_something = !request.servers.is_empty() || !request.backends.is_empty();
+    let names_something = !request.servers.is_empty() || !request.backends.is_empty() || !request.addresses.is_empty();
     let needs_others = request.on_missing == OnMissing::ElsewhereOk && names_something;
     let discovery = if needs_discovery(wanted) || needs_others { discover(signals)? } else { Discovery::default() };
     let selected = select(wanted, &discovery);

@@ -1,6 +1,6 @@
 //! Reads the rows of `show servers state` into servers; only those that are selected are kept.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -99,8 +99,9 @@ fn address<'a>(row: &StateRow<'a>) -> [&'a str; 4] {
 
 /// What is kept of the rows of `show servers state`.
 pub(super) trait Rows {
-    /// Tells whether the row of a server is wanted, by the number and the name of its backend and its own name.
-    fn wants(&mut self, backend_id: u32, backend: &[u8], server: &[u8]) -> bool;
+    /// Tells whether the row of a server is wanted, by the number and the name of its backend, its own name, and the rest
+    /// of the row.
+    fn wants(&mut self, backend_id: u32, backend: &[u8], server: &[u8], row: &OtherRow<'_>) -> bool;
 
     /// Takes a row that is wanted.
     fn take(&mut self, row: &StateRow<'_>);
@@ -126,14 +127,14 @@ impl<'a> Matching<'a> {
 }
 
 impl Rows for Matching<'_> {
-    fn wants(&mut self, backend_id: u32, backend: &[u8], server: &[u8]) -> bool {
+    fn wants(&mut self, backend_id: u32, backend: &[u8], server: &[u8], row: &OtherRow<'_>) -> bool {
         if self.backends.last != Some(backend_id) {
             self.backends.begin(backend_id, backend);
             for (pattern, found) in self.selection.backends.iter().zip(&mut self.backends_found) {
                 *found |= pattern.matches(backend);
             }
         }
-        self.detail == Detail::Everything || self.selection.matches(backend, server)
+        self.detail == Detail::Everything || self.selection.matches(backend, server, || row.address())
     }
 
     fn take(&mut self, row: &StateRow<'_>) {
@@ -150,6 +151,8 @@ impl Rows for Matching<'_> {
 /// Keeps the servers that were observed before, each in its place.
 pub(super) struct ReadBack<'a> {
     selection: Selection<'a>,
+    /// Backend and name of each, where they were selected by address, which may be another one now.
+    names: Option<HashSet<(&'a str, &'a str)>>,
     before: &'a [&'a Server],
     next: usize,
     pub(super) after: Vec<Option<Server>>,
@@ -157,13 +160,17 @@ pub(super) struct ReadBack<'a> {
 
 impl<'a> ReadBack<'a> {
     pub(super) fn new(selection: Selection<'a>, before: &'a [&'a Server]) -> Self {
-        Self { selection, before, next: 0, after: vec![None; before.len()] }
+        let names = || before.iter().map(|server| (&*server.backend, &*server.server)).collect();
+        let names = (!selection.addresses.is_empty()).then(names);
+        Self { selection, names, before, next: 0, after: vec![None; before.len()] }
     }
 }
 
 impl Rows for ReadBack<'_> {
-    fn wants(&mut self, _: u32, backend: &[u8], server: &[u8]) -> bool {
-        self.selection.matches(backend, server)
+    fn wants(&mut self, _: u32, backend: &[u8], server: &[u8], row: &OtherRow<'_>) -> bool {
+        let Some(names) = &self.names else { return self.selection.matches(backend, server, || row.address()) };
+        let text = |name| std::str::from_utf8(name).map(printable).unwrap_or_default();
+        names.contains(&(&*text(backend), &*text(server)))
     }
 
     fn take(&mut self, row: &StateRow<'_>) {
@@ -236,7 +243,8 @@ pub(super) fn read_state(connection: &mut Connection, query: &Query, rows: &mut 
             // An empty line ends the dump; a line that starts with '#' is a comment.
             (_, Some(_)) if line.is_empty() || line.starts_with(b"#") => {}
             (_, Some(header)) => {
-                let wanted = |id, backend: &[u8], server: &[u8]| rows.wants(id, backend, server);
+                let wanted =
+                    |id, backend: &[u8], server: &[u8], row: &OtherRow<'_>| rows.wants(id, backend, server, row);
                 match header.row(line, &mut backend, wanted).map_err(understood)? {
                     AnyRow::Wanted(row) if is_of_master_cli(&row) => {}
                     AnyRow::Wanted(row) => rows.take(&row),

@@ -192,6 +192,13 @@ impl Server {
         self.statistics.as_ref().and_then(|statistics| statistics.tracks.as_deref())
     }
 
+    /// Returns the host of its address as HAProxy shows it, and the port.
+    #[must_use]
+    pub fn host_and_port(&self) -> (&str, &str) {
+        let (host, port) = self.address.rsplit_once(':').unwrap_or((&self.address, ""));
+        (host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host), port)
+    }
+
     /// Returns the server as HAProxy writes it: `backend/server`.
     #[must_use]
     pub fn full_name(&self) -> String {

@@ -7,6 +7,7 @@ mod text;
 mod wire;
 
 use std::collections::HashSet;
+use std::fmt::Display;
 
 use serde::{Serialize, Serializer};
 
@@ -174,11 +175,10 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
     let having = run.instances.iter().filter(|instance| !instance.targets.is_empty()).count();
     let all = || run.instances.iter().flat_map(|instance| &instance.targets);
     let total = all().count();
-    let who = match request.servers.as_slice() {
-        [] => "all servers".to_owned(),
-        [one] => one.to_string(),
-        [first, second] => format!("{first}, {second}"),
-        [first, second, rest @ ..] => format!("{first}, {second} and {} more", rest.len()),
+    let who = match (first_two(&request.servers), first_two(&request.addresses)) {
+        (None, None) => "all servers".to_owned(),
+        (Some(one), None) | (None, Some(one)) => one,
+        (Some(servers), Some(addresses)) => format!("{servers} at {addresses}"),
     };
     let is_one = matches!(request.servers.as_slice(), [one] if one.server.literal().is_some());
     let where_ = |count: usize| {
@@ -221,6 +221,16 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
         (true, true) => "; state file would be written",
     };
     format!("{who}: {how} {preposition} {}{file}", where_(settable))
+}
+
+/// The first two of a list, and how many there are besides.
+fn first_two(list: &[impl Display]) -> Option<String> {
+    match list {
+        [] => None,
+        [one] => Some(one.to_string()),
+        [first, second] => Some(format!("{first}, {second}")),
+        [first, second, rest @ ..] => Some(format!("{first}, {second} and {} more", rest.len())),
+    }
 }
 
 /// The first failure, and how many there are besides.

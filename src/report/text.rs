@@ -16,7 +16,7 @@ pub fn text(request: &Request, report: &Report<'_>) -> String {
     if report.dry_run && !report.failed && request.goal.is_some() {
         let _ = writeln!(text, "# dry run: {}", printable(&report.msg));
     }
-    let all = request.goal.is_some() || !request.servers.is_empty();
+    let all = request.goal.is_some() || !request.servers.is_empty() || !request.addresses.is_empty();
     for instance in &report.instances {
         let servers = report
             .servers

@@ -18,7 +18,7 @@ pub use wire::{
 
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::Goal;
-use crate::model::name::{Address, InstanceName, Pattern, Selection, Selector};
+use crate::model::name::{Address, InstanceName, Pattern, Selection, Selector, ServerAddress};
 use crate::model::state::AdminState;
 use crate::time::{clock, expiry};
 
@@ -35,6 +35,8 @@ pub struct Request {
     pub servers: Vec<Selector>,
     /// In which backends; in all if it is empty.
     pub backends: Vec<Pattern>,
+    /// At which addresses; at any if it is empty.
+    pub addresses: Vec<ServerAddress>,
     /// On which instances; on all discovered ones if it is missing.
     pub instances: Option<Vec<WantedInstance>>,
     /// What the servers should become; nothing in a status.
@@ -105,7 +107,7 @@ impl Request {
     /// Returns which servers it covers.
     #[must_use]
     pub fn selection(&self) -> Selection<'_> {
-        Selection { servers: &self.servers, backends: &self.backends }
+        Selection { servers: &self.servers, backends: &self.backends, addresses: &self.addresses }
     }
 
     /// Returns how long ending sessions may take: the time of `drain` unless that is over, otherwise of `wait`, otherwise
@@ -234,9 +236,11 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
     let goal = Goal { state, weight: wire.weight, health: wire.health, agent: wire.agent };
     let is_change = state.is_some() || wire.weight.is_some() || wire.health.is_some() || wire.agent.is_some();
     let servers = selectors(wire)?;
-    if is_change && servers.is_empty() {
+    let addresses = addresses(wire)?;
+    if is_change && servers.is_empty() && addresses.is_empty() {
         return Err(bad(
-            "'server' is missing: a change must name its servers, such as \"server\": \"web1\" (or \"*\" for all)",
+            "'server' is missing: a change must name its servers, such as \"server\": \"web1\" (or \"*\" for all), or their \
+             'address'",
         ));
     }
     let given = Given::of(wire);
@@ -246,6 +250,7 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
     Ok(Request {
         servers,
         backends,
+        addresses,
         instances,
         goal: is_change.then_some(goal),
         drain: given.drain,
@@ -355,6 +360,13 @@ fn selectors(wire: &Wire) -> Result<Vec<Selector>> {
     let Some(names) = &wire.server else { return Ok(Vec::new()) };
     not_empty("server", &names.0)?;
     names.0.iter().map(|text| Selector::parse(text).map_err(|why| bad_name("server", text, &why))).collect()
+}
+
+fn addresses(wire: &Wire) -> Result<Vec<ServerAddress>> {
+    const FIELD: &str = "address";
+    let Some(addresses) = &wire.address else { return Ok(Vec::new()) };
+    not_empty(FIELD, &addresses.0)?;
+    addresses.0.iter().map(|text| ServerAddress::parse(text).map_err(|why| bad_name(FIELD, text, &why))).collect()
 }
 
 fn patterns(field: &str, names: Option<&wire::Names>) -> Result<Vec<Pattern>> {

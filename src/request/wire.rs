@@ -29,8 +29,8 @@ const OMITTED: &str = "__omit_place_holder__";
 #[serde(default)]
 pub struct Wire {
     /// The servers: names, `backend/server`, or patterns with `*`, `?` and `[…]` on each side of at most one `/`; a
-    /// string (commas separate several) or a list. Names are case-sensitive. Required for any change; a status without it
-    /// covers all servers.
+    /// string (commas separate several) or a list. Names are case-sensitive. A change requires this or `address`; a status
+    /// without both covers all servers.
     #[cfg_attr(test, schemars(example = &"web1", example = ["web1", "app*/web[2-3]"]))]
     pub server: Option<Names>,
     /// The requested administrative state. `ready` takes traffic, `drain` takes only the traffic of persistence
@@ -41,6 +41,12 @@ pub struct Wire {
     /// The backends in which to find the servers: names or patterns, as a string or a list. All backends by default.
     #[cfg_attr(test, schemars(example = &"app", example = ["i[0-9]*_puppet_masters"]))]
     pub backend: Option<Names>,
+    /// The addresses in force of the servers: an IP address with or without a port, such as `10.0.0.5`, `10.0.0.5:8080`,
+    /// `::1` or `[::1]:80`; a string (commas separate several) or a list. Without a port, any port matches. With `server`
+    /// or `backend`, a server must match these as well. HAProxy does not show the paths of servers on Unix sockets: name
+    /// these with `server`. Any address by default.
+    #[cfg_attr(test, schemars(example = &"10.0.0.5", example = ["10.0.0.5:8080", "[::1]:80"]))]
+    pub address: Option<Names>,
     /// The HAProxy instances of this host: names of discovered instances, addresses of stats sockets in HAProxy's
     /// notation (`/path`, `unix@/path`, `abns@name`, `ipv4@127.0.0.1:9999`, `ipv6@[::1]:9999`), or objects with
     /// `name` and `socket`; a string (commas separate several) or a list. All discovered instances by default.
@@ -143,10 +149,11 @@ pub struct Wire {
 }
 
 /// The keys of [`Wire`], to find the one closest to an unknown key.
-pub(crate) const KNOWN: [&str; 26] = [
+pub(crate) const KNOWN: [&str; 27] = [
     "server",
     "state",
     "backend",
+    "address",
     "instances",
     "weight",
     "health",

@@ -18,6 +18,7 @@ use libtest_mimic::Trial;
 
 use support::{Haproxy, harness};
 
+mod address;
 mod capture;
 mod checks;
 mod drain;
@@ -53,6 +54,7 @@ fn tools() -> harness::Modules {
 /// Every module of tests by its name.
 fn modules() -> harness::Modules {
     vec![
+        ("address", address::tests()),
         ("checks", checks::tests()),
         ("drain", drain::tests()),
         ("guard", guard::tests()),

@@ -32,6 +32,7 @@ ARGUMENT_SPEC = dict(
     server=dict(type="list", elements="str", aliases=["host"]),
     state=dict(type="str", choices=STATES),
     backend=dict(type="list", elements="str"),
+    address=dict(type="list", elements="str"),
     instances=dict(type="list", elements="raw", aliases=["socket"]),
     weight=dict(type="str"),
     health=dict(type="str", choices=SWITCH),

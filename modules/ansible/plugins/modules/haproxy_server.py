@@ -56,7 +56,7 @@ options:
     description:
       - The servers, as names, as C(backend/server), or as patterns of C(*), C(?) and C([...]) on each side of at most one
         C(/).
-      - Required with any change. A status without it is about all servers.
+      - A change requires this or O(address). A status without both is about all servers.
     type: list
     elements: str
     aliases: [host]
@@ -70,6 +70,13 @@ options:
   backend:
     description:
       - The backends in which servers are looked for, as names or patterns. All of them by default.
+    type: list
+    elements: str
+  address:
+    description:
+      - The addresses in force of the servers, each as an IP address with or without a port, such as C(10.0.0.5),
+        C(10.0.0.5:8080) or C([::1]:80). Any of them by default.
+      - A server must match O(server) and O(backend) as well where these are given.
     type: list
     elements: str
   instances:
