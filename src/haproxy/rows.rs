@@ -108,6 +108,9 @@ pub(super) trait Rows {
 
     /// Passes over a row that is not.
     fn pass(&mut self, _: &OtherRow<'_>) {}
+
+    /// Prepares to be told all rows once more.
+    fn begin_again(&mut self) {}
 }
 
 /// Keeps the servers that are wanted.
@@ -145,6 +148,10 @@ impl Rows for Matching<'_> {
     fn pass(&mut self, row: &OtherRow<'_>) {
         // One is enough, so that most rows are not looked at.
         self.backends.has_other = self.backends.has_other || row.takes_traffic();
+    }
+
+    fn begin_again(&mut self) {
+        *self = Self::new(self.selection, self.detail);
     }
 }
 
@@ -225,8 +232,20 @@ pub(super) fn hash(name: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Reads one reply of `show servers state`, line by line.
+/// Reads `show servers state`, line by line, and once more where a row is not understood.
+///
+/// A server that is deleted while HAProxy 3.4.0 or older writes its row leaves garbage there, which is gone the next time.
 pub(super) fn read_state(connection: &mut Connection, query: &Query, rows: &mut impl Rows) -> Result<()> {
+    if read_once(connection, query, rows)?.is_none() {
+        return Ok(());
+    }
+    rows.begin_again();
+    read_once(connection, query, rows)?.map_or(Ok(()), Err)
+}
+
+/// Reads one reply; returns what is wrong with the first row that is not understood.
+fn read_once(connection: &mut Connection, query: &Query, rows: &mut impl Rows) -> Result<Option<Error>> {
+    let mut garbage = None;
     let mut header: Option<StateHeader> = None;
     let mut backend = LastBackend::default();
     let mut line_number = 0usize;
@@ -242,13 +261,15 @@ pub(super) fn read_state(connection: &mut Connection, query: &Query, rows: &mut 
             (_, None) => header = Some(StateHeader::parse(line).map_err(understood)?),
             // An empty line ends the dump; a line that starts with '#' is a comment.
             (_, Some(_)) if line.is_empty() || line.starts_with(b"#") => {}
+            (_, Some(_)) if garbage.is_some() => {}
             (_, Some(header)) => {
                 let wanted =
                     |id, backend: &[u8], server: &[u8], row: &OtherRow<'_>| rows.wants(id, backend, server, row);
-                match header.row(line, &mut backend, wanted).map_err(understood)? {
-                    AnyRow::Wanted(row) if is_of_master_cli(&row) => {}
-                    AnyRow::Wanted(row) => rows.take(&row),
-                    AnyRow::Other(row) => rows.pass(&row),
+                match header.row(line, &mut backend, wanted) {
+                    Ok(AnyRow::Wanted(row)) if is_of_master_cli(&row) => {}
+                    Ok(AnyRow::Wanted(row)) => rows.take(&row),
+                    Ok(AnyRow::Other(row)) => rows.pass(&row),
+                    Err(error) => garbage = Some(understood(error)),
                 }
             }
         }
@@ -260,5 +281,5 @@ pub(super) fn read_state(connection: &mut Connection, query: &Query, rows: &mut 
             format!("the HAProxy at {address} answered '{query}' without the line that names the columns"),
         ));
     }
-    Ok(())
+    Ok(garbage)
 }
