@@ -29,9 +29,30 @@ pub fn permit(request: &Request, goal: Goal, ownership: &Ownership, fleet: &mut 
                 unexpected(expected, &target.before).into_iter().for_each(|error| target.fail(error));
             }
         }
+        say_what_has_moved(request, ownership, instance);
         mind_owners(request, ownership, instance);
         if let Some(guard) = request.guard {
             mind_guard(guard, &pass, instance);
+        }
+    }
+}
+
+/// Warns of servers that are put back at another address than they were taken out at: it may be another machine.
+fn say_what_has_moved(request: &Request, ownership: &Ownership, instance: &mut Instance<'_>) {
+    if request.state() != Some(AdminState::Ready) || ownership.is_empty() {
+        return;
+    }
+    for target in &instance.targets {
+        let server = &target.before;
+        let record = ownership.find(&instance.contact, server);
+        if let Some((record, had)) = record.and_then(|record| Some((record, record.moved_from(server)?))) {
+            let by = record.claim.owner.as_ref().map(|owner| format!(" by {owner}")).unwrap_or_default();
+            instance.warnings.push(format!(
+                "{} had the address {had} when it was taken out{by}, and has {} now: make sure that this is the machine \
+                 that is meant",
+                server.full_name(),
+                server.address
+            ));
         }
     }
 }

@@ -182,6 +182,7 @@ mod tests {
             statistics: tracks.map(|target| {
                 Box::new(Statistics {
                     queue: 0,
+                    revision: None,
                     sessions: 0,
                     total_sessions: 0,
                     status: "UP".to_owned(),

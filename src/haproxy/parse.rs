@@ -500,6 +500,7 @@ pub struct StatHeader {
     check_rise: usize,
     check_health: usize,
     check_fall: usize,
+    srid: Option<usize>,
 }
 
 /// One server as `show stat` shows it.
@@ -545,6 +546,8 @@ impl StatHeader {
             check_rise: find("check_rise")?,
             check_health: find("check_health")?,
             check_fall: find("check_fall")?,
+            // HAProxy 2.8 and later.
+            srid: find("srid").ok(),
         })
     }
 
@@ -570,6 +573,7 @@ impl StatHeader {
             backup: row.bytes(self.bck) == b"1",
             is_throttled: !matches!(row.bytes(self.throttle), b"" | b"100"),
             counter: self.counter(&row),
+            revision: self.srid.and_then(|index| decimal(row.bytes(index))),
         };
         Ok(StatRow {
             backend_id: row.number(self.iid, "iid")?,

@@ -127,7 +127,7 @@ fn record_one(records: &mut Records, claim: Option<&Claim>, entry: &Entry<'_>, n
                     let name = server.full_name();
                     warnings.push(format!("{}: {name} stays recorded for {first}", entry.instance));
                 }
-                records.put(Record { state, process: process.clone(), ..known });
+                records.put(known.continued(state, process, server));
             }
             (None, Some(claim)) => records.put(Record {
                 address: address.clone(),
@@ -135,6 +135,8 @@ fn record_one(records: &mut Records, claim: Option<&Claim>, entry: &Entry<'_>, n
                 survives_reload: entry.survives_reload,
                 backend: server.backend.to_string(),
                 server: server.server.to_string(),
+                number: Some(server.number()),
+                server_address: Some(server.address.to_string()),
                 state,
                 claim: claim.clone(),
                 recorded: now,

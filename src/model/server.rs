@@ -151,6 +151,29 @@ pub struct Statistics {
     pub is_throttled: bool,
     /// How its health check counts; nothing without checks.
     pub counter: Option<CheckCounter>,
+    /// What tells it from servers that had its number before; nothing where HAProxy is older than 2.8.
+    pub revision: Option<u32>,
+}
+
+/// Which server of its name and process it is.
+///
+/// HAProxy gives the number of a deleted server to the next one, and counts that in `srid` since 2.8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ServerNumber {
+    /// The number of the server in its backend.
+    pub id: u32,
+    /// What tells it from servers that had its number before, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u32>,
+}
+
+impl ServerNumber {
+    /// Tells whether both may be the same server, as far as HAProxy tells.
+    #[must_use]
+    pub fn may_be(self, other: Self) -> bool {
+        let are_apart = self.revision.zip(other.revision).is_some_and(|(one, other)| one != other);
+        self.id == other.id && !are_apart
+    }
 }
 
 /// How a health check counts its results: up at `rise`, and one more for each that passes, to `rise + fall - 1`.
@@ -184,6 +207,13 @@ impl Server {
     #[must_use]
     pub fn has_agent(&self) -> bool {
         self.state.agent == Some(Switch::Enabled)
+    }
+
+    /// Returns which server of its name it is.
+    #[must_use]
+    pub fn number(&self) -> ServerNumber {
+        let revision = self.statistics.as_ref().and_then(|statistics| statistics.revision);
+        ServerNumber { id: self.server_id, revision }
     }
 
     /// Returns the server that this one tracks, as `backend/server`, where that was asked.

@@ -1,6 +1,7 @@
 //! Who has taken a server out, why and until when; and who may put it back.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::PathBuf;
 use std::thread;
@@ -13,8 +14,8 @@ use serde_json::{Value, json};
 use crate::support::program::copy_program;
 use crate::support::report::{kind, server, warnings};
 use crate::support::{
-    Bound, Folder, Haproxy, Instance, Mode, PATIENCE, Port, Program, Recorder, Setup, Stage, Test, TestResult,
-    eventually, tests,
+    Answer, Bound, Dns, Folder, Haproxy, Instance, Mode, PATIENCE, Port, Program, Recorder, Setup, Stage, Test,
+    TestResult, eventually, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -31,6 +32,8 @@ pub(crate) fn tests() -> Vec<Test> {
         every_step_towards_service_minds_the_owner,
         a_periodic_run_may_leave_owned_servers_alone,
         the_text_form_names_the_owner,
+        another_server_of_the_name_has_no_owner,
+        a_server_that_has_moved_is_put_back_with_a_warning,
         a_dry_run_records_nothing_but_minds_the_owner,
         a_lost_or_damaged_file_is_a_warning,
     ]
@@ -228,6 +231,85 @@ fn a_server_left_in_drain_has_an_owner_as_well(haproxy: &Haproxy) -> TestResult 
     assert_eq!(kind(&report("web1", "ready", &at, json!({}))), "");
     stage.server("web1").release();
     assert_eq!(held.served_by(), "web1");
+    Ok(())
+}
+
+fn another_server_of_the_name_has_no_owner(haproxy: &Haproxy) -> TestResult {
+    if !haproxy.at_least(2, 6) {
+        return Ok(());
+    }
+    let instance = start(haproxy);
+    let at = instance.address();
+    let create = |server: &str, address: &str| {
+        let reply = instance.raw(&format!("add server app/{server} {address}"));
+        assert!(reply.contains("New server registered"), "{reply:?}");
+    };
+    let delete = |server: &str| {
+        let reply = instance.raw(&format!("del server app/{server}"));
+        assert!(reply.contains("deleted"), "{reply:?}");
+    };
+    // One of another number.
+    assert_eq!(report("s1", "maint", &at, json!({ "owner": "alice" }))["changed"], true);
+    delete("s1");
+    create("s4", "127.0.0.4:9");
+    create("s1", "127.0.0.1:9");
+    assert_eq!(instance.state("app", "s1"), (1, 0), "a new one begins in maintenance, as it was recorded");
+    assert!(server(&status(&at), "app/s1").get("owner").is_none());
+    let ready = report("s1", "ready", &at, json!({ "owner": "bob" }));
+    assert_eq!((kind(&ready), &ready["changed"], warnings(&ready).contains("address")), ("", &json!(true), false));
+    // One of the same number.
+    assert_eq!(report("s2", "maint", &at, json!({ "owner": "alice" }))["changed"], true);
+    let number = instance.stat("app", "s2", "sid");
+    delete("s2");
+    create("s2", "127.0.0.2:9");
+    assert_eq!(instance.stat("app", "s2", "sid"), number);
+    let ready = report("s2", "ready", &at, json!({ "owner": "bob" }));
+    if haproxy.at_least(2, 8) {
+        assert_eq!((kind(&ready), warnings(&ready).contains("address")), ("", false), "{ready}");
+        return Ok(());
+    }
+    // Older ones do not tell it from the former, so that its owner is minded, and the address is all that shows.
+    assert_eq!(kind(&ready), "owned", "{ready}");
+    let ready = report("s2", "ready", &at, json!({ "owner": "alice" }));
+    assert!(
+        warnings(&ready).contains("127.0.0.1:9 when it was taken out by alice, and has 127.0.0.2:9 now"),
+        "{ready}"
+    );
+    Ok(())
+}
+
+fn a_server_that_has_moved_is_put_back_with_a_warning(haproxy: &Haproxy) -> TestResult {
+    let dns = Dns::start();
+    let at_host = |host: u8| Answer::Addresses(vec![Ipv4Addr::new(127, 0, 0, host)]);
+    dns.answer("slot.test", at_host(5));
+    let proxies = format!(
+        "{}\nbackend app\n    server s1 127.0.0.1:9\n    server s2 127.0.0.1:9\n    \
+         server-template slot 1 slot.test:9 check inter 100ms resolvers r init-addr none resolve-prefer ipv4\n",
+        dns.resolvers("r")
+    );
+    let instance = Setup::new("moved", &proxies).start(haproxy);
+    let at = instance.address();
+    let slot = || server(&status(&at), "app/slot1")["address"].as_str().unwrap().to_owned();
+    eventually(PATIENCE, "the name to resolve", || (slot() == "127.0.0.5:9").then_some(()));
+    assert_eq!(report("app/*", "maint", &at, json!({ "owner": "alice" }))["changed"], true);
+    instance.raw("set server app/s1 addr 127.0.0.9 port 99");
+    dns.answer("slot.test", at_host(6));
+    eventually(PATIENCE, "another machine in the slot", || (slot() == "127.0.0.6:9").then_some(()));
+    // It is still the same record.
+    assert_eq!(kind(&report("app/*", "ready", &at, json!({ "owner": "bob" }))), "owned");
+    // Taking it out again does not make the new machine the one that is meant.
+    assert_eq!(kind(&report("app/*", "maint", &at, json!({ "owner": "bob" }))), "");
+    for dry_run in [true, false] {
+        let ready = report("app/*", "ready", &at, json!({ "owner": "alice", "dry_run": dry_run }));
+        assert_eq!((kind(&ready), &ready["changed"]), ("", &json!(true)), "{ready}");
+        for moved in [
+            "app/s1 had the address 127.0.0.1:9 when it was taken out by alice, and has 127.0.0.9:99 now",
+            "app/slot1 had the address 127.0.0.5:9 when it was taken out by alice, and has 127.0.0.6:9 now",
+        ] {
+            assert!(warnings(&ready).contains(moved), "{moved}: {ready}");
+        }
+        assert!(!warnings(&ready).contains("app/s2 had"), "{ready}");
+    }
     Ok(())
 }
 
