@@ -27,7 +27,7 @@ pub fn carry_out(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record: R
         // Somebody else may have set something in a pause.
         fleet.refresh().ok();
     }
-    fleet.give_up(&goal, result.as_ref().err());
+    fleet.give_up(goal, result.as_ref().err());
     warn_of_traffic(request, fleet)?;
     save(request, fleet);
     let must_roll_back = request.on_failure == OnFailure::Rollback && (result.is_err() || fleet.has_failed());
@@ -58,19 +58,21 @@ fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record:
         record(fleet);
     };
     let deadline = Deadline::after(request.wait.map(|bounds| bounds.timeout).unwrap_or_default());
-    let end = match (request.drain, goal.state, request.wait) {
+    let end = match (request.drain, request.state(), request.wait) {
         (Some(bounds), _, _) => drain(fleet, goal, bounds, &mut keep)?,
         (None, Some(AdminState::Ready), Some(bounds)) => {
             put_back(fleet, goal, bounds, &deadline, |fleet| save(request, fleet)).map(|()| End::Done)?
         }
-        (None, _, _) => fleet.step(&|_| goal).map(|()| End::Done)?,
+        (None, _, _) => fleet.step(&|target| target.goal_for(goal)).map(|()| End::Done)?,
     };
     if request.state() == Some(AdminState::Ready) && request.wait.is_some() {
         save(request, fleet);
     } else if request.wait.is_some() || request.shutdown_sessions {
         keep(fleet);
     }
-    if let (End::Done, Some(state), Some(bounds), false) = (end, goal.state, request.wait, request.shutdown_sessions) {
+    if let (End::Done, Some(state), Some(bounds), false) =
+        (end, request.state(), request.wait, request.shutdown_sessions)
+    {
         // A drain has a deadline of its own.
         let deadline = if request.drain.is_some() { Deadline::after(bounds.timeout) } else { deadline };
         wait(fleet, goal, state, bounds, &deadline)?;
@@ -83,13 +85,13 @@ fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record:
 
 /// Predicts what a run would send and how the servers would be then.
 pub fn foresee(request: &Request, goal: Goal, fleet: &mut Fleet<'_>) {
-    match (request.drain, goal.state, request.wait) {
+    match (request.drain, request.state(), request.wait) {
         (Some(bounds), _, _) => fleet.foresee(&|target| next_step(goal, target, bounds.stable)),
         (None, Some(AdminState::Ready), Some(bounds)) => {
             fleet.foresee(&|target| put_back::next_step(goal, target, bounds));
         }
         (None, _, _) => {}
     }
-    fleet.foresee(&|_| goal);
+    fleet.foresee(&|target| target.goal_for(goal));
     compare(request, fleet);
 }

@@ -162,10 +162,10 @@ impl<'a> Fleet<'a> {
     }
 
     /// Says of each server that is not as requested in the end, or not known, what ended the work on it before.
-    pub fn give_up(&mut self, goal: &Goal, why: Option<&Error>) {
+    pub fn give_up(&mut self, goal: Goal, why: Option<&Error>) {
         for instance in &mut self.instances {
             if let Some(why) = why.or(instance.error.as_ref()).cloned() {
-                instance.give_up(goal, &why);
+                instance.give_up(|target| target.goal_for(goal), &why);
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::haproxy::old_processes::OldProcess;
 use crate::haproxy::open::Contact;
 use crate::keep::persist::KeptFile;
 use crate::model::error::{Error, ErrorKind, Result};
-use crate::model::goal::Goal;
+use crate::model::goal::{Goal, Requested};
 use crate::model::server::{Process, Server};
 use crate::model::text::a_few_of;
 use crate::request::{MinAvailable, OldProcesses, OnMissing, Request};
@@ -93,6 +93,7 @@ pub struct Instance<'a> {
     judgement: Judgement,
     on_missing: OnMissing,
     selected_by: SelectedBy,
+    requested: Option<Requested>,
 }
 
 /// What a request selects its servers by.
@@ -124,6 +125,7 @@ impl<'a> Instance<'a> {
             detail: if request.guard.is_some() { Detail::Everything } else { Detail::Links },
             judgement: Judgement::Passed,
             on_missing: request.on_missing,
+            requested: request.requested,
             selected_by: if request.addresses.is_empty() { SelectedBy::Name } else { SelectedBy::Address },
         }
     }
@@ -505,7 +507,7 @@ impl<'a> Instance<'a> {
             let known = former.iter().position(is_it).and_then(|known| former.remove(known));
             self.targets.push(match known {
                 Some(known) => known.on_successor(server),
-                None => Target::new(server),
+                None => self.newcomer(server),
             });
         }
         for gone in former {
@@ -515,6 +517,16 @@ impl<'a> Instance<'a> {
         self.rest = rest;
         self.judgement = Judgement::Due;
         Ok(())
+    }
+
+    /// Makes the target of a server that was not there before a reload.
+    fn newcomer(&self, server: Server) -> Target {
+        let target = Target::new(server);
+        match self.requested {
+            // Nothing says what it was.
+            Some(Requested::Restore) => Target { verdict: Verdict::Skipped, ..target },
+            Some(Requested::Ready | Requested::Drain | Requested::Maint) | None => target,
+        }
     }
 
     /// Keeps a server that HAProxy has no more since a reload.
@@ -575,9 +587,9 @@ impl<'a> Instance<'a> {
     }
 
     /// Says of each server that is not as requested in the end, or not known, what ended the work on it before.
-    pub fn give_up(&mut self, goal: &Goal, why: &Error) {
+    pub fn give_up(&mut self, goal: impl Fn(&Target) -> Goal, why: &Error) {
         for target in self.targets.iter_mut().filter(|target| target.is_at_work()) {
-            if target.after().is_none_or(|server| shortfall(goal, server).is_some()) {
+            if target.after().is_none_or(|server| shortfall(&goal(target), server).is_some()) {
                 target.fail(why.clone());
             }
         }

@@ -5,21 +5,23 @@ use super::instance::{Direction, Instance, Pass};
 use super::target::Verdict;
 use crate::decide::refuse::{owned, unexpected, without_rights};
 use crate::keep::ownership::Ownership;
-use crate::model::goal::Goal;
+use crate::model::goal::{Goal, Requested};
 use crate::model::state::AdminState;
+use crate::model::text::a_few_of;
 use crate::request::{MinAvailable, OnOwned, Request};
 use crate::time::clock;
 
 /// Plans the change on all instances, and notes every refusal where it belongs.
 pub fn permit(request: &Request, goal: Goal, ownership: &Ownership, fleet: &mut Fleet<'_>) {
     let pass = Pass {
-        goals: &|_| Some(goal),
+        goals: &|target| Some(target.goal_for(goal)),
         direction: Direction::Forward,
         guard: None,
         signals: fleet.signals,
         admit: &|_| Ok(()),
     };
     for instance in &mut fleet.instances {
+        find_what_was(request, ownership, instance);
         instance.plan(&pass);
         if instance.needs_commands() {
             instance.error = without_rights(&instance.contact);
@@ -34,6 +36,30 @@ pub fn permit(request: &Request, goal: Goal, ownership: &Ownership, fleet: &mut 
         if let Some(guard) = request.guard {
             mind_guard(guard, &pass, instance);
         }
+    }
+}
+
+/// Finds what each server was before it was taken out, where that is to be restored; a server that nothing is recorded of is
+/// left alone.
+fn find_what_was(request: &Request, ownership: &Ownership, instance: &mut Instance<'_>) {
+    match request.requested {
+        Some(Requested::Restore) => {}
+        Some(Requested::Ready | Requested::Drain | Requested::Maint) | None => return,
+    }
+    let mut unknown = Vec::new();
+    for target in instance.targets.iter_mut().filter(|target| target.is_at_work()) {
+        target.was = ownership.find(&instance.contact, &target.before).and_then(|record| record.was);
+        if target.was.is_none() {
+            target.verdict = Verdict::Skipped;
+            unknown.push(target.before.full_name());
+        }
+    }
+    if !unknown.is_empty() {
+        instance.warnings.push(format!(
+            "{}: left alone: nothing is recorded to be restored; taking servers out with 'owner', 'reason' or 'expires' records \
+             what they were",
+            a_few_of(&unknown)
+        ));
     }
 }
 

@@ -49,7 +49,7 @@ pub fn roll_back(fleet: &mut Fleet<'_>) -> Result<()> {
 
 /// Keeps what stopped rolling an instance back; what cannot be read back has failed with it.
 fn stop(instance: &mut Instance<'_>, error: Error) {
-    instance.give_up(&Goal::default(), &error);
+    instance.give_up(|_| Goal::default(), &error);
     instance.undo_error = Some(error);
 }
 

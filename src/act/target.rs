@@ -6,6 +6,7 @@ use crate::decide::plan::Planned;
 use crate::haproxy::client::Reply;
 use crate::keep::owner::Record;
 use crate::model::error::{Error, ErrorKind};
+use crate::model::goal::{Goal, Was};
 use crate::model::server::{Server, ServerState, Statistics};
 use crate::model::state::AdminState;
 
@@ -30,6 +31,8 @@ pub struct Target {
     pub verdict: Verdict,
     /// What became of rolling it back, where that was tried.
     pub undo: Option<Undo>,
+    /// What it was before it was taken out, where the request restores that.
+    pub was: Option<Was>,
     /// Who has taken it out, where a status found that recorded.
     pub record: Option<Box<Record>>,
 }
@@ -170,8 +173,21 @@ impl Target {
             new_sessions: 0,
             watch: Watch::Due,
             undo: None,
+            was: None,
             record: None,
         }
+    }
+
+    /// Returns what is to become of it: what is requested of all servers, and what is its own to be restored.
+    #[must_use]
+    pub fn goal_for(&self, requested: Goal) -> Goal {
+        self.was.map_or(requested, |was| was.as_goal(requested))
+    }
+
+    /// Tells whether it is restored to be out of service, so that it does not come back.
+    #[must_use]
+    pub fn stays_out(&self) -> bool {
+        self.was.is_some_and(|was| was.state != AdminState::Ready)
     }
 
     /// Returns the server as it was read last, however long ago.
@@ -343,6 +359,7 @@ impl Target {
             before: self.before,
             new_sessions: self.new_sessions,
             undo: self.undo,
+            was: self.was,
             record: self.record,
         }
     }

@@ -126,13 +126,16 @@ pub fn wait(
             return Ok(());
         }
         // A new process knows nothing of the change: set it again, and wait for it anew.
-        fleet.step(&|_| goal)?;
+        fleet.step(&|target| target.goal_for(goal))?;
         fleet.instances.iter_mut().for_each(Instance::watch_anew);
     }
 }
 
 /// Tells whether a server has to be polled again.
 fn is_waited_for(target: &Target) -> bool {
+    if target.stays_out() {
+        return false;
+    }
     match target.watch {
         Watch::Due | Watch::NotYet(_) | Watch::Since(_) | Watch::Proven => true,
         Watch::Excused | Watch::Over => false,
@@ -157,7 +160,9 @@ fn say_unchecked(instance: &mut Instance<'_>) {
         .targets
         .iter()
         // The check of the server that it tracks stands for its own.
-        .filter(|target| target.is_at_work() && !target.last().has_check() && target.last().tracks().is_none())
+        .filter(|target| {
+            target.is_at_work() && !target.stays_out() && !target.last().has_check() && target.last().tracks().is_none()
+        })
         .map(|target| target.before.full_name())
         .collect();
     if !unchecked.is_empty() {

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::folder::Folder;
 use super::lock::{Ask, LockSet, NotTaken};
 use super::replace::replace;
+use crate::model::goal::Was;
 use crate::model::server::{Process, Server, ServerNumber};
 use crate::model::state::{AdminFlags, AdminState};
 use crate::request::Claim;
@@ -62,6 +63,9 @@ pub struct Record {
     pub server_address: Option<String>,
     /// What it was set to.
     pub state: AdminState,
+    /// What it was before; nothing in records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<Was>,
     /// Who did it, why, and until when.
     #[serde(flatten)]
     pub claim: Claim,
@@ -376,6 +380,7 @@ mod tests {
             number: Some(NUMBER),
             server_address: Some("10.0.0.5:80".into()),
             state,
+            was: Some(Was { state: AdminState::Ready, weight: 10 }),
             claim: Claim {
                 owner: Some("alice".into()),
                 reason: Some("kernel \"update\"\n".into()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::goal::{Goal, Switch, Weight};
+use super::goal::{Goal, Switch, Was, Weight};
 use super::state::{AdminFlags, AdminState, OperationalState};
 
 /// How far two readings of a start may differ where it is computed from an uptime in whole seconds.
@@ -251,6 +251,12 @@ impl ServerState {
             && self.weight == other.weight
             && self.health == other.health
             && self.agent == other.agent
+    }
+
+    /// Returns what is recorded of it before a server is taken out.
+    #[must_use]
+    pub fn as_was(&self) -> Was {
+        Was { state: self.flags.forced().unwrap_or(AdminState::Maint), weight: self.weight }
     }
 
     /// Returns what brings a server that was changed back to this state.

@@ -79,7 +79,7 @@ pub fn report<'a>(request: &'a Request, run: &'a RunOutcome) -> Report<'a> {
         dry_run: request.dry_run,
         ok: is_status.then(|| !failed && targets().all(is_ok)),
         comment: msg.clone(),
-        state: request.state(),
+        state: request.requested,
         instances: run.instances.iter().map(instance_report).collect(),
         diff: request.diff.then(|| diff(run)),
         task_error: error.as_ref().filter(|_| request.is_task).map(TaskError::new),
@@ -204,7 +204,10 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
         switch.map(|switch| format!("{check} checks {}", if switch == Switch::Enabled { "on" } else { "off" }))
     };
     let parts = [
-        goal.state.map(|state| state.to_string()),
+        request.requested.map(|requested| match requested.for_all() {
+            Some(state) => state.to_string(),
+            None => "restored".to_owned(),
+        }),
         goal.weight.map(|weight| format!("weight {weight}")),
         switched("health", goal.health),
         switched("agent", goal.agent),
@@ -256,6 +259,7 @@ fn cautions(request: &Request, run: &RunOutcome) -> Vec<String> {
         for target in instance.targets.iter().filter(|target| target.error().is_none()) {
             let Some(after) = target.after().map(|server| &server.state) else { continue };
             // What the state file brings back is not lost in a reload.
+            let goal = &target.goal_for(*goal);
             let caution = caution_of(goal, target, after)
                 .filter(|cause| *cause != READY_UNTIL_RELOAD || instance.state_file.is_none());
             for cause in [caution, check_caution(goal, after)].into_iter().flatten() {

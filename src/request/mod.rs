@@ -17,7 +17,7 @@ pub use wire::{
 };
 
 use crate::model::error::{Error, ErrorKind, Result};
-use crate::model::goal::Goal;
+use crate::model::goal::{Goal, Requested};
 use crate::model::name::{Address, InstanceName, Pattern, Selection, Selector, ServerAddress};
 use crate::model::state::AdminState;
 use crate::time::{clock, expiry};
@@ -39,7 +39,9 @@ pub struct Request {
     pub addresses: Vec<ServerAddress>,
     /// On which instances; on all discovered ones if it is missing.
     pub instances: Option<Vec<WantedInstance>>,
-    /// What the servers should become; nothing in a status.
+    /// What it says about the administrative state.
+    pub requested: Option<Requested>,
+    /// What the servers should become, without a state where that is restored; nothing in a status.
     pub goal: Option<Goal>,
     /// Whether and how servers are drained before maint.
     pub drain: Option<DrainBounds>,
@@ -118,10 +120,10 @@ impl Request {
         drain.or(self.wait.map(|bounds| bounds.timeout)).unwrap_or(self.timeout)
     }
 
-    /// Returns the requested administrative state.
+    /// Returns the requested administrative state: to restore is a step towards service like `ready`.
     #[must_use]
     pub fn state(&self) -> Option<AdminState> {
-        self.goal.and_then(|goal| goal.state)
+        self.requested.map(|requested| requested.for_all().unwrap_or(AdminState::Ready))
     }
 }
 
@@ -232,8 +234,17 @@ pub fn is_field(name: &str) -> bool {
 
 /// Checks that the fields go together.
 fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Request> {
-    let state = wire.state.map(AdminState::from);
-    let goal = Goal { state, weight: wire.weight, health: wire.health, agent: wire.agent };
+    let requested = wire.state.map(Requested::from);
+    let state = requested.map(|requested| requested.for_all().unwrap_or(AdminState::Ready));
+    if requested == Some(Requested::Restore) && wire.weight.is_some() {
+        return Err(bad("'weight' is restored as well with 'state': 'restore'; leave it out"));
+    }
+    let goal = Goal {
+        state: requested.and_then(Requested::for_all),
+        weight: wire.weight,
+        health: wire.health,
+        agent: wire.agent,
+    };
     let is_change = state.is_some() || wire.weight.is_some() || wire.health.is_some() || wire.agent.is_some();
     let servers = selectors(wire)?;
     let addresses = addresses(wire)?;
@@ -252,6 +263,7 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
         backends,
         addresses,
         instances,
+        requested,
         goal: is_change.then_some(goal),
         drain: given.drain,
         shutdown_sessions: given.shutdown_sessions,
@@ -347,10 +359,10 @@ impl Given {
         }
         let is_step_back = matches!(state, Some(AdminState::Ready | AdminState::Drain));
         if self.ignore_owner && !is_step_back {
-            return refuse("ignore_owner", "'state': 'ready' or 'drain'");
+            return refuse("ignore_owner", "'state': 'ready', 'restore' or 'drain'");
         }
         if self.on_owned == OnOwned::Skip && !is_step_back {
-            return refuse("on_owned", "'state': 'ready' or 'drain'");
+            return refuse("on_owned", "'state': 'ready', 'restore' or 'drain'");
         }
         Ok(())
     }

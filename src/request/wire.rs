@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::model::goal::{Switch, Weight};
+use crate::model::goal::{Requested, Switch, Weight};
 use crate::model::name::nearest;
 use crate::model::state::AdminState;
 
@@ -34,7 +34,9 @@ pub struct Wire {
     #[cfg_attr(test, schemars(example = &"web1", example = ["web1", "app*/web[2-3]"]))]
     pub server: Option<Names>,
     /// The requested administrative state. `ready` takes traffic, `drain` takes only the traffic of persistence
-    /// clients, `maint` takes none. Also accepted: `enabled` and `enable` for `ready`, `disabled` and `disable` for
+    /// clients, `maint` takes none. `restore` puts each server back to the state and weight that it had before it was taken
+    /// out, if that was recorded (with `owner`, `reason` or `expires`); any other server is left alone, with a warning. It is
+    /// a step towards service like `ready`. Also accepted: `enabled` and `enable` for `ready`, `disabled` and `disable` for
     /// `maint`.
     #[cfg_attr(test, schemars(example = &"maint"))]
     pub state: Option<StateWord>,
@@ -105,7 +107,7 @@ pub struct Wire {
     /// must load the file (`server-state-file` and `load-server-state-from-file`). None by default.
     #[cfg_attr(test, schemars(example = serde_json::json!({"http": "/var/lib/haproxy/http.state"})))]
     pub state_file: Option<StateFiles>,
-    /// Who takes the server out, or puts it back: recorded on this host with `drain` and `maint`; `ready` is refused
+    /// Who takes the server out, or puts it back: recorded on this host with `drain` and `maint`; `ready` and `restore` are refused
     /// (`owned`) if another owner is recorded, or any owner if this is missing. At most 200 characters. None by default.
     #[cfg_attr(test, schemars(example = &"alice"))]
     pub owner: Option<Text>,
@@ -119,11 +121,11 @@ pub struct Wire {
     /// the record counts as long as the server stays in that state.
     #[cfg_attr(test, schemars(example = &"+2h", example = &"2100-01-01T12:00:00Z"))]
     pub expires: Option<Text>,
-    /// With `state: ready` or `drain`: puts a server back, or from maint to drain, although another owner is recorded.
+    /// With `state: ready`, `restore` or `drain`: puts a server back, or from maint to drain, although another owner is recorded.
     /// `false` by default.
     #[cfg_attr(test, schemars(example = true))]
     pub ignore_owner: Option<Flag>,
-    /// With `state: ready` or `drain`: what happens to servers that another owner has taken out. `fail` by default.
+    /// With `state: ready`, `restore` or `drain`: what happens to servers that another owner has taken out. `fail` by default.
     pub on_owned: Option<OnOwned>,
     /// The longest wait for another run that changes servers of the same HAProxy, in seconds; from 0 (one attempt) to
     /// 86400, 60 by default. Fails with `locked`. It starts again each time that the lock is retaken after a wait.
@@ -347,6 +349,7 @@ read_from_value!(
     Guard,
     Expect,
     StateWord,
+    ExpectedState,
     Switch,
     OnTimeout,
     OnMissing,
@@ -653,7 +656,7 @@ pub struct Guard {
 #[cfg_attr(test, schemars(deny_unknown_fields))]
 pub struct Expect {
     /// The effective administrative state of every matched server.
-    pub admin_state: StateWord,
+    pub admin_state: ExpectedState,
 }
 
 impl Guard {
@@ -664,7 +667,7 @@ impl Guard {
 
 impl Expect {
     fn from_value(value: &Value) -> Result<Self, String> {
-        Ok(Self { admin_state: only_field(value, "admin_state", StateWord::from_value)? })
+        Ok(Self { admin_state: only_field(value, "admin_state", ExpectedState::from_value)? })
     }
 }
 
@@ -804,15 +807,40 @@ words! {
         Drain = "drain",
         /// In maintenance: takes no traffic.
         Maint = "maint" | "disabled" | "disable",
+        /// What each server was, with its weight, before it was taken out.
+        Restore = "restore",
     }
 }
 
-impl From<StateWord> for AdminState {
+words! {
+    /// An administrative state that is expected.
+    ExpectedState {
+        /// In service.
+        Ready = "ready" | "enabled" | "enable",
+        /// Takes no new traffic except from persistence clients.
+        Drain = "drain",
+        /// In maintenance: takes no traffic.
+        Maint = "maint" | "disabled" | "disable",
+    }
+}
+
+impl From<ExpectedState> for AdminState {
+    fn from(state: ExpectedState) -> Self {
+        match state {
+            ExpectedState::Ready => Self::Ready,
+            ExpectedState::Drain => Self::Drain,
+            ExpectedState::Maint => Self::Maint,
+        }
+    }
+}
+
+impl From<StateWord> for Requested {
     fn from(state: StateWord) -> Self {
         match state {
             StateWord::Ready => Self::Ready,
             StateWord::Drain => Self::Drain,
             StateWord::Maint => Self::Maint,
+            StateWord::Restore => Self::Restore,
         }
     }
 }

@@ -12,10 +12,10 @@ use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
 use crate::support::program::copy_program;
-use crate::support::report::{kind, server, warnings};
+use crate::support::report::{commands, kind, server, warnings};
 use crate::support::{
-    Answer, Bound, Dns, Folder, Haproxy, Instance, Mode, PATIENCE, Port, Program, Recorder, Setup, Stage, Test,
-    TestResult, eventually, tests,
+    Answer, Bound, Dns, Folder, Haproxy, HttpBackend, Instance, Mode, PATIENCE, Port, Program, Recorder, Setup, Stage,
+    Test, TestResult, eventually, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -34,6 +34,9 @@ pub(crate) fn tests() -> Vec<Test> {
         the_text_form_names_the_owner,
         another_server_of_the_name_has_no_owner,
         a_server_that_has_moved_is_put_back_with_a_warning,
+        a_server_is_restored_to_what_it_was,
+        what_was_out_before_is_restored_to_be_out,
+        restoring_minds_the_owner_and_waits,
         a_dry_run_records_nothing_but_minds_the_owner,
         a_lost_or_damaged_file_is_a_warning,
     ]
@@ -310,6 +313,85 @@ fn a_server_that_has_moved_is_put_back_with_a_warning(haproxy: &Haproxy) -> Test
         }
         assert!(!warnings(&ready).contains("app/s2 had"), "{ready}");
     }
+    Ok(())
+}
+
+fn weight(instance: &Instance, server: &str) -> String {
+    instance.stat("app", server, "weight")
+}
+
+fn a_server_is_restored_to_what_it_was(haproxy: &Haproxy) -> TestResult {
+    let instance = start(haproxy);
+    let at = instance.address();
+    instance.raw("set server app/s1 weight 0%");
+    assert_eq!(report("s1", "drain", &at, json!({ "owner": "alice" }))["changed"], true);
+    instance.raw("set server app/s1 weight 1");
+    // The first one who has taken it out counts, in whatever way and by whomever it is done again.
+    assert_eq!(report("s1", "maint", &at, json!({ "owner": "alice" }))["changed"], true);
+    for again in
+        [json!({ "owner": "alice", "reason": "still" }), json!({ "owner": "bob" }), json!({ "reason": "more" })]
+    {
+        assert_eq!(kind(&report("s1", "maint", &at, again)), "");
+    }
+    // What nobody has recorded is left alone.
+    instance.set_state("app/s2", "maint");
+    assert_eq!(kind(&report("s3", "maint", &at, json!({}))), "");
+    let recorder = Recorder::on(&instance);
+    let restore =
+        |dry_run: bool| report("*", "restore", &recorder.address(), json!({ "owner": "alice", "dry_run": dry_run }));
+    let foreseen = restore(true);
+    assert_eq!((kind(&foreseen), recorder.changing_commands()), ("", vec![]), "{foreseen}");
+    let restored = restore(false);
+    assert_eq!((kind(&restored), &restored["state"]), ("", &json!("restore")), "{restored}");
+    assert_eq!(restored["msg"], "*: restored for 1 of 3 servers on 1 of 1 instance");
+    assert!(warnings(&restored).contains("app/s2, app/s3: left alone: nothing is recorded"), "{restored}");
+    let sent = commands(&restored);
+    assert_eq!((&sent, &recorder.changing_commands()), (&commands(&foreseen), &sent));
+    assert_eq!(sent, ["set server app/s1 weight 0", "set server app/s1 state ready"]);
+    assert_eq!((instance.state("app", "s1"), weight(&instance, "s1")), ((0, 2), "0".to_owned()));
+    assert_eq!((instance.state("app", "s2"), instance.state("app", "s3")), ((1, 0), (1, 0)));
+    // The record goes with that, so that a second run has nothing to do.
+    let again = restore(false);
+    assert_eq!((kind(&again), &again["changed"]), ("", &json!(false)), "{again}");
+    assert!(warnings(&again).contains("app/s1, app/s2, app/s3: left alone"), "{again}");
+    let refused = report("s1", "restore", &at, json!({ "weight": 5 }));
+    assert_eq!(kind(&refused), "bad_request", "{refused}");
+    Ok(())
+}
+
+fn what_was_out_before_is_restored_to_be_out(haproxy: &Haproxy) -> TestResult {
+    let instance = start(haproxy);
+    let at = instance.address();
+    instance.set_state("app/s1", "drain");
+    instance.set_state("app/s2", "maint");
+    assert_eq!(report("*", "maint", &at, json!({ "owner": "alice" }))["changed"], true);
+    // Nothing is waited for that does not come back.
+    let restored = report("*", "restore", &at, json!({ "owner": "alice", "wait": { "timeout": 5 } }));
+    assert_eq!((kind(&restored), &restored["changed"]), ("", &json!(true)), "{restored}");
+    assert_eq!(["s1", "s2", "s3"].map(|server| instance.state("app", server).0), [8, 1, 0], "{restored}");
+    assert!(server(&status(&at), "app/s2").get("owner").is_none(), "it is over for all");
+    Ok(())
+}
+
+fn restoring_minds_the_owner_and_waits(haproxy: &Haproxy) -> TestResult {
+    let good = HttpBackend::start("good");
+    let proxies = format!(
+        "backend app\n    option httpchk GET /health\n    server s1 {} check inter 100ms rise 1 fall 2 weight 7\n    server s2 127.0.0.1:9\n",
+        good.address()
+    );
+    let instance = Setup::new("restored", &proxies).start(haproxy);
+    let at = instance.address();
+    assert_eq!(report("s1", "maint", &at, json!({ "owner": "alice" }))["changed"], true);
+    let refused = report("s1", "restore", &at, json!({ "owner": "bob" }));
+    assert_eq!((kind(&refused), instance.state("app", "s1").0), ("owned", 1), "{refused}");
+    let skipped = report("s1", "restore", &at, json!({ "owner": "bob", "on_owned": "skip" }));
+    assert_eq!((kind(&skipped), &skipped["changed"]), ("", &json!(false)), "{skipped}");
+    instance.raw("set server app/s1 weight 3");
+    let asked = json!({ "owner": "bob", "ignore_owner": true, "wait": { "timeout": 20 } });
+    let restored = report("s1", "restore", &at, asked);
+    assert_eq!((kind(&restored), &restored["changed"]), ("", &json!(true)), "{restored}");
+    assert!(commands(&restored).contains(&"set server app/s1 state drain".to_owned()), "through drain: {restored}");
+    assert_eq!((instance.state("app", "s1"), weight(&instance, "s1")), ((0, 2), "7".to_owned()));
     Ok(())
 }
 

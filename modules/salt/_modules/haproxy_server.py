@@ -168,7 +168,8 @@ def apply(server=None, state=None, test=None, **kwargs):
         ``address``.
 
     state
-        The wanted administrative state: ``ready``, ``drain`` or ``maint``;
+        The wanted administrative state: ``ready``, ``drain``, ``maint``, or
+        ``restore`` (what each server was before it was taken out);
         also ``enabled`` and ``enable``, ``disabled`` and ``disable``.
 
     test

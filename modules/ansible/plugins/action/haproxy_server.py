@@ -30,7 +30,7 @@ SWITCH = ["enabled", "disabled"]
 # Without defaults: what a task does not say is not sent, and the program's own default holds.
 ARGUMENT_SPEC = dict(
     server=dict(type="list", elements="str", aliases=["host"]),
-    state=dict(type="str", choices=STATES),
+    state=dict(type="str", choices=STATES + ["restore"]),
     backend=dict(type="list", elements="str"),
     address=dict(type="list", elements="str"),
     instances=dict(type="list", elements="raw", aliases=["socket"]),

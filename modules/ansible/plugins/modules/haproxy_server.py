@@ -64,9 +64,10 @@ options:
     description:
       - The wanted administrative state.
       - V(ready) takes traffic. V(drain) takes only the traffic of its persistence clients. V(maint) takes none.
+      - V(restore) puts each server back to the state and weight that it had before it was taken out, if that was recorded.
       - V(enabled) and V(enable) are other words for V(ready), V(disabled) and V(disable) for V(maint).
     type: str
-    choices: [ready, drain, maint, enabled, enable, disabled, disable]
+    choices: [ready, drain, maint, enabled, enable, disabled, disable, restore]
   backend:
     description:
       - The backends in which servers are looked for, as names or patterns. All of them by default.
