@@ -38,7 +38,7 @@ fn state_row(bencher: Bencher<'_, '_>, is_wanted: bool) {
     let mut backend = LastBackend::default();
     bencher.counter(ItemsCount::new(1usize)).bench_local(|| {
         match header
-            .row(black_box(STATE_ROW), &mut backend, |_, _, server| (server == b"web-server-7") == is_wanted)
+            .row(black_box(STATE_ROW), &mut backend, |_, _, server, _| (server == b"web-server-7") == is_wanted)
             .unwrap()
         {
             AnyRow::Wanted(row) => row.weight,

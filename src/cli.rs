@@ -21,7 +21,7 @@ Usage: haproxy_server [OPTIONS]                 reads a JSON request from standa
 
 Fields of a request (all of them: haproxy_server --schema request):
   server=NAMES          names, backend/server, or patterns (* ? [..]), separated by commas
-  state=ready|drain|maint   the requested state; without it nothing is changed
+  state=ready|drain|maint|restore   the requested state; without it nothing is changed
   weight=0..256|N%      the requested weight
   backend=NAMES         only in these backends
   instances=NAMES       only on these HAProxy instances: names, or addresses of stats sockets

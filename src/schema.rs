@@ -30,7 +30,7 @@ fn request() -> Schema {
     schema.insert("patternProperties".to_owned(), json!({ "^_": { "description": "Belongs to the calling tool." } }));
     let is_change = ["state", "weight", "health", "agent"].map(given);
     schema.insert("if".to_owned(), json!({ "anyOf": is_change }));
-    schema.insert("then".to_owned(), given("server"));
+    schema.insert("then".to_owned(), json!({ "anyOf": [given("server"), given("address")] }));
     schema.insert(
         "examples".to_owned(),
         json!([

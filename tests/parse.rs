@@ -28,12 +28,12 @@ fn every_row_of_show_servers_state_is_understood() {
             let mut backend = LastBackend::default();
             let mut masks = Vec::new();
             for line in rows(&text, 2) {
-                match header.row(line.as_bytes(), &mut backend, |_, _, _| true).unwrap() {
+                match header.row(line.as_bytes(), &mut backend, |_, _, _, _| true).unwrap() {
                     AnyRow::Wanted(row) => masks.push(row.flags.0),
                     AnyRow::Other { .. } => panic!("every row is wanted"),
                 }
                 assert!(matches!(
-                    header.row(line.as_bytes(), &mut backend, |_, _, _| false).unwrap(),
+                    header.row(line.as_bytes(), &mut backend, |_, _, _, _| false).unwrap(),
                     AnyRow::Other { .. }
                 ));
             }

@@ -30,7 +30,7 @@ pub fn carry_out(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record: R
         // Somebody else may have changed something during a pause.
         fleet.refresh().ok();
     }
-    fleet.conclude(&goal, result.as_ref().err());
+    fleet.conclude(goal, result.as_ref().err());
     warn_of_traffic(request, fleet)?;
     match result {
         Ok(End::Done | End::Shutdown) => {}
@@ -40,7 +40,7 @@ pub fn carry_out(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record: R
     if must_roll_back || matches!(result, Ok(End::Rollback)) {
         log_changes(fleet, Moment::UnderWay);
         let rolled_back = roll_back(fleet);
-        fleet.conclude(&goal, result.as_ref().err());
+        fleet.conclude(goal, result.as_ref().err());
         rolled_back?;
         save(request, fleet);
     }
@@ -74,17 +74,18 @@ fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record:
         log_changes(fleet, Moment::UnderWay);
     };
     let deadline = fleet.deadline(request.wait.map(|bounds| bounds.timeout).unwrap_or_default());
-    let end = match (request.drain, goal.state, request.wait) {
+    let end = match (request.drain, request.state(), request.wait) {
         (Some(bounds), _, _) => drain(fleet, goal, bounds, &mut keep)?,
         (None, Some(AdminState::Ready), Some(bounds)) => {
             put_back(fleet, goal, bounds, &deadline, &mut keep).map(|()| End::Done)?
         }
-        (None, _, _) => fleet.step(&|_| goal).map(|()| End::Done)?,
+        (None, _, _) => fleet.step(&|target| target.goal_for(goal)).map(|()| End::Done)?,
     };
     if request.wait.is_some() || request.shutdown_sessions.is_some() {
         keep(fleet);
     }
-    if let (End::Done, Some(effect), Some(bounds), None) = (end, goal.effect(), request.wait, request.shutdown_sessions)
+    if let (End::Done, Some(effect), Some(bounds), None) =
+        (end, request.effect(), request.wait, request.shutdown_sessions)
     {
         // A drain has its own deadline.
         let deadline = if request.drain.is_some() { fleet.deadline(bounds.timeout) } else { deadline };
@@ -101,13 +102,13 @@ fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record:
 
 /// Predicts what a run would send and how the servers would be then.
 pub fn foresee(request: &Request, goal: Goal, fleet: &mut Fleet<'_>) {
-    match (request.drain, goal.state, request.wait) {
+    match (request.drain, request.state(), request.wait) {
         (Some(bounds), _, _) => fleet.foresee(&|target| next_step(goal, target, bounds.stable)),
         (None, Some(AdminState::Ready), Some(bounds)) => {
             fleet.foresee(&|target| put_back::next_step(goal, target, bounds));
         }
         (None, _, _) => {}
     }
-    fleet.foresee(&|_| goal);
+    fleet.foresee(&|target| target.goal_for(goal));
     compare(request, fleet);
 }

@@ -179,10 +179,10 @@ impl<'a> Fleet<'a> {
 
     /// Fails each server that is not as requested in the end, or unknown: with what ended the run or the work on its
     /// instance, if anything did.
-    pub fn conclude(&mut self, goal: &Goal, why: Option<&Error>) {
+    pub fn conclude(&mut self, goal: Goal, why: Option<&Error>) {
         for instance in &mut self.instances {
             let why = why.or(instance.error.as_ref()).cloned();
-            instance.conclude(goal, why.as_ref());
+            instance.conclude(|target| target.goal_for(goal), why.as_ref());
         }
     }
 

@@ -16,7 +16,7 @@ use crate::haproxy::old_processes::OldProcess;
 use crate::haproxy::open::Contact;
 use crate::keep::persist::KeptFile;
 use crate::model::error::{Error, ErrorKind, Result};
-use crate::model::goal::{Goal, SpareSlots};
+use crate::model::goal::{Goal, Requested, SpareSlots};
 use crate::model::name::Selection;
 use crate::model::server::{Process, Server, ServerState};
 use crate::model::text::a_few_of;
@@ -103,6 +103,17 @@ pub struct Instance<'a> {
     detail: Detail,
     judgement: Judgement,
     on_missing: OnMissing,
+    selected_by: SelectedBy,
+    requested: Option<Requested>,
+}
+
+/// What a request selects its servers by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SelectedBy {
+    /// By their names alone.
+    Name,
+    /// By their addresses as well.
+    Address,
 }
 
 impl<'a> Instance<'a> {
@@ -126,6 +137,8 @@ impl<'a> Instance<'a> {
             detail: if request.guard.is_some() { Detail::Everything } else { Detail::Links },
             judgement: Judgement::Passed,
             on_missing: request.on_missing,
+            requested: request.requested,
+            selected_by: if request.addresses.is_empty() { SelectedBy::Name } else { SelectedBy::Address },
         }
     }
 
@@ -532,7 +545,7 @@ impl<'a> Instance<'a> {
             let known = former.iter().position(is_it).and_then(|known| former.remove(known));
             self.targets.push(match known {
                 Some(known) => known.on_successor(server),
-                None => Target::new(server),
+                None => self.newcomer(server),
             });
         }
         for gone in former {
@@ -544,9 +557,25 @@ impl<'a> Instance<'a> {
         Ok(())
     }
 
+    /// Makes the target of a server that was not there before a reload.
+    fn newcomer(&self, server: Server) -> Target {
+        let target = Target::new(server);
+        match self.requested {
+            // Nothing says what it was.
+            Some(Requested::Restore) => Target { verdict: Verdict::Skipped, ..target },
+            Some(Requested::Ready | Requested::Drain | Requested::Maint) | None => target,
+        }
+    }
+
     /// Keeps a server that HAProxy has lost in a reload.
     fn take_gone(&mut self, mut gone: Target) {
-        let what = format!("{} disappeared when HAProxy was reloaded", gone.before.full_name());
+        let (name, address) = (gone.before.full_name(), &gone.before.address);
+        let what = match self.selected_by {
+            SelectedBy::Name => format!("{name} disappeared when HAProxy was reloaded"),
+            SelectedBy::Address => {
+                format!("{name} disappeared, or lost the address {address}, when HAProxy was reloaded")
+            }
+        };
         if self.on_missing == OnMissing::Ignore {
             self.warnings.push(what);
             return;
@@ -600,12 +629,12 @@ impl<'a> Instance<'a> {
 
     /// Fails each server that is not as requested in the end, or unknown: with what ended the work on it, if anything
     /// did. Servers that were rolled back have their result already.
-    pub fn conclude(&mut self, goal: &Goal, why: Option<&Error>) {
+    pub fn conclude(&mut self, goal: impl Fn(&Target) -> Goal, why: Option<&Error>) {
         for target in self.targets.iter_mut().filter(|target| target.is_at_work() && target.undo.is_none()) {
             let failure = match &target.reading {
                 Reading::Unknown { why, .. } => Some(why.clone()),
                 Reading::Gone { .. } => Some(gone(&target.before)),
-                Reading::First | Reading::Seen(_) => shortfall(goal, target.last()),
+                Reading::First | Reading::Seen(_) => shortfall(&goal(target), target.last()),
             };
             if let Some(failure) = failure {
                 target.fail(why.cloned().unwrap_or(failure));

@@ -5,21 +5,23 @@ use super::instance::{Direction, Instance, Pass};
 use super::target::Verdict;
 use crate::decide::refuse::{owned, unexpected, without_rights};
 use crate::keep::ownership::Ownership;
-use crate::model::goal::Goal;
+use crate::model::goal::{Goal, Requested};
 use crate::model::state::AdminState;
+use crate::model::text::a_few_of;
 use crate::request::{MinAvailable, OnOwned, Request};
 use crate::time::clock;
 
 /// Plans the change on all instances, and notes every refusal where it belongs.
 pub fn permit(request: &Request, goal: Goal, ownership: &Ownership, fleet: &mut Fleet<'_>) {
     let pass = Pass {
-        goals: &|_| Some(goal),
+        goals: &|target| Some(target.goal_for(goal)),
         direction: Direction::Forward,
         guard: None,
         signals: fleet.signals,
         admit: &|_| Ok(()),
     };
     for instance in &mut fleet.instances {
+        find_what_was(request, ownership, instance);
         instance.plan(&pass);
         if instance.needs_commands() {
             instance.error = without_rights(&instance.contact);
@@ -31,9 +33,54 @@ pub fn permit(request: &Request, goal: Goal, ownership: &Ownership, fleet: &mut 
                 refusal.into_iter().for_each(|error| target.fail(error));
             }
         }
+        say_what_has_moved(request, ownership, instance);
         mind_owners(request, ownership, instance);
         if let Some(guard) = request.guard {
             mind_guard(guard, &pass, instance);
+        }
+    }
+}
+
+/// Finds what each server was before it was taken out, where that is to be restored; a server that nothing is recorded of is
+/// left alone.
+fn find_what_was(request: &Request, ownership: &Ownership, instance: &mut Instance<'_>) {
+    match request.requested {
+        Some(Requested::Restore) => {}
+        Some(Requested::Ready | Requested::Drain | Requested::Maint) | None => return,
+    }
+    let mut unknown = Vec::new();
+    for target in instance.targets.iter_mut().filter(|target| target.is_at_work()) {
+        target.was = ownership.find(&instance.contact, &target.before).and_then(|record| record.was);
+        if target.was.is_none() {
+            target.verdict = Verdict::Skipped;
+            unknown.push(target.before.full_name());
+        }
+    }
+    if !unknown.is_empty() {
+        instance.warnings.push(format!(
+            "{}: left alone: nothing is recorded to be restored; taking servers out with 'owner', 'reason' or 'expires' records \
+             what they were",
+            a_few_of(&unknown)
+        ));
+    }
+}
+
+/// Warns of servers that are put back at another address than they were taken out at: it may be another machine.
+fn say_what_has_moved(request: &Request, ownership: &Ownership, instance: &mut Instance<'_>) {
+    if request.state() != Some(AdminState::Ready) || ownership.is_empty() {
+        return;
+    }
+    for target in &instance.targets {
+        let server = &target.before;
+        let record = ownership.find(&instance.contact, server);
+        if let Some((record, had)) = record.and_then(|record| Some((record, record.moved_from(server)?))) {
+            let by = record.claim.owner.as_ref().map(|owner| format!(" by {owner}")).unwrap_or_default();
+            instance.warnings.push(format!(
+                "{} had the address {had} when it was taken out{by}, and has {} now: make sure that this is the machine \
+                 that is meant",
+                server.full_name(),
+                server.address
+            ));
         }
     }
 }

@@ -17,7 +17,8 @@ use crate::time::deadline::{Backoff, Deadline};
 /// Returns the next goal of a server on its way from maint to ready.
 #[must_use]
 pub fn next_step(goal: Goal, target: &Target, bounds: WaitBounds) -> Goal {
-    Goal { state: Some(next_state(goal, target, bounds)), ..goal }
+    let goal = target.goal_for(goal);
+    if target.stays_out() { goal } else { Goal { state: Some(next_state(goal, target, bounds)), ..goal } }
 }
 
 /// The next state of a server.
@@ -92,7 +93,7 @@ pub fn put_back(
 
 /// Tells whether a server is in drain on its way to ready.
 fn is_checked(target: &Target) -> bool {
-    target.plan.as_ref().is_some_and(|planned| planned.goal.state == Some(AdminState::Drain))
+    !target.stays_out() && target.plan.as_ref().is_some_and(|planned| planned.goal.state == Some(AdminState::Drain))
 }
 
 fn is_waited_for(target: &Target) -> bool {

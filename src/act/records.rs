@@ -79,7 +79,7 @@ pub fn save_for_good(request: &Request, goal: Goal, fleet: &mut Fleet<'_>) -> Re
         if !has_state_files(fleet) || fleet.refresh()? == Processes::Same {
             return Ok(());
         }
-        fleet.step(&|_| goal)?;
+        fleet.step(&|target| target.goal_for(goal))?;
     }
     Err(Error::new(
         ErrorKind::Reloaded,

@@ -49,7 +49,7 @@ pub fn roll_back(fleet: &mut Fleet<'_>) -> Result<()> {
 
 /// Records what stopped the rollback of an instance; servers that cannot be read back fail with it.
 fn stop(instance: &mut Instance<'_>, error: Error) {
-    instance.conclude(&Goal::default(), Some(&error));
+    instance.conclude(|_| Goal::default(), Some(&error));
     instance.undo_error = Some(error);
 }
 

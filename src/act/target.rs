@@ -6,6 +6,7 @@ use crate::decide::plan::Planned;
 use crate::haproxy::client::Reply;
 use crate::keep::owner::Record;
 use crate::model::error::{Error, ErrorKind};
+use crate::model::goal::{Goal, Was};
 use crate::model::server::{Server, ServerState, Statistics};
 use crate::model::state::AdminState;
 
@@ -30,8 +31,10 @@ pub struct Target {
     pub verdict: Verdict,
     /// The result of rolling it back, if that was tried.
     pub undo: Option<Undo>,
-    /// How the system log knows it, where it was told of a change.
+    /// What the system log was told last.
     pub logged: Option<ServerState>,
+    /// What it was before it was taken out, if the request restores that.
+    pub was: Option<Was>,
     /// Who has taken it out, if a status found a record.
     pub record: Option<Box<Record>>,
 }
@@ -179,8 +182,21 @@ impl Target {
             watch: Watch::Due,
             undo: None,
             logged: None,
+            was: None,
             record: None,
         }
+    }
+
+    /// Returns what is to become of it: what is requested of all servers, and what is its own to be restored.
+    #[must_use]
+    pub fn goal_for(&self, requested: Goal) -> Goal {
+        self.was.map_or(requested, |was| was.as_goal(requested))
+    }
+
+    /// Tells whether it is restored to be out of service, so that it does not come back.
+    #[must_use]
+    pub fn stays_out(&self) -> bool {
+        self.was.is_some_and(|was| was.state != AdminState::Ready)
     }
 
     /// Returns the server as it was read last, however long ago.
@@ -388,6 +404,7 @@ impl Target {
             new_sessions: self.new_sessions,
             undo: self.undo,
             logged: self.logged,
+            was: self.was,
             record: self.record,
         }
     }

@@ -147,7 +147,7 @@ fn until_all_are_there(
             return Ok(());
         }
         // A new process knows nothing of the change: make it again, and restart the wait.
-        fleet.step(&|_| goal)?;
+        fleet.step(&|target| target.goal_for(goal))?;
         fleet.instances.iter_mut().for_each(Instance::watch_anew);
         if is_over {
             fleet.at_work_mut().for_each(|target| target.time_is_over(effect, bounds.timeout));
@@ -158,6 +158,9 @@ fn until_all_are_there(
 
 /// Tells whether a server must be polled again.
 fn is_waited_for(target: &Target) -> bool {
+    if target.stays_out() {
+        return false;
+    }
     match target.watch {
         Watch::Due | Watch::NotYet(_) | Watch::Since(_) | Watch::Proven => true,
         Watch::Excused | Watch::Over => false,
@@ -182,7 +185,9 @@ fn say_unchecked(instance: &mut Instance<'_>) {
         .targets
         .iter()
         // The check of the server that it tracks stands for its own.
-        .filter(|target| target.is_at_work() && !target.last().has_check() && target.last().tracks().is_none())
+        .filter(|target| {
+            target.is_at_work() && !target.stays_out() && !target.last().has_check() && target.last().tracks().is_none()
+        })
         .map(|target| target.before.full_name())
         .collect();
     if !unchecked.is_empty() {

@@ -2,7 +2,7 @@
 
 use crate::haproxy::observe::Observation;
 use crate::model::error::{Error, ErrorKind, Result};
-use crate::model::name::{Pattern, Selector, nearest};
+use crate::model::name::{Pattern, Selector, ServerAddress, nearest};
 use crate::model::server::Server;
 use crate::request::{OnMissing, Request};
 
@@ -21,7 +21,7 @@ impl<'a> From<&'a Observation> for Found<'a> {
     }
 }
 
-/// Checks that every listed server and backend is where the request expects it.
+/// Checks that every listed server, backend and address is where the request expects it.
 ///
 /// `elsewhere` observes the instances that the request leaves out, and `names` reads all backends and servers that
 /// there are; both are called only if needed.
@@ -49,10 +49,11 @@ pub fn check(
     if missing.is_none() { Ok(()) } else { Err(missing.into_error(request, &names())) }
 }
 
-/// The listed names that match nothing.
+/// The listed names and addresses that match nothing.
 struct Missing<'r> {
     backends: Vec<&'r Pattern>,
     servers: Vec<&'r Selector>,
+    addresses: Vec<&'r ServerAddress>,
 }
 
 /// Writes a name that is missing, and the one that was probably meant.
@@ -63,6 +64,8 @@ fn with_nearest<'n>(missing: &str, wanted: &Pattern, names: impl Iterator<Item =
         let number = digits(wanted);
         nearest(wanted, names.filter(|name| digits(name) == number))
     });
+    // It is there, but not at an address that is meant.
+    let near = near.filter(|near| *near != missing);
     near.map_or_else(|| format!("'{missing}'"), |near| format!("'{missing}' (did you mean '{near}'?)"))
 }
 
@@ -80,11 +83,21 @@ impl<'r> Missing<'r> {
                 servers.any(|it| selector.matches(it.backend.as_bytes(), it.server.as_bytes()))
             })
         });
-        Self { backends: backends.map(|(_, pattern)| pattern).collect(), servers: servers.collect() }
+        let addresses = request.addresses.iter().filter(|address| {
+            is_missing(&|found| {
+                let mut servers = found.servers.iter().map(|server| server.host_and_port());
+                servers.any(|(host, port)| address.matches(host, port))
+            })
+        });
+        Self {
+            backends: backends.map(|(_, pattern)| pattern).collect(),
+            servers: servers.collect(),
+            addresses: addresses.collect(),
+        }
     }
 
     fn is_none(&self) -> bool {
-        self.backends.is_empty() && self.servers.is_empty()
+        self.backends.is_empty() && self.servers.is_empty() && self.addresses.is_empty()
     }
 
     fn into_error(self, request: &Request, names: &[(String, String)]) -> Error {
@@ -105,9 +118,32 @@ impl<'r> Missing<'r> {
             [one] => format!(" in the backend '{one}'"),
             _ => " in the listed backends".to_owned(),
         };
+        let quoted = |addresses: &mut dyn Iterator<Item = &ServerAddress>| {
+            addresses.map(|address| format!("'{address}'")).collect::<Vec<_>>().join(" or ")
+        };
+        if self.servers.is_empty() {
+            let shown = quoted(&mut self.addresses.into_iter());
+            let named = match request.servers.as_slice() {
+                [] => String::new(),
+                [one] => format!(" '{one}'"),
+                _ => " of the listed names".to_owned(),
+            };
+            let advice = "correct the address ('show servers state' has those in force), or set 'on_missing' to 'ignore' where \
+                          it may be absent";
+            let msg = format!("{where_} server{named} with the address {shown}{place}; {advice}");
+            return Error::new(ErrorKind::ServerNotFound, msg);
+        }
+        let at = match request.addresses.as_slice() {
+            [] => String::new(),
+            addresses => format!(" with the address {}", quoted(&mut addresses.iter())),
+        };
+        let advice = match request.addresses.as_slice() {
+            [] => advice,
+            _ => "correct the name or the address, or set 'on_missing' to 'ignore' where it may be absent",
+        };
         let known = || names.iter().map(|(_, server)| server.as_str());
         let shown = self.servers.iter().map(|selector| with_nearest(&selector.to_string(), &selector.server, known()));
-        let msg = format!("{where_} server {}{place}; {advice}", shown.collect::<Vec<_>>().join(", "));
+        let msg = format!("{where_} server {}{at}{place}; {advice}", shown.collect::<Vec<_>>().join(", "));
         Error::new(ErrorKind::ServerNotFound, msg)
     }
 }

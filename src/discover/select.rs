@@ -54,7 +54,7 @@ pub struct Selected {
 /// As [`select`]; also when a signal ends the search.
 pub fn choose(request: &Request, signals: &Interrupt, warnings: &mut Vec<String>) -> Result<Selected> {
     let wanted = request.instances.as_deref();
-    let names_something = !request.servers.is_empty() || !request.backends.is_empty();
+    let names_something = !request.servers.is_empty() || !request.backends.is_empty() || !request.addresses.is_empty();
     let needs_others = request.on_missing == OnMissing::ElsewhereOk && names_something;
     // Whoever names an instance means it.
     let ignored = if wanted.is_none() { request.ignore_instances.as_slice() } else { &[] };

@@ -79,7 +79,8 @@ pub fn observe(
         backends_found,
     };
     if detail == Detail::Everything {
-        let is_selected = |it: &Server| selection.matches(it.backend.as_bytes(), it.server.as_bytes());
+        let is_selected =
+            |it: &Server| selection.matches(it.backend.as_bytes(), it.server.as_bytes(), || it.host_and_port());
         (servers, rest.others) = servers.into_iter().partition(is_selected);
         // The dump examines only rows that it does not hand over, and here it has handed over all.
         let usable = rest.others.iter().filter(|server| server.takes_traffic());
@@ -167,7 +168,7 @@ pub fn dump(
 /// When HAProxy does not answer in time, or gives an unexpected answer.
 pub fn names(address: &Address, timeout: Duration) -> Result<Vec<(String, String)>> {
     let (mut connection, _) = open(address, timeout)?;
-    let all = Selection { servers: &[], backends: &[] };
+    let all = Selection { servers: &[], backends: &[], addresses: &[] };
     let mut rows = Matching::new(all, Detail::Everything);
     read_state(&mut connection, &Query::ServersState(None), &mut rows)?;
     let servers = rows.servers.into_iter();

@@ -175,14 +175,14 @@ pub enum AnyRow<'a> {
     Other(OtherRow<'a>),
 }
 
-/// A server that is not selected; most of its row is examined only on demand.
+/// A server that is not selected, or not yet; most of its row is examined only on demand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherRow<'a> {
     header: &'a StateHeader,
     line: &'a [u8],
 }
 
-impl OtherRow<'_> {
+impl<'a> OtherRow<'a> {
     /// Tells whether it takes new traffic.
     #[must_use]
     pub fn takes_traffic(&self) -> bool {
@@ -194,6 +194,13 @@ impl OtherRow<'_> {
             (Some(flags), Some(operational), Some(weight)) => obstacle(flags, operational, weight).is_none(),
             _ => false,
         }
+    }
+
+    /// Finds its address and its port, as HAProxy shows them.
+    #[must_use]
+    pub fn address(&self) -> (&'a str, &'a str) {
+        let text = |index| std::str::from_utf8(column(self.line, index)).unwrap_or_default();
+        (text(self.header.srv_addr), text(self.header.srv_port))
     }
 }
 
@@ -243,8 +250,8 @@ impl StateHeader {
         Ok(header)
     }
 
-    /// Reads a row, if the number of its backend, its backend and its server are `wanted`. The number of columns is
-    /// always checked. `backend` is that of the previous row.
+    /// Reads a row, if the number of its backend, its backend, its server and the rest of it are `wanted`. The number of
+    /// columns is always checked. `backend` is that of the previous row.
     ///
     /// # Errors
     /// Shows the row and what is wrong with it.
@@ -252,7 +259,7 @@ impl StateHeader {
         &'a self,
         line: &'a [u8],
         backend: &mut LastBackend,
-        wanted: impl FnOnce(u32, &[u8], &[u8]) -> bool,
+        wanted: impl FnOnce(u32, &[u8], &[u8], &OtherRow<'a>) -> bool,
     ) -> Result<AnyRow<'a>, ParseError> {
         let found = spaces(line) + 1;
         if found != self.count {
@@ -261,8 +268,9 @@ impl StateHeader {
         }
         // Most rows are not selected, and then only the first columns are examined.
         let rest = backend.rest_of(line).ok_or_else(|| wrong(STATE, column(line, self.be_id), "be_id", line))?;
-        if !wanted(backend.id, backend.name(), column(rest, 1)) {
-            return Ok(AnyRow::Other(OtherRow { header: self, line }));
+        let unread = OtherRow { header: self, line };
+        if !wanted(backend.id, backend.name(), column(rest, 1), &unread) {
+            return Ok(AnyRow::Other(unread));
         }
         let mut columns: [&[u8]; MOST_COLUMNS] = [&[]; MOST_COLUMNS];
         take_columns(&mut { line }, columns.get_mut(..self.count).unwrap_or_default());
@@ -494,6 +502,7 @@ pub struct StatHeader {
     check_rise: usize,
     check_health: usize,
     check_fall: usize,
+    srid: Option<usize>,
 }
 
 /// One server as `show stat` shows it.
@@ -549,6 +558,8 @@ impl StatHeader {
             check_rise: find("check_rise")?,
             check_health: find("check_health")?,
             check_fall: find("check_fall")?,
+            // HAProxy 2.8 and later.
+            srid: find("srid").ok(),
         })
     }
 
@@ -577,6 +588,7 @@ impl StatHeader {
             backup: row.bytes(self.bck) == b"1",
             is_throttled: !matches!(row.bytes(self.throttle), b"" | b"100"),
             counter: self.counter(&row),
+            revision: self.srid.and_then(|index| decimal(row.bytes(index))),
         };
         Ok(StatRow {
             backend_id: row.number(self.iid, "iid")?,
@@ -656,7 +668,7 @@ mod tests {
     static COLUMNS: LazyLock<StateHeader> = LazyLock::new(|| StateHeader::parse(HEADER).unwrap());
 
     fn row(line: &[u8]) -> Result<StateRow<'_>, ParseError> {
-        match COLUMNS.row(line, &mut LastBackend::default(), |_, _, _| true)? {
+        match COLUMNS.row(line, &mut LastBackend::default(), |_, _, _, _| true)? {
             AnyRow::Wanted(row) => Ok(row),
             AnyRow::Other(_) => unreachable!("every row is wanted"),
         }
@@ -739,7 +751,7 @@ mod tests {
         #[test]
         fn no_reply_panics(bytes in prop::collection::vec(any::<u8>(), 0..300), text in any::<String>()) {
             let _ = StateHeader::parse(&bytes);
-            let _ = COLUMNS.row(&bytes, &mut LastBackend::default(), |_, _, _| true);
+            let _ = COLUMNS.row(&bytes, &mut LastBackend::default(), |_, _, _, _| true);
             let _ = StatHeader::parse(&bytes);
             let _ = StatHeader::parse(b"# pxname,svname,iid,sid,qcur,scur,stot,status,weight,check_status,check_code,tracked,bck,throttle,check_rise,check_health,check_fall").unwrap().row(&bytes);
             let _ = Info::parse(&bytes);

@@ -1,6 +1,6 @@
 //! Reads the rows of `show servers state` into servers; only selected ones are kept.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -100,14 +100,18 @@ fn address<'a>(row: &StateRow<'a>) -> [&'a str; 4] {
 
 /// What is kept of the rows of `show servers state`.
 pub(super) trait Rows {
-    /// Tells whether a server's row is selected, by the number and the name of its backend and its own name.
-    fn wants(&mut self, backend_id: u32, backend: &[u8], server: &[u8]) -> bool;
+    /// Tells whether a server's row is selected, by the number and the name of its backend, its own name, and the rest of
+    /// the row.
+    fn wants(&mut self, backend_id: u32, backend: &[u8], server: &[u8], row: &OtherRow<'_>) -> bool;
 
     /// Takes a selected row.
     fn take(&mut self, row: &StateRow<'_>);
 
     /// Skips a row that is not selected.
     fn pass(&mut self, _: &OtherRow<'_>) {}
+
+    /// Prepares to be told all rows once more.
+    fn begin_again(&mut self) {}
 }
 
 /// Keeps the selected servers.
@@ -127,14 +131,14 @@ impl<'a> Matching<'a> {
 }
 
 impl Rows for Matching<'_> {
-    fn wants(&mut self, backend_id: u32, backend: &[u8], server: &[u8]) -> bool {
+    fn wants(&mut self, backend_id: u32, backend: &[u8], server: &[u8], row: &OtherRow<'_>) -> bool {
         if self.backends.last != Some(backend_id) {
             self.backends.begin(backend_id, backend);
             for (pattern, found) in self.selection.backends.iter().zip(&mut self.backends_found) {
                 *found |= pattern.matches(backend);
             }
         }
-        self.detail == Detail::Everything || self.selection.matches(backend, server)
+        self.detail == Detail::Everything || self.selection.matches(backend, server, || row.address())
     }
 
     fn take(&mut self, row: &StateRow<'_>) {
@@ -146,11 +150,17 @@ impl Rows for Matching<'_> {
         // One is enough, so most rows are not examined.
         self.backends.has_other = self.backends.has_other || row.takes_traffic();
     }
+
+    fn begin_again(&mut self) {
+        *self = Self::new(self.selection, self.detail);
+    }
 }
 
 /// Keeps the servers that were observed before, each in its place.
 pub(super) struct ReadBack<'a> {
     selection: Selection<'a>,
+    /// Backend and name of each, where they were selected by address, which may be another one now.
+    names: Option<HashSet<(&'a str, &'a str)>>,
     before: &'a [&'a Server],
     next: usize,
     pub(super) after: Vec<Option<Server>>,
@@ -158,13 +168,17 @@ pub(super) struct ReadBack<'a> {
 
 impl<'a> ReadBack<'a> {
     pub(super) fn new(selection: Selection<'a>, before: &'a [&'a Server]) -> Self {
-        Self { selection, before, next: 0, after: vec![None; before.len()] }
+        let names = || before.iter().map(|server| (&*server.backend, &*server.server)).collect();
+        let names = (!selection.addresses.is_empty()).then(names);
+        Self { selection, names, before, next: 0, after: vec![None; before.len()] }
     }
 }
 
 impl Rows for ReadBack<'_> {
-    fn wants(&mut self, _: u32, backend: &[u8], server: &[u8]) -> bool {
-        self.selection.matches(backend, server)
+    fn wants(&mut self, _: u32, backend: &[u8], server: &[u8], row: &OtherRow<'_>) -> bool {
+        let Some(names) = &self.names else { return self.selection.matches(backend, server, || row.address()) };
+        let text = |name| std::str::from_utf8(name).map(printable).unwrap_or_default();
+        names.contains(&(&*text(backend), &*text(server)))
     }
 
     fn take(&mut self, row: &StateRow<'_>) {
@@ -219,8 +233,20 @@ pub(super) fn hash(name: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Reads one reply of `show servers state`, line by line.
+/// Reads `show servers state`, line by line, and once more where a row is not understood.
+///
+/// A server that is deleted while HAProxy 3.4.0 or older writes its row leaves garbage there, which is gone the next time.
 pub(super) fn read_state(connection: &mut Connection, query: &Query, rows: &mut impl Rows) -> Result<()> {
+    if read_once(connection, query, rows)?.is_none() {
+        return Ok(());
+    }
+    rows.begin_again();
+    read_once(connection, query, rows)?.map_or(Ok(()), Err)
+}
+
+/// Reads one reply; returns what is wrong with the first row that is not understood.
+fn read_once(connection: &mut Connection, query: &Query, rows: &mut impl Rows) -> Result<Option<Error>> {
+    let mut garbage = None;
     let mut header: Option<StateHeader> = None;
     let mut backend = LastBackend::default();
     let mut line_number = 0usize;
@@ -236,12 +262,15 @@ pub(super) fn read_state(connection: &mut Connection, query: &Query, rows: &mut 
             (_, None) => header = Some(StateHeader::parse(line).map_err(understood)?),
             // An empty line ends the dump; a line that starts with '#' is a comment.
             (_, Some(_)) if line.is_empty() || line.starts_with(b"#") => {}
+            (_, Some(_)) if garbage.is_some() => {}
             (_, Some(header)) => {
-                let wanted = |id, backend: &[u8], server: &[u8]| rows.wants(id, backend, server);
-                match header.row(line, &mut backend, wanted).map_err(understood)? {
-                    AnyRow::Wanted(row) if is_of_master_cli(&row) => {}
-                    AnyRow::Wanted(row) => rows.take(&row),
-                    AnyRow::Other(row) => rows.pass(&row),
+                let wanted =
+                    |id, backend: &[u8], server: &[u8], row: &OtherRow<'_>| rows.wants(id, backend, server, row);
+                match header.row(line, &mut backend, wanted) {
+                    Ok(AnyRow::Wanted(row)) if is_of_master_cli(&row) => {}
+                    Ok(AnyRow::Wanted(row)) => rows.take(&row),
+                    Ok(AnyRow::Other(row)) => rows.pass(&row),
+                    Err(error) => garbage = Some(understood(error)),
                 }
             }
         }
@@ -253,5 +282,5 @@ pub(super) fn read_state(connection: &mut Connection, query: &Query, rows: &mut 
             format!("the HAProxy at {address} answered '{query}' without the line that names the columns"),
         ));
     }
-    Ok(())
+    Ok(garbage)
 }

@@ -11,7 +11,7 @@ use super::parse::{ParseError, StatHeader, StatRow};
 use super::socket::{Connection, Form};
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::Address;
-use crate::model::server::{Process, Publication, Server, Statistics};
+use crate::model::server::{Process, Publication, Server, ServerNumber, Statistics};
 use crate::model::state::AdminFlags;
 use crate::model::text::excerpt;
 
@@ -118,9 +118,11 @@ fn query_of(server: &Server, rows: StatRows) -> String {
     Query::Stat { proxy: Some(server.backend_id), server: Some(server.server_id), rows }.to_string()
 }
 
-/// Tells whether a row is about a server: by its names, since numbers are reused.
+/// Tells whether a row is about a server: by its names, since numbers are reused, and by its revision, since names are
+/// too.
 fn is_of(server: &Server, row: &StatRow<'_>) -> bool {
-    *server.server == *row.server && *server.backend == *row.backend
+    let number = ServerNumber { id: row.server_id, revision: row.statistics.revision };
+    *server.server == *row.server && *server.backend == *row.backend && server.number().may_be(number)
 }
 
 /// Reads one or more replies of `show stat`, row by row.

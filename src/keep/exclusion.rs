@@ -51,8 +51,9 @@ impl<'a> Exclusion<'a> {
     /// Prepares the lock of a run; nothing is held yet.
     #[must_use]
     pub fn new(request: &Request, signals: &'a Interrupt, progress: Progress<'a>) -> Self {
-        let servers: Vec<String> = request.servers.iter().map(ToString::to_string).collect();
-        let note = request.state().map_or_else(|| servers.join(","), |to| format!("{} to {to}", servers.join(",")));
+        let names = request.servers.iter().map(ToString::to_string);
+        let servers = names.chain(request.addresses.iter().map(ToString::to_string)).collect::<Vec<String>>().join(",");
+        let note = request.state().map_or_else(|| servers.clone(), |to| format!("{servers} to {to}"));
         let unavailable = OnceLock::new();
         let folder = match request.goal {
             Some(_) if !request.dry_run => Folder::of_caller().map_err(|why| unavailable.set(why)).ok(),

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -16,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::folder::Folder;
 use super::lock::{Ask, LockSet, NotTaken};
 use super::replace::replace;
-use crate::model::server::{Process, Server};
+use crate::model::goal::Was;
+use crate::model::server::{Process, Server, ServerNumber};
 use crate::model::state::{AdminFlags, AdminState};
 use crate::request::Claim;
 use crate::time::interrupt::Interrupt;
@@ -53,8 +55,17 @@ pub struct Record {
     pub backend: String,
     /// The server.
     pub server: String,
+    /// Which server of that name it was in its process; nothing in records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<ServerNumber>,
+    /// The address that it had; nothing in records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_address: Option<String>,
     /// What it was set to.
     pub state: AdminState,
+    /// What it was before; nothing in records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<Was>,
     /// Who did it, why, and until when.
     #[serde(flatten)]
     pub claim: Claim,
@@ -66,10 +77,30 @@ impl Record {
     /// Tells whether the record applies to this very server now.
     ///
     /// It does while the server is forced into the recorded state, and either the process is the recorded one, at
-    /// whatever address, or the state has survived a reload through the state file.
-    fn counts(&self, at: &At<'_>, flags: AdminFlags) -> bool {
-        let same = at.process.is(&self.process) || (self.survives_reload && self.address == at.address);
-        same && is_forced_to(self.state, flags)
+    /// whatever address, or the state has survived a reload through the state file. In one process it does not apply to
+    /// another server that has got the name; in the next one, numbers may differ.
+    fn counts(&self, at: &At<'_>, seen: &Seen<'_>) -> bool {
+        let same = if at.process.is(&self.process) {
+            self.number.is_none_or(|number| number.may_be(seen.number))
+        } else {
+            self.survives_reload && self.address == at.address
+        };
+        same && is_forced_to(self.state, seen.flags)
+    }
+
+    /// Returns the address that it had, if the server has another one now.
+    #[must_use]
+    pub fn moved_from(&self, server: &Server) -> Option<&str> {
+        let had = self.server_address.as_deref().filter(|had| *had != &*server.address)?;
+        // A name that did not resolve then was not yet any machine.
+        had.parse::<SocketAddr>().is_ok().then_some(had)
+    }
+
+    /// Takes over that the server is in another state, perhaps of the next process.
+    #[must_use]
+    pub fn continued(self, state: AdminState, process: &Process, server: &Server) -> Self {
+        let number = self.number.filter(|_| process.is(&self.process)).or(Some(server.number()));
+        Self { state, process: process.clone(), number, ..self }
     }
 
     /// Tells whether the record belongs to the same instance, now or before a reload.
@@ -107,13 +138,16 @@ pub struct Seen<'a> {
     pub backend: &'a str,
     /// The server.
     pub server: &'a str,
+    /// Which server of that name it is.
+    pub number: ServerNumber,
     /// Its administrative flags.
     pub flags: AdminFlags,
 }
 
 impl<'a> From<&'a Server> for Seen<'a> {
     fn from(server: &'a Server) -> Self {
-        Self { backend: &server.backend, server: &server.server, flags: server.state.flags }
+        let flags = server.state.flags;
+        Self { backend: &server.backend, server: &server.server, number: server.number(), flags }
     }
 }
 
@@ -129,7 +163,7 @@ impl Records {
     #[must_use]
     pub fn find(&self, at: &At<'_>, seen: &Seen<'_>) -> Option<&Record> {
         let records = self.by_name.get(&full_name(seen.backend, seen.server))?;
-        records.iter().find(|record| record.is(seen.backend, seen.server) && record.counts(at, seen.flags))
+        records.iter().find(|record| record.is(seen.backend, seen.server) && record.counts(at, seen))
     }
 
     /// Tells whether nothing is recorded at all.
@@ -169,10 +203,10 @@ impl Records {
     ///
     /// A record that counts for an observed server stays, however long ago it expired.
     pub fn prune<'a>(&mut self, at: &At<'_>, seen: impl IntoIterator<Item = Seen<'a>>, now: u64) {
-        let flags: HashMap<(&str, &str), AdminFlags> =
-            seen.into_iter().map(|seen| ((seen.backend, seen.server), seen.flags)).collect();
-        self.retain(|record| match flags.get(&(record.backend.as_str(), record.server.as_str())) {
-            Some(flags) if record.is_of(at) => record.counts(at, *flags),
+        let seen: HashMap<(&str, &str), Seen<'a>> =
+            seen.into_iter().map(|seen| ((seen.backend, seen.server), seen)).collect();
+        self.retain(|record| match seen.get(&(record.backend.as_str(), record.server.as_str())) {
+            Some(seen) if record.is_of(at) => record.counts(at, seen),
             Some(_) | None => record.claim.expires.is_none_or(|expires| expires.saturating_add(LONG_EXPIRED) > now),
         });
     }
@@ -330,6 +364,7 @@ mod tests {
     use std::time::Instant;
 
     const SOCKET: &str = "/run/haproxy/admin.sock";
+    const NUMBER: ServerNumber = ServerNumber { id: 3, revision: Some(0) };
 
     fn process(pid: u32, start: u64) -> Process {
         Process::new("2.6", pid, Start::At(start), (start, Instant::now()))
@@ -342,7 +377,10 @@ mod tests {
             survives_reload: false,
             backend: "app".into(),
             server: server.into(),
+            number: Some(NUMBER),
+            server_address: Some("10.0.0.5:80".into()),
             state,
+            was: Some(Was { state: AdminState::Ready, weight: 10 }),
             claim: Claim {
                 owner: Some("alice".into()),
                 reason: Some("kernel \"update\"\n".into()),
@@ -353,7 +391,7 @@ mod tests {
     }
 
     fn seen(server: &str, flags: u32) -> Seen<'_> {
-        Seen { backend: "app", server, flags: AdminFlags(flags) }
+        Seen { backend: "app", server, number: NUMBER, flags: AdminFlags(flags) }
     }
 
     fn of(records: impl IntoIterator<Item = Record>) -> Records {
@@ -409,6 +447,40 @@ mod tests {
     }
 
     #[test]
+    fn a_record_is_not_of_another_server_of_the_name() {
+        let (own, next) = (process(812, 100), process(813, 200));
+        let number = |id, revision| ServerNumber { id, revision };
+        let table = [
+            (Some(NUMBER), NUMBER, true),
+            (Some(NUMBER), number(3, Some(1)), false),
+            (Some(NUMBER), number(4, Some(0)), false),
+            // What is not known is no difference: HAProxy before 2.8, and records of before.
+            (Some(NUMBER), number(3, None), true),
+            (Some(number(3, None)), NUMBER, true),
+            (Some(number(3, None)), number(4, None), false),
+            (None, number(4, Some(7)), true),
+        ];
+        for (recorded, number, expected) in table {
+            let record = Record { number: recorded, survives_reload: true, ..record(812, "web1", AdminState::Maint) };
+            let seen = Seen { number, ..seen("web1", 1) };
+            let counts = |process| of([record.clone()]).find(&At { address: SOCKET, process }, &seen).is_some();
+            assert_eq!((counts(&own), counts(&next)), (expected, true), "{recorded:?} {number:?}");
+        }
+    }
+
+    #[test]
+    fn records_of_before_are_read() {
+        let old =
+            br#"{"version":1,"records":[{"address":"/run/haproxy/admin.sock","process":{"version":"2.6","pid":812,
+            "started":100,"tolerance":0},"survives_reload":false,"backend":"app","server":"web1","state":"maint",
+            "owner":"alice","recorded":10}]}"#;
+        let records = Records::parse(old).unwrap();
+        let process = process(812, 100);
+        let found = records.find(&At { address: SOCKET, process: &process }, &seen("web1", 1)).unwrap();
+        assert_eq!((found.claim.owner.as_deref(), found.number, &found.server_address), (Some("alice"), None, &None));
+    }
+
+    #[test]
     fn put_replaces_and_remove_removes_that_server_alone() {
         let mut records = of([record(812, "web1", AdminState::Maint), record(812, "web2", AdminState::Maint)]);
         let mut elsewhere = record(900, "web1", AdminState::Maint);
@@ -432,8 +504,8 @@ mod tests {
         let records = of([one]);
         let process = process(812, 100);
         let place = At { address: SOCKET, process: &process };
-        assert!(records.find(&place, &Seen { backend: "a", server: "b/c", flags: AdminFlags(1) }).is_none());
-        assert!(records.find(&place, &Seen { backend: "a/b", server: "c", flags: AdminFlags(1) }).is_some());
+        assert!(records.find(&place, &Seen { backend: "a", ..seen("b/c", 1) }).is_none());
+        assert!(records.find(&place, &Seen { backend: "a/b", ..seen("c", 1) }).is_some());
     }
 
     #[test]

@@ -116,6 +116,11 @@ fn record_one(records: &mut Records, claim: Option<&Claim>, entry: &Entry<'_>, n
             continue;
         }
         let known = records.find(&at, &Seen::from(*before)).or_else(|| records.find(&at, &Seen::from(server)));
+        // What it was, and where, is what the first one found who took it out.
+        let (was, server_address) = known.map_or_else(
+            || (Some(before.state.as_was()), Some(before.address.to_string())),
+            |first| (first.was, first.server_address.clone()),
+        );
         let known = known.filter(|known| known.claim.owner.is_some() && !known.claim.is_expired(now)).cloned();
         let owner = claim.and_then(|claim| claim.owner.as_ref());
         match (known.filter(|known| known.claim.owner.as_ref() != owner), claim) {
@@ -126,7 +131,7 @@ fn record_one(records: &mut Records, claim: Option<&Claim>, entry: &Entry<'_>, n
                     let name = server.full_name();
                     warnings.push(format!("{}: {name} stays recorded for {first}", entry.instance));
                 }
-                records.put(Record { state, process: process.clone(), ..known });
+                records.put(known.continued(state, process, server));
             }
             (None, Some(claim)) => records.put(Record {
                 address: address.clone(),
@@ -134,7 +139,10 @@ fn record_one(records: &mut Records, claim: Option<&Claim>, entry: &Entry<'_>, n
                 survives_reload: *survives_reload,
                 backend: server.backend.to_string(),
                 server: server.server.to_string(),
+                number: Some(server.number()),
+                server_address,
                 state,
+                was,
                 claim: claim.clone(),
                 recorded: now,
             }),

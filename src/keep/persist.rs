@@ -152,8 +152,15 @@ pub fn bring_in_step(files: &mut [KeptFile], source: Source<'_>, mode: Mode, war
         Mode::Write => Predicted::default(),
         Mode::Compare => Predicted::of(source.servers),
     };
-    let mut rows = Dump::default();
-    dump(source.address, source.timeout, &predicted, |line| rows.line(line))?;
+    let read = || {
+        let mut rows = Dump::default();
+        dump(source.address, source.timeout, &predicted, |line| rows.line(line)).map(|()| rows)
+    };
+    // A server that is deleted meanwhile may leave garbage in its row.
+    let rows = match read() {
+        Err(error) if error.kind == ErrorKind::BadReply => read(),
+        read => read,
+    }?;
     let matched: Vec<(&str, &str)> = source.servers.iter().map(|it| (&*it.backend, &*it.server)).collect();
     let mut found: Vec<String> = rows.unheard(&matched).into_iter().collect();
     let mut failure = None;

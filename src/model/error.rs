@@ -107,6 +107,7 @@ impl ErrorKind {
             | Self::NotDrained
             | Self::NotUp
             | Self::Reloaded
+            | Self::BadReply
             | Self::Interrupted => true,
             Self::BadRequest
             | Self::InstanceNotFound
@@ -121,7 +122,6 @@ impl ErrorKind {
             | Self::UnreachableState
             | Self::Overridden
             | Self::CommandRejected
-            | Self::BadReply
             | Self::StateFile
             | Self::Internal => false,
         }

@@ -68,6 +68,51 @@ pub enum SpareSlots {
     Skip,
 }
 
+/// What a request says about the administrative state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Requested {
+    /// In service.
+    Ready,
+    /// No new traffic but that of persistence clients.
+    Drain,
+    /// In maintenance.
+    Maint,
+    /// What each server was before it was taken out.
+    Restore,
+}
+
+impl Requested {
+    /// Returns the state that is the same for all servers, if there is one.
+    #[must_use]
+    pub fn for_all(self) -> Option<AdminState> {
+        match self {
+            Self::Ready => Some(AdminState::Ready),
+            Self::Drain => Some(AdminState::Drain),
+            Self::Maint => Some(AdminState::Maint),
+            Self::Restore => None,
+        }
+    }
+}
+
+/// What a server was before it was taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Was {
+    /// What commands had made of it.
+    pub state: AdminState,
+    /// Its weight.
+    pub weight: u32,
+}
+
+impl Was {
+    /// Returns what brings a server back to this, and does what else is requested.
+    #[must_use]
+    pub fn as_goal(self, requested: Goal) -> Goal {
+        Goal { state: Some(self.state), weight: Some(Weight::Absolute(self.weight)), ..requested }
+    }
+}
+
 /// Whether checks run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Switch {

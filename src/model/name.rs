@@ -35,6 +35,9 @@ pub enum NameError {
     /// The address cannot be connected to.
     #[error("is not an address: {0}")]
     Address(&'static str),
+    /// The address of a server is not one that HAProxy shows.
+    #[error("is not the address of a server: {0}")]
+    ServerAddress(&'static str),
 }
 
 /// Tells whether HAProxy allows the byte in the name of a server or backend.
@@ -243,6 +246,69 @@ impl fmt::Display for Selector {
     }
 }
 
+/// Which address servers must have: an IP address, with a port or with any.
+///
+/// HAProxy shows no path of a server on a Unix socket, in any version, so that there is nothing to compare a path with.
+///
+/// ```
+/// use haproxy_server::model::name::ServerAddress;
+/// let address = ServerAddress::parse("[2001:DB8::1]:80").unwrap();
+/// assert!(address.matches("2001:db8:0::1", "80"));
+/// assert!(!address.matches("2001:db8::1", "81"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerAddress {
+    text: String,
+    ip: IpAddr,
+    port: Option<u16>,
+}
+
+impl ServerAddress {
+    /// Reads `10.0.0.5`, `10.0.0.5:8080`, `::1`, `[::1]` or `[::1]:80`.
+    ///
+    /// # Errors
+    /// Refuses Unix paths, names, and what is not an address.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        const NEITHER: NameError = NameError::ServerAddress(
+            "write an IP address, with a port where one is meant, such as '10.0.0.5', '10.0.0.5:8080' or '[::1]:80'",
+        );
+        if text.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if text.starts_with('/') || text.contains('@') {
+            return Err(NameError::ServerAddress(
+                "HAProxy does not show the path of a server on a Unix socket; select it by its name, with 'server'",
+            ));
+        }
+        if let Ok(ip) = text.parse() {
+            return Ok(Self::new(text, ip, None));
+        }
+        if let Some(inner) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+            return inner.parse().map(|ip: Ipv6Addr| Self::new(text, ip.into(), None)).map_err(|_| NEITHER);
+        }
+        let address: SocketAddr = text.parse().map_err(|_| NEITHER)?;
+        Ok(Self::new(text, address.ip(), Some(address.port())))
+    }
+
+    fn new(text: &str, ip: IpAddr, port: Option<u16>) -> Self {
+        // An IPv4 address is the same one in the notation of IPv6.
+        Self { text: text.to_owned(), ip: ip.to_canonical(), port }
+    }
+
+    /// Tells whether a server has it: `host` and `port` are as HAProxy shows them.
+    #[must_use]
+    pub fn matches(&self, host: &str, port: &str) -> bool {
+        host.parse().is_ok_and(|ip: IpAddr| ip.to_canonical() == self.ip)
+            && self.port.is_none_or(|wanted| port.parse() == Ok(wanted))
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 /// Which servers a request covers.
 #[derive(Debug, Clone, Copy)]
 pub struct Selection<'a> {
@@ -250,6 +316,8 @@ pub struct Selection<'a> {
     pub servers: &'a [Selector],
     /// The backends; all if it is empty.
     pub backends: &'a [Pattern],
+    /// The addresses; any where it is empty.
+    pub addresses: &'a [ServerAddress],
 }
 
 impl Selection<'_> {
@@ -262,11 +330,15 @@ impl Selection<'_> {
         self.servers.iter().any(named)
     }
 
-    /// Tells whether the server of that backend is selected.
+    /// Tells whether the server of that backend is selected; `address` finds out its host and port on demand.
     #[must_use]
-    pub fn matches(&self, backend: &[u8], server: &[u8]) -> bool {
+    pub fn matches<'r>(&self, backend: &[u8], server: &[u8], address: impl FnOnce() -> (&'r str, &'r str)) -> bool {
         (self.servers.is_empty() || self.servers.iter().any(|selector| selector.matches(backend, server)))
             && (self.backends.is_empty() || self.backends.iter().any(|pattern| pattern.matches(backend)))
+            && (self.addresses.is_empty() || {
+                let (host, port) = address();
+                self.addresses.iter().any(|wanted| wanted.matches(host, port))
+            })
     }
 }
 
@@ -610,10 +682,59 @@ mod tests {
         assert!(Address::parse(&format!("/{}", "x".repeat(107))).is_err());
     }
 
+    #[test]
+    fn an_address_of_a_server_has_a_port_or_means_any() {
+        let table = [
+            ("10.0.0.5", "10.0.0.5", "80", true),
+            ("10.0.0.5", "10.0.0.50", "80", false),
+            ("10.0.0.5:80", "10.0.0.5", "80", true),
+            ("10.0.0.5:80", "10.0.0.5", "8080", false),
+            ("10.0.0.5:0", "10.0.0.5", "0", true),
+            ("::1", "::1", "80", true),
+            ("[::1]", "::1", "80", true),
+            ("[::1]:80", "::1", "80", true),
+            ("[::1]:80", "::1", "81", false),
+            ("2001:DB8:0:0::1", "2001:db8::1", "80", true),
+            // What this ends in is no port.
+            ("2001:db8::1:80", "2001:db8::1", "80", false),
+            ("10.0.0.5", "::ffff:10.0.0.5", "80", true),
+            ("::ffff:10.0.0.5", "10.0.0.5", "80", true),
+            ("10.0.0.5", "-", "0", false),
+            ("10.0.0.5", "app.example", "80", false),
+        ];
+        for (text, host, port, expected) in table {
+            assert_eq!(ServerAddress::parse(text).unwrap().matches(host, port), expected, "{text} {host} {port}");
+        }
+        for bad in [
+            "",
+            " ",
+            "10.0.0",
+            "10.0.0.5:",
+            "10.0.0.5:x",
+            "10.0.0.5:65536",
+            "10.0.0.0/8",
+            "10.0.0.*",
+            "::1]:80",
+            "[10.0.0.5]:80",
+            "app.example",
+            "localhost:80",
+            "-",
+            "fe80::1%eth0",
+            "10.0.0.5 ",
+            "010.0.0.5",
+        ] {
+            assert!(ServerAddress::parse(bad).is_err(), "{bad:?}");
+        }
+        for unix in ["/run/app.sock", "unix@/run/app.sock", "abns@app"] {
+            assert!(ServerAddress::parse(unix).unwrap_err().to_string().contains("Unix socket"), "{unix}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_text_panics(text in any::<String>()) {
             let _ = Selector::parse(&text);
+            let _ = ServerAddress::parse(&text).map(|address| address.matches(&text, &text));
             let _ = Address::parse(&text);
             let _ = InstanceName::parse(&text);
             let _ = InstanceName::from_path(Path::new(&text));

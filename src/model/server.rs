@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::goal::{Goal, SpareSlots, Switch, Weight};
+use super::goal::{Goal, SpareSlots, Switch, Was, Weight};
 use super::state::{AdminFlags, AdminState, OperationalState};
 
 /// How far two readings of a start may differ if it is computed from an uptime in whole seconds.
@@ -176,6 +176,29 @@ pub struct Statistics {
     pub is_throttled: bool,
     /// How its health check counts; `None` without checks.
     pub counter: Option<CheckCounter>,
+    /// What tells it from servers that had its number before; nothing where HAProxy is older than 2.8.
+    pub revision: Option<u32>,
+}
+
+/// Which server of its name and process it is.
+///
+/// HAProxy gives the number of a deleted server to the next one, and counts that in `srid` since 2.8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ServerNumber {
+    /// The number of the server in its backend.
+    pub id: u32,
+    /// What tells it from servers that had its number before, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u32>,
+}
+
+impl ServerNumber {
+    /// Tells whether both may be the same server, as far as HAProxy tells.
+    #[must_use]
+    pub fn may_be(self, other: Self) -> bool {
+        let are_apart = self.revision.zip(other.revision).is_some_and(|(one, other)| one != other);
+        self.id == other.id && !are_apart
+    }
 }
 
 /// How a health check counts its results: up at `rise`, and one more for each that passes, to `rise + fall - 1`.
@@ -238,6 +261,13 @@ impl Server {
         self.state.agent == Some(Switch::Enabled)
     }
 
+    /// Returns which server of its name it is.
+    #[must_use]
+    pub fn number(&self) -> ServerNumber {
+        let revision = self.statistics.as_ref().and_then(|statistics| statistics.revision);
+        ServerNumber { id: self.server_id, revision }
+    }
+
     /// Tells whether it is a backup server, if that was asked.
     #[must_use]
     pub fn is_backup(&self) -> bool {
@@ -248,6 +278,13 @@ impl Server {
     #[must_use]
     pub fn tracks(&self) -> Option<&str> {
         self.statistics.as_ref().and_then(|statistics| statistics.tracks.as_deref())
+    }
+
+    /// Returns the host of its address as HAProxy shows it, and the port.
+    #[must_use]
+    pub fn host_and_port(&self) -> (&str, &str) {
+        let (host, port) = self.address.rsplit_once(':').unwrap_or((&self.address, ""));
+        (host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host), port)
     }
 
     /// Returns the server as HAProxy writes it: `backend/server`.
@@ -297,6 +334,12 @@ impl ServerState {
             && self.weight == other.weight
             && self.health == other.health
             && self.agent == other.agent
+    }
+
+    /// Returns what is recorded of it before a server is taken out.
+    #[must_use]
+    pub fn as_was(&self) -> Was {
+        Was { state: self.flags.forced().unwrap_or(AdminState::Maint), weight: self.weight }
     }
 
     /// Tells whether each part that commands set is as in one of two states.

@@ -10,6 +10,7 @@ mod text;
 mod wire;
 
 use std::collections::HashSet;
+use std::fmt::Display;
 
 use serde::{Serialize, Serializer};
 
@@ -83,7 +84,7 @@ pub fn report<'a>(request: &'a Request, run: &'a RunOutcome) -> Report<'a> {
         dry_run: request.dry_run,
         ok: is_status.then(|| !failed && is_all_ok(request, run)),
         comment: msg.clone(),
-        state: request.state(),
+        state: request.requested,
         instances: run.instances.iter().map(instance_report).collect(),
         diff: request.diff.then(|| diff(run)),
         task_error: error.as_ref().filter(|_| request.is_task).map(TaskError::new),
@@ -212,7 +213,7 @@ fn is_listed(request: &Request, instance: &InstanceOutcome, target: &Target) -> 
         (Some(_), _) => target.verdict != Verdict::Spare,
         (None, _) if is_spare(target) && !is_named => false,
         (None, Some(_)) => instance.short.iter().any(|short| short.backend_id == target.before.backend_id),
-        (None, None) => !request.servers.is_empty() || !is_ok(target),
+        (None, None) => !request.servers.is_empty() || !request.addresses.is_empty() || !is_ok(target),
     }
 }
 
@@ -236,11 +237,10 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
         1 => "; 1 spare slot".to_owned(),
         _ => format!("; {spare} spare slots"),
     };
-    let who = match request.servers.as_slice() {
-        [] => "all servers".to_owned(),
-        [one] => one.to_string(),
-        [first, second] => format!("{first}, {second}"),
-        [first, second, rest @ ..] => format!("{first}, {second} and {} more", rest.len()),
+    let who = match (first_two(&request.servers), first_two(&request.addresses)) {
+        (None, None) => "all servers".to_owned(),
+        (Some(one), None) | (None, Some(one)) => one,
+        (Some(servers), Some(addresses)) => format!("{servers} at {addresses}"),
     };
     let is_one = matches!(request.servers.as_slice(), [one] if one.server.literal().is_some());
     let hosts = format!("on {having} of {asked} {}", if asked == 1 { "instance" } else { "instances" });
@@ -283,7 +283,10 @@ fn sentence(request: &Request, run: &RunOutcome) -> String {
         switch.map(|switch| format!("{check} checks {}", if switch == Switch::Enabled { "on" } else { "off" }))
     };
     let parts = [
-        goal.state.map(|state| state.to_string()),
+        request.requested.map(|requested| match requested.for_all() {
+            Some(state) => state.to_string(),
+            None => "restored".to_owned(),
+        }),
         goal.weight.map(|weight| format!("weight {weight}")),
         switched("health", goal.health),
         switched("agent", goal.agent),
@@ -318,6 +321,16 @@ fn guarded(run: &RunOutcome) -> String {
     }
 }
 
+/// The first two of a list, and how many more there are.
+fn first_two(list: &[impl Display]) -> Option<String> {
+    match list {
+        [] => None,
+        [one] => Some(one.to_string()),
+        [first, second] => Some(format!("{first}, {second}")),
+        [first, second, rest @ ..] => Some(format!("{first}, {second} and {} more", rest.len())),
+    }
+}
+
 /// The first failure, and how many more there are.
 fn failure_sentence(error: &ErrorReport, run: &RunOutcome) -> String {
     let servers = run.instances.iter().flat_map(|instance| &instance.targets);
@@ -343,6 +356,7 @@ fn cautions(request: &Request, run: &RunOutcome) -> Vec<String> {
             // What the state file restores is not lost in a reload.
             let is_kept = is_kept(&instance.state_files, &target.before.backend);
             let lasts = |cause: &&str| *cause != READY_UNTIL_RELOAD || !is_kept;
+            let goal = &target.goal_for(*goal);
             for cause in causes_of(goal, target, after).into_iter().filter(lasts) {
                 match causes.iter_mut().find(|(known, _)| *known == cause) {
                     Some((_, names)) => names.push(target.before.full_name()),

@@ -171,7 +171,10 @@ mod tests {
                 survives_reload: false,
                 backend: "web".to_owned(),
                 server: name.to_owned(),
+                number: None,
+                server_address: None,
                 state: AdminState::Maint,
+                was: None,
                 claim,
                 recorded: 1,
             })

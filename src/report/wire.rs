@@ -9,6 +9,7 @@ use super::Servers;
 use crate::act::target::Sent;
 use crate::haproxy::old_processes::OldProcess;
 use crate::model::error::{Error, ErrorKind};
+use crate::model::goal::Requested;
 use crate::model::server::Server;
 use crate::model::state::{AdminFlags, AdminState, OperationalState, Reason};
 
@@ -35,7 +36,7 @@ pub struct Report<'a> {
     pub comment: String,
     /// The requested administrative state; missing if none was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub state: Option<AdminState>,
+    pub state: Option<Requested>,
     /// Every matched server: instances in the order of the request, servers in HAProxy's.
     #[cfg_attr(test, schemars(with = "Vec<ServerReport<'a>>"))]
     pub servers: Servers<'a>,

@@ -17,8 +17,8 @@ pub use wire::{
 };
 
 use crate::model::error::{Error, ErrorKind, Result};
-use crate::model::goal::{Effect, Goal};
-use crate::model::name::{Address, InstanceName, Pattern, Selection, Selector};
+use crate::model::goal::{Effect, Goal, Requested};
+use crate::model::name::{Address, InstanceName, Pattern, Selection, Selector, ServerAddress};
 use crate::model::state::{AdminState, OperationalState};
 use crate::time::{clock, expiry};
 
@@ -35,11 +35,15 @@ pub struct Request {
     pub servers: Vec<Selector>,
     /// In which backends; in all if it is empty.
     pub backends: Vec<Pattern>,
+    /// At which addresses; at any if it is empty.
+    pub addresses: Vec<ServerAddress>,
     /// On which instances; on all discovered ones if it is missing.
     pub instances: Option<Vec<WantedInstance>>,
     /// Which discovered instances are left alone without a word.
     pub ignore_instances: Vec<Pattern>,
-    /// What the servers should become; nothing in a status.
+    /// What it says about the administrative state.
+    pub requested: Option<Requested>,
+    /// What the servers should become, without a state if that is restored; nothing in a status.
     pub goal: Option<Goal>,
     /// Whether and how servers are drained before maint.
     pub drain: Option<DrainBounds>,
@@ -109,7 +113,7 @@ impl Request {
     /// Returns which servers it covers.
     #[must_use]
     pub fn selection(&self) -> Selection<'_> {
-        Selection { servers: &self.servers, backends: &self.backends }
+        Selection { servers: &self.servers, backends: &self.backends, addresses: &self.addresses }
     }
 
     /// Returns how long ending sessions may take: the time of `drain` unless that is over, otherwise of `wait`, otherwise
@@ -120,10 +124,16 @@ impl Request {
         drain.or(self.wait.map(|bounds| bounds.timeout)).unwrap_or(self.timeout)
     }
 
-    /// Returns the requested administrative state.
+    /// Returns the requested administrative state: to restore is a step towards service like `ready`.
     #[must_use]
     pub fn state(&self) -> Option<AdminState> {
-        self.goal.and_then(|goal| goal.state)
+        self.requested.map(|requested| requested.for_all().unwrap_or(AdminState::Ready))
+    }
+
+    /// What a wait is for, if the request changes anything that can be waited for.
+    #[must_use]
+    pub fn effect(&self) -> Option<Effect> {
+        self.goal.and_then(|goal| Goal { state: self.state(), ..goal }.effect())
     }
 }
 
@@ -252,24 +262,38 @@ pub fn is_field(name: &str) -> bool {
 
 /// Checks that the fields go together.
 fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Request> {
-    let state = wire.state.map(AdminState::from);
-    let goal = Goal { state, weight: wire.weight, health: wire.health, agent: wire.agent, ..Goal::default() };
+    let requested = wire.state.map(Requested::from);
+    let state = requested.map(|requested| requested.for_all().unwrap_or(AdminState::Ready));
+    if requested == Some(Requested::Restore) && wire.weight.is_some() {
+        return Err(bad("'weight' is restored as well with 'state': 'restore'; leave it out"));
+    }
+    let goal = Goal {
+        state: requested.and_then(Requested::for_all),
+        weight: wire.weight,
+        health: wire.health,
+        agent: wire.agent,
+        ..Goal::default()
+    };
     let is_change = state.is_some() || wire.weight.is_some() || wire.health.is_some() || wire.agent.is_some();
     let servers = selectors(wire)?;
-    if is_change && servers.is_empty() {
+    let addresses = addresses(wire)?;
+    if is_change && servers.is_empty() && addresses.is_empty() {
         return Err(bad(
-            "'server' is missing: a change must name its servers, such as \"server\": \"web1\" (or \"*\" for all)",
+            "'server' is missing: a change must name its servers, such as \"server\": \"web1\" (or \"*\" for all), or their \
+             'address'",
         ));
     }
-    let given = Given::of(wire, goal.effect());
+    let given = Given::of(wire, Goal { state, ..goal }.effect());
     given.check(state, is_change)?;
     let backends = patterns("backend", wire.backend.as_ref())?;
     let instances = wire.instances.as_ref().map(instances).transpose()?;
     Ok(Request {
         servers,
         backends,
+        addresses,
         instances,
         ignore_instances: patterns("ignore_instances", wire.ignore_instances.as_ref())?,
+        requested,
         goal: is_change.then_some(goal),
         drain: given.drain,
         shutdown_sessions: given.shutdown_sessions,
@@ -372,10 +396,10 @@ impl Given {
         }
         let is_step_back = matches!(state, Some(AdminState::Ready | AdminState::Drain));
         if self.ignore_owner && !is_step_back {
-            return refuse("ignore_owner", "'state': 'ready' or 'drain'");
+            return refuse("ignore_owner", "'state': 'ready', 'restore' or 'drain'");
         }
         if self.on_owned == OnOwned::Skip && !is_step_back {
-            return refuse("on_owned", "'state': 'ready' or 'drain'");
+            return refuse("on_owned", "'state': 'ready', 'restore' or 'drain'");
         }
         Ok(())
     }
@@ -385,6 +409,13 @@ fn selectors(wire: &Wire) -> Result<Vec<Selector>> {
     let Some(names) = &wire.server else { return Ok(Vec::new()) };
     not_empty("server", &names.0)?;
     names.0.iter().map(|text| Selector::parse(text).map_err(|why| bad_name("server", text, &why))).collect()
+}
+
+fn addresses(wire: &Wire) -> Result<Vec<ServerAddress>> {
+    const FIELD: &str = "address";
+    let Some(addresses) = &wire.address else { return Ok(Vec::new()) };
+    not_empty(FIELD, &addresses.0)?;
+    addresses.0.iter().map(|text| ServerAddress::parse(text).map_err(|why| bad_name(FIELD, text, &why))).collect()
 }
 
 fn patterns(field: &str, names: Option<&wire::Names>) -> Result<Vec<Pattern>> {

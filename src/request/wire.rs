@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::model::goal::{Switch, Weight};
+use crate::model::goal::{Requested, Switch, Weight};
 use crate::model::name::nearest;
 use crate::model::state::{AdminState, OperationalState};
 
@@ -29,12 +29,14 @@ const OMITTED: &str = "__omit_place_holder__";
 #[serde(default)]
 pub struct Wire {
     /// The servers: names, `backend/server`, or patterns with `*`, `?` and `[…]` on each side of at most one `/`; a
-    /// string (commas separate several) or a list. Names are case-sensitive. Required for any change; a status without it
-    /// covers all servers.
+    /// string (commas separate several) or a list. Names are case-sensitive. A change requires this or `address`; a status
+    /// without both covers all servers.
     #[cfg_attr(test, schemars(example = &"web1", example = ["web1", "app*/web[2-3]"]))]
     pub server: Option<Names>,
     /// The requested administrative state. `ready` takes traffic, `drain` takes only the traffic of persistence
-    /// clients, `maint` takes none. Also accepted: `enabled` and `enable` for `ready`, `disabled` and `disable` for
+    /// clients, `maint` takes none. `restore` puts each server back to the state and weight that it had before it was taken
+    /// out, if that was recorded (with `owner`, `reason` or `expires`); any other server is left alone, with a warning. It is
+    /// a step towards service like `ready`. Also accepted: `enabled` and `enable` for `ready`, `disabled` and `disable` for
     /// `maint`. Spare slots of a `server-template` (without an address) that only a pattern matches are left alone by
     /// `ready` and `drain`, with a warning; named ones fail with `unreachable_state`. Unchanged by default.
     #[cfg_attr(test, schemars(example = &"maint"))]
@@ -42,6 +44,12 @@ pub struct Wire {
     /// The backends in which to find the servers: names or patterns, as a string or a list. All backends by default.
     #[cfg_attr(test, schemars(example = &"app", example = ["i[0-9]*_puppet_masters"]))]
     pub backend: Option<Names>,
+    /// The addresses in force of the servers: an IP address with or without a port, such as `10.0.0.5`, `10.0.0.5:8080`,
+    /// `::1` or `[::1]:80`; a string (commas separate several) or a list. Without a port, any port matches. With `server`
+    /// or `backend`, a server must match these as well. HAProxy does not show the paths of servers on Unix sockets: name
+    /// these with `server`. Any address by default.
+    #[cfg_attr(test, schemars(example = &"10.0.0.5", example = ["10.0.0.5:8080", "[::1]:80"]))]
+    pub address: Option<Names>,
     /// The HAProxy instances of this host: names of discovered instances, addresses of stats sockets in HAProxy's
     /// notation (`/path`, `unix@/path`, `abns@name`, `ipv4@127.0.0.1:9999`, `ipv6@[::1]:9999`), or objects with
     /// `name` and `socket`; a string (commas separate several) or a list. All discovered instances by default.
@@ -112,7 +120,7 @@ pub struct Wire {
         example = serde_json::json!({"http/web": "/var/lib/haproxy/web.state"})
     ))]
     pub state_file: Option<StateFiles>,
-    /// Who takes the server out, or puts it back: recorded on this host with `drain` and `maint`; `ready` is refused
+    /// Who takes the server out, or puts it back: recorded on this host with `drain` and `maint`; `ready` and `restore` are refused
     /// (`owned`) if another owner is recorded, or any owner if this is missing. At most 200 characters. None by default.
     #[cfg_attr(test, schemars(example = &"alice"))]
     pub owner: Option<Text>,
@@ -126,11 +134,11 @@ pub struct Wire {
     /// the record counts as long as the server stays in that state.
     #[cfg_attr(test, schemars(example = &"+2h", example = &"2100-01-01T12:00:00Z"))]
     pub expires: Option<Text>,
-    /// With `state: ready` or `drain`: puts a server back, or from maint to drain, although another owner is recorded.
+    /// With `state: ready`, `restore` or `drain`: puts a server back, or from maint to drain, although another owner is recorded.
     /// `false` by default.
     #[cfg_attr(test, schemars(example = true))]
     pub ignore_owner: Option<Flag>,
-    /// With `state: ready` or `drain`: what happens to servers that another owner has taken out. `fail` by default.
+    /// With `state: ready`, `restore` or `drain`: what happens to servers that another owner has taken out. `fail` by default.
     pub on_owned: Option<OnOwned>,
     /// The longest wait for another run that changes servers of the same HAProxy, in seconds; from 0 (one attempt) to
     /// 86400, 60 by default. Fails with `locked`. It starts again each time that the lock is retaken after a wait.
@@ -161,10 +169,11 @@ pub struct Wire {
 }
 
 /// The keys of [`Wire`], to find the one closest to an unknown key.
-pub(crate) const KNOWN: [&str; 28] = [
+pub(crate) const KNOWN: [&str; 29] = [
     "server",
     "state",
     "backend",
+    "address",
     "instances",
     "ignore_instances",
     "weight",
@@ -361,6 +370,7 @@ read_from_value!(
     Guard,
     Expect,
     StateWord,
+    ExpectedState,
     Switch,
     OnTimeout,
     OnMissing,
@@ -686,7 +696,7 @@ pub struct Guard {
 #[cfg_attr(test, schemars(deny_unknown_fields, extend("minProperties" = 1)))]
 pub struct Expect {
     /// The effective administrative state of every server that is changed. Any by default.
-    pub admin_state: Option<StateWord>,
+    pub admin_state: Option<ExpectedState>,
     /// The operational state of every server that is changed. Any by default.
     pub operational_state: Option<OperationalWord>,
 }
@@ -701,7 +711,7 @@ impl Expect {
     fn from_value(value: &Value) -> Result<Self, String> {
         const KNOWN: [&str; 2] = ["admin_state", "operational_state"];
         let fields = object(value, &KNOWN)?;
-        let admin_state = field(fields, "admin_state", StateWord::from_value)?;
+        let admin_state = field(fields, "admin_state", ExpectedState::from_value)?;
         let operational_state = field(fields, "operational_state", OperationalWord::from_value)?;
         if admin_state.is_none() && operational_state.is_none() {
             return Err(format!("it is empty; give one of {}", KNOWN.join(", ")));
@@ -855,15 +865,40 @@ words! {
         Drain = "drain",
         /// In maintenance: takes no traffic.
         Maint = "maint" | "disabled" | "disable",
+        /// What each server was, with its weight, before it was taken out.
+        Restore = "restore",
     }
 }
 
-impl From<StateWord> for AdminState {
+words! {
+    /// An administrative state that is expected.
+    ExpectedState {
+        /// In service.
+        Ready = "ready" | "enabled" | "enable",
+        /// Takes no new traffic except from persistence clients.
+        Drain = "drain",
+        /// In maintenance: takes no traffic.
+        Maint = "maint" | "disabled" | "disable",
+    }
+}
+
+impl From<ExpectedState> for AdminState {
+    fn from(state: ExpectedState) -> Self {
+        match state {
+            ExpectedState::Ready => Self::Ready,
+            ExpectedState::Drain => Self::Drain,
+            ExpectedState::Maint => Self::Maint,
+        }
+    }
+}
+
+impl From<StateWord> for Requested {
     fn from(state: StateWord) -> Self {
         match state {
             StateWord::Ready => Self::Ready,
             StateWord::Drain => Self::Drain,
             StateWord::Maint => Self::Maint,
+            StateWord::Restore => Self::Restore,
         }
     }
 }

@@ -18,6 +18,7 @@ use libtest_mimic::Trial;
 
 use support::{Haproxy, harness};
 
+mod address;
 mod audit;
 mod capture;
 mod checks;
@@ -56,6 +57,7 @@ fn tools() -> harness::Modules {
 /// Every module of tests by its name.
 fn modules() -> harness::Modules {
     vec![
+        ("address", address::tests()),
         ("audit", audit::tests()),
         ("checks", checks::tests()),
         ("drain", drain::tests()),

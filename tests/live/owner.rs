@@ -1,6 +1,7 @@
 //! Who has taken a server out, why and until when; and who may put it back.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::PathBuf;
 use std::thread;
@@ -11,10 +12,10 @@ use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
 use crate::support::program::copy_program;
-use crate::support::report::{kind, server, warnings};
+use crate::support::report::{commands, kind, server, warnings};
 use crate::support::{
-    Bound, Folder, Haproxy, Instance, Mode, PATIENCE, Port, Program, Recorder, Setup, Stage, Test, TestResult,
-    eventually, tests,
+    Answer, Bound, Dns, Folder, Haproxy, HttpBackend, Instance, Mode, PATIENCE, Port, Program, Recorder, Setup, Stage,
+    Test, TestResult, eventually, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -31,6 +32,11 @@ pub(crate) fn tests() -> Vec<Test> {
         every_step_towards_service_minds_the_owner,
         a_periodic_run_may_leave_owned_servers_alone,
         the_text_form_names_the_owner,
+        another_server_of_the_name_has_no_owner,
+        a_server_that_has_moved_is_put_back_with_a_warning,
+        a_server_is_restored_to_what_it_was,
+        what_was_out_before_is_restored_to_be_out,
+        restoring_minds_the_owner_and_waits,
         a_dry_run_records_nothing_but_minds_the_owner,
         a_lost_or_damaged_file_is_a_warning,
     ]
@@ -228,6 +234,164 @@ fn a_server_left_in_drain_has_an_owner_as_well(haproxy: &Haproxy) -> TestResult 
     assert_eq!(kind(&report("web1", "ready", &at, json!({}))), "");
     stage.server("web1").release();
     assert_eq!(held.served_by(), "web1");
+    Ok(())
+}
+
+fn another_server_of_the_name_has_no_owner(haproxy: &Haproxy) -> TestResult {
+    if !haproxy.at_least(2, 6) {
+        return Ok(());
+    }
+    let instance = start(haproxy);
+    let at = instance.address();
+    let create = |server: &str, address: &str| {
+        let reply = instance.raw(&format!("add server app/{server} {address}"));
+        assert!(reply.contains("New server registered"), "{reply:?}");
+    };
+    let delete = |server: &str| {
+        let reply = instance.raw(&format!("del server app/{server}"));
+        assert!(reply.contains("deleted"), "{reply:?}");
+    };
+    // One of another number.
+    assert_eq!(report("s1", "maint", &at, json!({ "owner": "alice" }))["changed"], true);
+    delete("s1");
+    create("s4", "127.0.0.4:9");
+    create("s1", "127.0.0.1:9");
+    assert_eq!(instance.state("app", "s1"), (1, 0), "a new one begins in maintenance, as it was recorded");
+    assert!(server(&status(&at), "app/s1").get("owner").is_none());
+    let ready = report("s1", "ready", &at, json!({ "owner": "bob" }));
+    assert_eq!((kind(&ready), &ready["changed"], warnings(&ready).contains("address")), ("", &json!(true), false));
+    // One of the same number.
+    assert_eq!(report("s2", "maint", &at, json!({ "owner": "alice" }))["changed"], true);
+    let number = instance.stat("app", "s2", "sid");
+    delete("s2");
+    create("s2", "127.0.0.2:9");
+    assert_eq!(instance.stat("app", "s2", "sid"), number);
+    let ready = report("s2", "ready", &at, json!({ "owner": "bob" }));
+    if haproxy.at_least(2, 8) {
+        assert_eq!((kind(&ready), warnings(&ready).contains("address")), ("", false), "{ready}");
+        return Ok(());
+    }
+    // Older ones do not tell it from the former, so that its owner is minded, and the address is all that shows.
+    assert_eq!(kind(&ready), "owned", "{ready}");
+    let ready = report("s2", "ready", &at, json!({ "owner": "alice" }));
+    assert!(
+        warnings(&ready).contains("127.0.0.1:9 when it was taken out by alice, and has 127.0.0.2:9 now"),
+        "{ready}"
+    );
+    Ok(())
+}
+
+fn a_server_that_has_moved_is_put_back_with_a_warning(haproxy: &Haproxy) -> TestResult {
+    let dns = Dns::start();
+    let at_host = |host: u8| Answer::Addresses(vec![Ipv4Addr::new(127, 0, 0, host)]);
+    dns.answer("slot.test", at_host(5));
+    let proxies = format!(
+        "{}\nbackend app\n    server s1 127.0.0.1:9\n    server s2 127.0.0.1:9\n    \
+         server-template slot 1 slot.test:9 check inter 100ms resolvers r init-addr none resolve-prefer ipv4\n",
+        dns.resolvers("r")
+    );
+    let instance = Setup::new("moved", &proxies).start(haproxy);
+    let at = instance.address();
+    let slot = || server(&status(&at), "app/slot1")["address"].as_str().unwrap().to_owned();
+    eventually(PATIENCE, "the name to resolve", || (slot() == "127.0.0.5:9").then_some(()));
+    assert_eq!(report("app/*", "maint", &at, json!({ "owner": "alice" }))["changed"], true);
+    instance.raw("set server app/s1 addr 127.0.0.9 port 99");
+    dns.answer("slot.test", at_host(6));
+    eventually(PATIENCE, "another machine in the slot", || (slot() == "127.0.0.6:9").then_some(()));
+    // It is still the same record.
+    assert_eq!(kind(&report("app/*", "ready", &at, json!({ "owner": "bob" }))), "owned");
+    // Taking it out again does not make the new machine the one that is meant.
+    assert_eq!(kind(&report("app/*", "maint", &at, json!({ "owner": "bob" }))), "");
+    for dry_run in [true, false] {
+        let ready = report("app/*", "ready", &at, json!({ "owner": "alice", "dry_run": dry_run }));
+        assert_eq!((kind(&ready), &ready["changed"]), ("", &json!(true)), "{ready}");
+        for moved in [
+            "app/s1 had the address 127.0.0.1:9 when it was taken out by alice, and has 127.0.0.9:99 now",
+            "app/slot1 had the address 127.0.0.5:9 when it was taken out by alice, and has 127.0.0.6:9 now",
+        ] {
+            assert!(warnings(&ready).contains(moved), "{moved}: {ready}");
+        }
+        assert!(!warnings(&ready).contains("app/s2 had"), "{ready}");
+    }
+    Ok(())
+}
+
+fn weight(instance: &Instance, server: &str) -> String {
+    instance.stat("app", server, "weight")
+}
+
+fn a_server_is_restored_to_what_it_was(haproxy: &Haproxy) -> TestResult {
+    let instance = start(haproxy);
+    let at = instance.address();
+    instance.raw("set server app/s1 weight 0%");
+    assert_eq!(report("s1", "drain", &at, json!({ "owner": "alice" }))["changed"], true);
+    instance.raw("set server app/s1 weight 1");
+    // The first one who has taken it out counts, in whatever way and by whomever it is done again.
+    assert_eq!(report("s1", "maint", &at, json!({ "owner": "alice" }))["changed"], true);
+    for again in
+        [json!({ "owner": "alice", "reason": "still" }), json!({ "owner": "bob" }), json!({ "reason": "more" })]
+    {
+        assert_eq!(kind(&report("s1", "maint", &at, again)), "");
+    }
+    // What nobody has recorded is left alone.
+    instance.set_state("app/s2", "maint");
+    assert_eq!(kind(&report("s3", "maint", &at, json!({}))), "");
+    let recorder = Recorder::on(&instance);
+    let restore =
+        |dry_run: bool| report("*", "restore", &recorder.address(), json!({ "owner": "alice", "dry_run": dry_run }));
+    let foreseen = restore(true);
+    assert_eq!((kind(&foreseen), recorder.changing_commands()), ("", vec![]), "{foreseen}");
+    let restored = restore(false);
+    assert_eq!((kind(&restored), &restored["state"]), ("", &json!("restore")), "{restored}");
+    assert_eq!(restored["msg"], "*: restored for 1 of 3 servers on 1 of 1 instance");
+    assert!(warnings(&restored).contains("app/s2, app/s3: left alone: nothing is recorded"), "{restored}");
+    let sent = commands(&restored);
+    assert_eq!((&sent, &recorder.changing_commands()), (&commands(&foreseen), &sent));
+    assert_eq!(sent, ["set server app/s1 weight 0", "set server app/s1 state ready"]);
+    assert_eq!((instance.state("app", "s1"), weight(&instance, "s1")), ((0, 2), "0".to_owned()));
+    assert_eq!((instance.state("app", "s2"), instance.state("app", "s3")), ((1, 0), (1, 0)));
+    // The record goes with that, so that a second run has nothing to do.
+    let again = restore(false);
+    assert_eq!((kind(&again), &again["changed"]), ("", &json!(false)), "{again}");
+    assert!(warnings(&again).contains("app/s1, app/s2, app/s3: left alone"), "{again}");
+    let refused = report("s1", "restore", &at, json!({ "weight": 5 }));
+    assert_eq!(kind(&refused), "bad_request", "{refused}");
+    Ok(())
+}
+
+fn what_was_out_before_is_restored_to_be_out(haproxy: &Haproxy) -> TestResult {
+    let instance = start(haproxy);
+    let at = instance.address();
+    instance.set_state("app/s1", "drain");
+    instance.set_state("app/s2", "maint");
+    assert_eq!(report("*", "maint", &at, json!({ "owner": "alice" }))["changed"], true);
+    // Nothing is waited for that does not come back.
+    let restored = report("*", "restore", &at, json!({ "owner": "alice", "wait": { "timeout": 5 } }));
+    assert_eq!((kind(&restored), &restored["changed"]), ("", &json!(true)), "{restored}");
+    assert_eq!(["s1", "s2", "s3"].map(|server| instance.state("app", server).0), [8, 1, 0], "{restored}");
+    assert!(server(&status(&at), "app/s2").get("owner").is_none(), "it is over for all");
+    Ok(())
+}
+
+fn restoring_minds_the_owner_and_waits(haproxy: &Haproxy) -> TestResult {
+    let good = HttpBackend::start("good");
+    let proxies = format!(
+        "backend app\n    option httpchk GET /health\n    server s1 {} check inter 100ms rise 1 fall 2 weight 7\n    server s2 127.0.0.1:9\n",
+        good.address()
+    );
+    let instance = Setup::new("restored", &proxies).start(haproxy);
+    let at = instance.address();
+    assert_eq!(report("s1", "maint", &at, json!({ "owner": "alice" }))["changed"], true);
+    let refused = report("s1", "restore", &at, json!({ "owner": "bob" }));
+    assert_eq!((kind(&refused), instance.state("app", "s1").0), ("owned", 1), "{refused}");
+    let skipped = report("s1", "restore", &at, json!({ "owner": "bob", "on_owned": "skip" }));
+    assert_eq!((kind(&skipped), &skipped["changed"]), ("", &json!(false)), "{skipped}");
+    instance.raw("set server app/s1 weight 3");
+    let asked = json!({ "owner": "bob", "ignore_owner": true, "wait": { "timeout": 20 } });
+    let restored = report("s1", "restore", &at, asked);
+    assert_eq!((kind(&restored), &restored["changed"]), ("", &json!(true)), "{restored}");
+    assert!(commands(&restored).contains(&"set server app/s1 state drain".to_owned()), "through drain: {restored}");
+    assert_eq!((instance.state("app", "s1"), weight(&instance, "s1")), ((0, 2), "7".to_owned()));
     Ok(())
 }
 

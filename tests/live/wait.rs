@@ -33,6 +33,7 @@ pub(crate) fn tests() -> Vec<Test> {
         what_cannot_be_read_back_after_a_wait_has_failed,
         what_is_reported_is_how_it_is_after_the_wait,
         a_server_that_is_deleted_ends_its_wait,
+        a_server_that_is_created_anew_ends_its_wait,
     ]
 }
 
@@ -408,5 +409,33 @@ fn a_server_that_is_deleted_ends_its_wait(haproxy: &Haproxy) -> TestResult {
     assert!(["server_not_found", "overridden"].contains(&kind(&report)), "{report}");
     assert!(begun.elapsed() < Duration::from_secs(5), "it ends at once");
     assert_eq!(server(&report, "app/first")["failed"], json!(true), "{report}");
+    Ok(())
+}
+
+fn a_server_that_is_created_anew_ends_its_wait(haproxy: &Haproxy) -> TestResult {
+    // Older ones do not tell it from the former.
+    if !haproxy.at_least(2, 8) {
+        return Ok(());
+    }
+    let (good, port) = (HttpBackend::start("good"), Port::reserve());
+    let proxies = format!("listen app\n    bind 127.0.0.1:{}\n    option httpchk GET /health\n", port.number());
+    let instance = Setup::new("anew", &proxies).start(haproxy);
+    let add =
+        |address: &str| format!("add server app/web {address} check inter 100ms rise 1 fall 2; enable health app/web");
+    instance.raw(&add("127.0.0.1:9"));
+    let asked =
+        json!({ "server": "app/web", "state": "ready", "wait": { "timeout": 30 }, "instances": instance.address() });
+    let running = Program::request(&asked).spawn();
+    eventually(PATIENCE, "the checks to fail", || (instance.stat("app", "web", "status") == "DOWN").then_some(()));
+    // Another machine gets the name and the number, between two polls.
+    let number = instance.stat("app", "web", "sid");
+    let anew = add(&good.address().to_string());
+    instance
+        .raw(&format!("set server app/web state maint; del server app/web; {anew}; set server app/web state ready"));
+    assert_eq!((instance.stat("app", "web", "sid"), instance.state("app", "web").0), (number, 0));
+    let begun = std::time::Instant::now();
+    let report = running.wait().report();
+    assert_eq!(kind(&report), "server_not_found", "{report}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "it ends at once");
     Ok(())
 }

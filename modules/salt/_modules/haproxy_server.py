@@ -61,8 +61,8 @@ def status(server=None, test=None, **kwargs):
     test
         Accepted, and of no effect.
 
-    The fields ``backend``, ``instances``, ``on_missing``, ``on_unreachable``,
-    ``timeout`` and ``diff`` of :py:func:`haproxy_server.apply
+    The fields ``backend``, ``address``, ``instances``, ``on_missing``,
+    ``on_unreachable``, ``timeout`` and ``diff`` of :py:func:`haproxy_server.apply
     <haproxy_server.apply>` can be given as well.
 
     CLI Example:
@@ -164,10 +164,12 @@ def apply(server=None, state=None, test=None, **kwargs):
 
     server
         Names, ``backend/server``, or patterns of ``*``, ``?`` and ``[...]``,
-        as a list or with commas between them. Required with any change.
+        as a list or with commas between them. A change requires this or
+        ``address``.
 
     state
-        The wanted administrative state: ``ready``, ``drain`` or ``maint``;
+        The wanted administrative state: ``ready``, ``drain``, ``maint``, or
+        ``restore`` (what each server was before it was taken out);
         also ``enabled`` and ``enable``, ``disabled`` and ``disable``.
 
     test
@@ -185,6 +187,10 @@ def apply(server=None, state=None, test=None, **kwargs):
 
     backend
         Only in these backends: names or patterns. All by default.
+
+    address
+        Only servers at these addresses: ``10.0.0.5`` with any port,
+        ``10.0.0.5:8080``, or ``[::1]:80``. Any by default.
 
     instances
         The HAProxy instances of the minion: names, addresses of stats

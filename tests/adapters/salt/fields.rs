@@ -19,6 +19,7 @@ fn request() -> Map<String, Value> {
         "health": "disabled",
         "agent": "enabled",
         "backend": ["web"],
+        "address": ["127.0.0.1", "[::1]:80"],
         "instances": [{"name": "http", "socket": "/run/haproxy/http.sock"}],
         "ignore_instances": ["test-*", "edge"],
         "drain": {"timeout": 1.5, "on_timeout": "rollback"},

@@ -30,8 +30,9 @@ SWITCH = ["enabled", "disabled"]
 # Without defaults: what a task does not say is not sent, and the program's own default holds.
 ARGUMENT_SPEC = dict(
     server=dict(type="list", elements="str", aliases=["host"]),
-    state=dict(type="str", choices=STATES),
+    state=dict(type="str", choices=STATES + ["restore"]),
     backend=dict(type="list", elements="str"),
+    address=dict(type="list", elements="str"),
     instances=dict(type="list", elements="raw", aliases=["socket"]),
     ignore_instances=dict(type="list", elements="str"),
     weight=dict(type="str"),

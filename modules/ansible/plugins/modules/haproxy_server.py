@@ -56,7 +56,7 @@ options:
     description:
       - The servers, as names, as C(backend/server), or as patterns of C(*), C(?) and C([...]) on each side of at most one
         C(/).
-      - Required with any change. A status without it is about all servers.
+      - A change requires this or O(address). A status without both is about all servers.
     type: list
     elements: str
     aliases: [host]
@@ -64,12 +64,20 @@ options:
     description:
       - The wanted administrative state.
       - V(ready) takes traffic. V(drain) takes only the traffic of its persistence clients. V(maint) takes none.
+      - V(restore) puts each server back to the state and weight that it had before it was taken out, if that was recorded.
       - V(enabled) and V(enable) are other words for V(ready), V(disabled) and V(disable) for V(maint).
     type: str
-    choices: [ready, drain, maint, enabled, enable, disabled, disable]
+    choices: [ready, drain, maint, enabled, enable, disabled, disable, restore]
   backend:
     description:
       - The backends in which servers are looked for, as names or patterns. All of them by default.
+    type: list
+    elements: str
+  address:
+    description:
+      - The addresses in force of the servers, each as an IP address with or without a port, such as C(10.0.0.5),
+        C(10.0.0.5:8080) or C([::1]:80). Any of them by default.
+      - A server must match O(server) and O(backend) as well where these are given.
     type: list
     elements: str
   instances:

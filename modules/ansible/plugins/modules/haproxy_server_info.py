@@ -62,6 +62,13 @@ options:
       - The backends in which servers are looked for, as names or patterns. All of them by default.
     type: list
     elements: str
+  address:
+    description:
+      - The addresses in force of the servers, each as an IP address with or without a port, such as C(10.0.0.5),
+        C(10.0.0.5:8080) or C([::1]:80). Any of them by default.
+      - A server must match O(server) and O(backend) as well where these are given.
+    type: list
+    elements: str
   instances:
     description:
       - The HAProxy instances of the target, each as the name of one that is discovered, as the address of a stats socket in

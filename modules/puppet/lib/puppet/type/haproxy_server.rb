@@ -152,8 +152,8 @@ Puppet::Type.newtype(:haproxy_server) do
     desc <<~DOC
       The servers: names, `backend/server`, or patterns with `*`, `?` and
       `[…]` on each side of at most one `/`; a string (commas separate
-      several) or a list. Names are case-sensitive. Required for any change;
-      a status without it covers all servers.
+      several) or a list. Names are case-sensitive. A change requires this or
+      `address`; a status without both covers all servers.
 
       The title by default.
     DOC
@@ -168,6 +168,22 @@ Puppet::Type.newtype(:haproxy_server) do
     desc <<~DOC
       The backends in which to find the servers: names or patterns, as a
       string or a list. All backends by default.
+    DOC
+
+    validate do |value|
+      text = 'Variant[String[1], Integer[0]]'
+      resource.class.assert_type(name, "Variant[#{text}, Array[#{text}, 1]]", value)
+    end
+  end
+
+  newparam(:address) do
+    desc <<~DOC
+      The addresses in force of the servers: an IP address with or without a
+      port, such as `10.0.0.5`, `10.0.0.5:8080`, `::1` or `[::1]:80`; a string
+      (commas separate several) or a list. Without a port, any port matches.
+      With `server` or `backend`, a server must match these as well. HAProxy
+      does not show the paths of servers on Unix sockets: name these with
+      `server`. Any address by default.
     DOC
 
     validate do |value|
