@@ -1,7 +1,7 @@
 //! The changes of a run in the host's system log: `/dev/log`, in the form of RFC 3164.
 //!
 //! A line has no time: the log daemon adds it (RFC 3164, 4.3.2), and knows the time zone. The log must never hold a run up,
-//! so that nothing here waits for longer than [`PATIENCE`] in all.
+//! so that nothing here waits for longer than `PATIENCE` in all.
 
 use std::io::ErrorKind as Kind;
 use std::os::fd::AsFd;
