@@ -34,15 +34,18 @@ Fields of a request (all of them: haproxy_server --schema request):
   guard.min_available=N|N%  refuses to leave fewer usable servers in a backend
   expect.admin_state=STATE  refuses where a server is in another state
   on_failure=keep|rollback  what happens to what was changed when a later part fails
-  state_file=PATH       HAProxy's server-state file, kept in step (state_file.INSTANCE=PATH)
+  state_file=PATH       HAProxy's server-state file, kept in step (state_file.INSTANCE=PATH,
+                        state_file.INSTANCE/BACKEND=PATH)
   owner=NAME, reason=TEXT, expires=+2h, ignore_owner=true    who takes a server out, why, until when
+  syslog=false          writes no change to the system log
   on_missing=fail|fail_each|elsewhere_ok|ignore    what a name that matches nothing means
   on_unreachable=fail|skip  what an instance that cannot be asked means
   dry_run=BOOL, diff=BOOL, timeout=SECONDS, lock_timeout=SECONDS
 
 Options:
   -n, --dry-run             plans and reports, but changes nothing
-  -f, --format json|text    the form of the report (default: json)
+  -f, --format json|text|table|nagios   the form of the report (default: json); nagios is for
+                            a status: one line, exit code 0 ok, 1 warning, 2 critical, 3 unknown
       --detailed-exitcodes  0 nothing changed, 2 changed or not ok, 4 failed, 6 failed after a change
       --schema request|report    prints the JSON Schema
       --stdin-timeout SECONDS    how long to wait for the request (default: 30)
@@ -68,6 +71,10 @@ pub(crate) enum Format {
     #[default]
     Json,
     Text,
+    /// For people, in columns.
+    Table,
+    /// For monitoring, with exit codes of its own.
+    Nagios,
 }
 
 /// Which exit codes are used.
@@ -116,9 +123,23 @@ impl Options {
         loop {
             match options.parse_next(&mut parser) {
                 Ok(Step::Taken) => {}
-                Ok(Step::End) => return (options, result),
+                Ok(Step::End) => {
+                    let result = result.and_then(|()| options.check());
+                    return (options, result);
+                }
                 Err(problem) => result = result.and(Err(problem)),
             }
+        }
+    }
+
+    /// Refuses options that do not go together.
+    fn check(&self) -> Result<(), String> {
+        match (self.format, self.exit_codes) {
+            (Format::Nagios, ExitCodes::Detailed) => {
+                Err("'--detailed-exitcodes' does not go with '--format nagios', which has its own; leave it out"
+                    .to_owned())
+            }
+            (Format::Nagios, ExitCodes::Plain) | (Format::Json | Format::Text | Format::Table, _) => Ok(()),
         }
     }
 
@@ -135,7 +156,13 @@ impl Options {
             Arg::Short('V') | Arg::Long("version") => self.print = Some(VERSION),
             Arg::Long("detailed-exitcodes") => self.exit_codes = ExitCodes::Detailed,
             Arg::Short('f') | Arg::Long("format") => {
-                self.format = choice(parser, "--format", [("json", Format::Json), ("text", Format::Text)])?;
+                let formats = [
+                    ("json", Format::Json),
+                    ("text", Format::Text),
+                    ("table", Format::Table),
+                    ("nagios", Format::Nagios),
+                ];
+                self.format = choice(parser, "--format", formats)?;
             }
             Arg::Long("schema") => {
                 let schemas = [("request", REQUEST_SCHEMA), ("report", REPORT_SCHEMA)];
@@ -180,7 +207,11 @@ fn unknown(arg: &Arg<'_>) -> String {
 fn choice<T: Copy, const N: usize>(parser: &mut Parser, option: &str, words: [(&str, T); N]) -> Result<T, String> {
     let takes = || {
         let words: Vec<String> = words.iter().map(|(word, _)| format!("'{word}'")).collect();
-        format!("'{option}' takes {}", words.join(" or "))
+        let listed = match words.as_slice() {
+            [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
+            all => all.concat(),
+        };
+        format!("'{option}' takes {listed}")
     };
     let given = parser.value().map_err(|_| takes())?;
     let found = words.iter().find(|(word, _)| given == **word);
@@ -283,10 +314,14 @@ mod tests {
             (&["-x"], "unknown option '-x'; see --help"),
             (&["-xhV"], "unknown option '-x'; see --help"),
             (&["--for\nm"], "unknown option '--for\\nm'; did you mean '--format'?"),
-            (&["--format"], "'--format' takes 'json' or 'text'"),
-            (&["--format="], "'--format' takes 'json' or 'text', not ''"),
-            (&["--format", "yaml"], "'--format' takes 'json' or 'text', not 'yaml'"),
-            (&["-f", "yaml"], "'--format' takes 'json' or 'text', not 'yaml'"),
+            (&["--format"], "'--format' takes 'json', 'text', 'table' or 'nagios'"),
+            (&["--format="], "'--format' takes 'json', 'text', 'table' or 'nagios', not ''"),
+            (&["--format", "yaml"], "'--format' takes 'json', 'text', 'table' or 'nagios', not 'yaml'"),
+            (&["-f", "yaml"], "'--format' takes 'json', 'text', 'table' or 'nagios', not 'yaml'"),
+            (
+                &["--detailed-exitcodes", "-f", "nagios"],
+                "'--detailed-exitcodes' does not go with '--format nagios', which has its own; leave it out",
+            ),
             (&["--schema=all"], "'--schema' takes 'request' or 'report', not 'all'"),
             (&["--stdin-timeout", "0"], "'--stdin-timeout' takes a number of seconds from 0.001 to 86400, not '0'"),
             (&["--stdin-timeout=nan"], "'--stdin-timeout' takes a number of seconds from 0.001 to 86400, not 'nan'"),

@@ -15,7 +15,7 @@ use std::time::Instant;
 use haproxy_server::model::error::{Error, ErrorKind};
 use haproxy_server::model::text::printable;
 use haproxy_server::pipeline;
-use haproxy_server::report::{self, Report, to_ascii_json};
+use haproxy_server::report::{self, Colours, Health, Report, to_ascii_json};
 use haproxy_server::request::{Draft, REQUEST_MAX, Refused, Request};
 use haproxy_server::time::deadline::Progress;
 use haproxy_server::time::interrupt::Interrupt;
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         Options::parse(args)
     };
     if let (Some(text), Ok(())) = (options.print, &parsed) {
-        return write_out(text.as_bytes()).map_or_else(|code| code, |()| ExitCode::SUCCESS);
+        return write_out(text).map_or_else(|code| code, |()| ExitCode::SUCCESS);
     }
     let request = parsed
         .map_err(|why| bad(&why))
@@ -44,9 +44,23 @@ fn main() -> ExitCode {
         if options.dry_run {
             draft.set_dry_run();
         }
-        Ok((draft.check()?, interrupt))
+        let request = draft.check()?;
+        check_format(&options, &request)?;
+        Ok((request, interrupt))
     });
     finish(&options, request)
+}
+
+/// Refuses a change in a form that is for a status.
+fn check_format(options: &Options, request: &Request) -> Result<(), Refused> {
+    match options.format {
+        Format::Json | Format::Text | Format::Table => Ok(()),
+        Format::Nagios if request.goal.is_none() => Ok(()),
+        Format::Nagios => {
+            let msg = "'--format nagios' only shows a status; leave out 'state', 'weight', 'health' and 'agent'";
+            Err(Refused { error: bad(msg), is_task: request.is_task, dry_run: request.dry_run })
+        }
+    }
 }
 
 /// Runs the request and writes its report, or the reason why it was refused.
@@ -54,7 +68,7 @@ fn finish(options: &Options, request: Result<(Request, Interrupt), Refused>) -> 
     match request {
         Err(refused) => write_report(options, None, &report::refusal(&refused)),
         Ok((request, interrupt)) => {
-            let outcome = show_progress(&request, |progress| pipeline::run(&request, &interrupt, progress));
+            let outcome = show_progress(options, &request, |progress| pipeline::run(&request, &interrupt, progress));
             write_report(options, Some(&request), &report::report(&request, &outcome))
         }
     }
@@ -67,8 +81,8 @@ const PROGRESS_MAX: usize = 79;
 ///
 /// A terminal that has shown no line gets no byte, and one that a tool reads shows none: with `ssh -tt` it is where the
 /// report goes as well.
-fn show_progress<R>(request: &Request, run: impl FnOnce(Progress<'_>) -> R) -> R {
-    if request.by_tool || !io::stderr().is_terminal() {
+fn show_progress<R>(options: &Options, request: &Request, run: impl FnOnce(Progress<'_>) -> R) -> R {
+    if request.by_tool || options.format == Format::Nagios || !io::stderr().is_terminal() {
         return run(&|_| ());
     }
     let shown = AtomicBool::new(false);
@@ -157,44 +171,69 @@ fn read_bounded(fd: BorrowedFd<'_>, what: &str, options: &Options, interrupt: &I
 
 /// Writes the report in the form that was asked for, and returns the exit code.
 fn write_report(options: &Options, request: Option<&Request>, report: &Report<'_>) -> ExitCode {
-    let code = exit_code(options.exit_codes, Ending::of(report));
-    let written = match options.format {
-        Format::Json => {
-            // Not through `io::stdout()`, which looks for the last line end in every piece.
-            let stdout = io::stdout().as_fd().try_clone_to_owned();
-            stdout.and_then(|stdout| {
-                let mut out = BufWriter::with_capacity(64 << 10, File::from(stdout));
-                to_ascii_json(&mut out, report).and_then(|()| out.flush())
-            })
-        }
+    let plain = |ending| exit_code(options.exit_codes, ending);
+    let unwritten = Ending { failed: true, ..Ending::of(report) };
+    // A failure without a server to show is a sentence on standard error alone.
+    let shown = request.filter(|_| !report.failed || !report.servers.is_empty());
+    let (written, code, if_not_written) = match options.format {
+        Format::Json => (write_json(report), plain(Ending::of(report)), plain(unwritten)),
         Format::Text => {
-            // A failure without a server to show is a sentence on standard error alone.
-            let shown = request.filter(|_| !report.failed || !report.servers.is_empty());
             let text = shown.map(|request| report::text(request, report)).unwrap_or_default();
-            let mut err = io::stderr().lock();
-            for warning in &report.warnings {
-                let _ = writeln!(err, "warning: {}", printable(warning));
-            }
-            if report.failed {
-                let _ = writeln!(err, "error: {}", printable(&report.msg));
-            }
-            let mut out = io::stdout().lock();
-            out.write_all(text.as_bytes()).and_then(|()| out.flush())
+            (write_for_people(report, &text), plain(Ending::of(report)), plain(unwritten))
+        }
+        Format::Table => {
+            let table = shown.map(|request| report::table(request, report, colours())).unwrap_or_default();
+            (write_for_people(report, &table), plain(Ending::of(report)), plain(unwritten))
+        }
+        // Icinga shows what comes on standard error as well, so that there is nothing.
+        Format::Nagios => {
+            let (health, line) = report::nagios(request, report);
+            (write_stdout(&line), health.code(), Health::Unknown.code())
         }
     };
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             // Who cannot read the report must not take the run for a success.
             let _ = writeln!(io::stderr(), "error: cannot write the report: {error}");
-            ExitCode::from(exit_code(options.exit_codes, Ending { failed: true, ..Ending::of(report) }))
+            ExitCode::from(if_not_written)
         }
         Ok(()) | Err(_) => ExitCode::from(code),
     }
 }
 
-fn write_out(bytes: &[u8]) -> Result<(), ExitCode> {
+fn write_json(report: &Report<'_>) -> io::Result<()> {
+    // Not through `io::stdout()`, which looks for the last line end in every piece.
+    let stdout = io::stdout().as_fd().try_clone_to_owned()?;
+    let mut out = BufWriter::with_capacity(64 << 10, File::from(stdout));
+    to_ascii_json(&mut out, report).and_then(|()| out.flush())
+}
+
+/// Writes warnings and the failure to standard error, and the rest to standard output.
+fn write_for_people(report: &Report<'_>, text: &str) -> io::Result<()> {
+    let mut err = io::stderr().lock();
+    for warning in &report.warnings {
+        let _ = writeln!(err, "warning: {}", printable(warning));
+    }
+    if report.failed {
+        let _ = writeln!(err, "error: {}", printable(&report.msg));
+    }
+    write_stdout(text)
+}
+
+fn write_stdout(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
+}
+
+/// Tells whether a table may have colours: on a terminal that has them, unless somebody does without (no-color.org).
+fn colours() -> Colours {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    if io::stdout().is_terminal() && !is_set("NO_COLOR") && !is_dumb { Colours::Shown } else { Colours::Plain }
+}
+
+fn write_out(text: &str) -> Result<(), ExitCode> {
+    match write_stdout(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             let _ = writeln!(io::stderr(), "error: cannot write to standard output: {error}");
             Err(ExitCode::from(1))

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::act::audit::{Moment, log_changes};
 use crate::act::carry_out::{carry_out, foresee};
 use crate::act::fleet::Fleet;
 use crate::act::gather::{Asked, check_names, gather};
@@ -9,6 +10,7 @@ use crate::act::instance::Instance;
 use crate::act::permit::permit;
 use crate::act::records::{open_state_files, record_owners, show_owners};
 use crate::discover::select::{Selected, choose};
+use crate::keep::audit::Audit;
 use crate::keep::exclusion::Exclusion;
 use crate::keep::ownership::Ownership;
 use crate::model::error::Result;
@@ -30,15 +32,16 @@ pub fn run(request: &Request, signals: &Interrupt, progress: Progress<'_>) -> Ru
 fn steps(request: &Request, signals: &Interrupt, progress: Progress<'_>, run: &mut RunOutcome) -> Result<()> {
     let selected = choose(request, signals, &mut run.warnings)?;
     let exclusion = Exclusion::new(request, signals, progress);
-    let asked = gather(request, &selected.chosen, &exclusion)?;
+    let asked = gather(request, &selected.chosen, &exclusion, &mut run.warnings)?;
     run.note(request, &asked);
     let start = |Asked { site, answer }| {
         let (observation, runtime) = answer.ok()?;
         Some(Instance::new(site, request, observation, Box::new(runtime)))
     };
     let instances = asked.into_iter().filter_map(start).collect();
-    let (clock, guard) = (&HostClock, request.guard);
-    let mut fleet = Fleet { instances, progress, signals, clock, exclusion, guard, last_poll: Duration::ZERO };
+    let (clock, guard, last_poll) = (&HostClock, request.guard, Duration::ZERO);
+    let audit = Audit::new(request);
+    let mut fleet = Fleet { instances, progress, signals, clock, exclusion, guard, audit, last_poll, changes: 0 };
     let result = decide_and_act(request, &mut fleet, &selected, run);
     run.take(request, fleet.instances);
     result
@@ -59,7 +62,8 @@ fn decide_and_act(request: &Request, fleet: &mut Fleet<'_>, selected: &Selected,
     };
     run.warnings.extend(fleet.exclusion.check(request)?);
     permit(request, goal, &ownership, fleet);
-    open_state_files(request, fleet)?;
+    let asked: Vec<&str> = run.instances.iter().map(|instance| instance.name.as_str()).collect();
+    open_state_files(request, &asked, fleet)?;
     if fleet.has_failed() {
         return Ok(());
     }
@@ -71,5 +75,7 @@ fn decide_and_act(request: &Request, fleet: &mut Fleet<'_>, selected: &Selected,
     let mut record = |fleet: &mut Fleet<'_>| run.warnings.extend(record_owners(request, &ownership, fleet));
     let result = carry_out(request, goal, fleet, &mut record);
     record(fleet);
+    log_changes(fleet, Moment::End);
+    run.warnings.extend(fleet.audit.warning());
     result
 }

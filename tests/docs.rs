@@ -195,7 +195,7 @@ fn values(schema: &Value, of: &str) -> String {
         "Text" => "text".to_owned(),
         "MinAvailable" => "number, or `\"N%\"`".to_owned(),
         "Weight" => "0 to 256, or `\"N%\"`".to_owned(),
-        "StateFiles" => "path, or `{instance: path}`".to_owned(),
+        "StateFiles" => "path, or `{instance: path}`, `{instance/backend: path}`".to_owned(),
         "Drain" | "ShutdownSessions" | "Wait" => format!("`true`, or `{{{}}}`", inner(definition).join(", ")),
         "Guard" | "Expect" => format!("`{{{}}}`", inner(definition).join(", ")),
         _ => panic!("say what {of} takes"),

@@ -1,10 +1,11 @@
 //! The steps of a change that is permitted: send, drain or wait where asked, keep it over reloads, roll back.
 
+use super::audit::{Moment, log_changes};
 use super::drain::{End, drain, next_step};
 use super::fleet::Fleet;
 use super::instance::Instance;
 use super::put_back::{self, put_back};
-use super::records::{compare, save};
+use super::records::{compare, save, save_for_good};
 use super::rollback::roll_back;
 use super::sessions::{end_sessions, end_sessions_over};
 use super::wait::wait;
@@ -21,16 +22,23 @@ pub type Record<'a> = &'a mut dyn FnMut(&mut Fleet<'_>);
 /// # Errors
 /// With what ended the run as a whole. What fails on an instance or a server is kept there.
 pub fn carry_out(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record: Record<'_>) -> Result<()> {
-    let result = change_and_wait(request, goal, fleet, record);
+    let result = change_and_wait(request, goal, fleet, record).and_then(|end| match end {
+        End::Done | End::Shutdown => save_for_good(request, goal, fleet).map(|()| end),
+        End::Rollback => Ok(end),
+    });
     if result.is_err() {
         // Somebody else may have set something in a pause.
         fleet.refresh().ok();
     }
     fleet.conclude(&goal, result.as_ref().err());
     warn_of_traffic(request, fleet)?;
-    save(request, fleet);
+    match result {
+        Ok(End::Done | End::Shutdown) => {}
+        Ok(End::Rollback) | Err(_) => save(request, fleet),
+    }
     let must_roll_back = request.on_failure == OnFailure::Rollback && (result.is_err() || fleet.has_failed());
     if must_roll_back || matches!(result, Ok(End::Rollback)) {
+        log_changes(fleet, Moment::UnderWay);
         let rolled_back = roll_back(fleet);
         fleet.conclude(&goal, result.as_ref().err());
         rolled_back?;
@@ -54,21 +62,26 @@ fn warn_of_traffic(request: &Request, fleet: &mut Fleet<'_>) -> Result<()> {
 
 fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record: Record<'_>) -> Result<End> {
     // A reload while this run waits must not forget what it has set, and who comes by must see who it was.
+    let mut kept = None;
     let mut keep = |fleet: &mut Fleet<'_>| {
+        if kept.replace(fleet.changes) == Some(fleet.changes) {
+            return;
+        }
         save(request, fleet);
-        record(fleet);
+        if request.state() != Some(AdminState::Ready) {
+            record(fleet);
+        }
+        log_changes(fleet, Moment::UnderWay);
     };
     let deadline = fleet.deadline(request.wait.map(|bounds| bounds.timeout).unwrap_or_default());
     let end = match (request.drain, goal.state, request.wait) {
         (Some(bounds), _, _) => drain(fleet, goal, bounds, &mut keep)?,
         (None, Some(AdminState::Ready), Some(bounds)) => {
-            put_back(fleet, goal, bounds, &deadline, |fleet| save(request, fleet)).map(|()| End::Done)?
+            put_back(fleet, goal, bounds, &deadline, &mut keep).map(|()| End::Done)?
         }
         (None, _, _) => fleet.step(&|_| goal).map(|()| End::Done)?,
     };
-    if request.state() == Some(AdminState::Ready) && request.wait.is_some() {
-        save(request, fleet);
-    } else if request.wait.is_some() || request.shutdown_sessions.is_some() {
+    if request.wait.is_some() || request.shutdown_sessions.is_some() {
         keep(fleet);
     }
     if let (End::Done, Some(effect), Some(bounds), None) = (end, goal.effect(), request.wait, request.shutdown_sessions)

@@ -56,7 +56,7 @@ pub fn what_is_left(poll: Option<&Poll>) -> String {
 }
 
 /// Drains the servers of all instances under one deadline, and sets each to maint as soon as it is drained; calls
-/// `once_draining` as soon as they drain.
+/// `keep` after each step.
 ///
 /// # Errors
 /// When a signal ends the run or the lock cannot be had again. What fails on an instance or a server is kept there.
@@ -64,10 +64,10 @@ pub fn drain(
     fleet: &mut Fleet<'_>,
     goal: Goal,
     bounds: DrainBounds,
-    once_draining: impl FnOnce(&mut Fleet<'_>),
+    keep: &mut dyn FnMut(&mut Fleet<'_>),
 ) -> Result<End> {
     fleet.step(&|target| next_step(goal, target, bounds.stable))?;
-    once_draining(fleet);
+    keep(fleet);
     let deadline = fleet.deadline(bounds.timeout);
     let mut backoff = Backoff::default();
     let mut is_over = false;
@@ -78,7 +78,10 @@ pub fn drain(
         // Whatever moves, be it one process after the other: this was the last time.
         is_over = deadline.is_over();
         match until_something_moves(fleet, bounds, &deadline, &mut backoff)? {
-            Moved::Some => fleet.step(&|target| next_step(goal, target, bounds.stable))?,
+            Moved::Some => {
+                fleet.step(&|target| next_step(goal, target, bounds.stable))?;
+                keep(fleet);
+            }
             Moved::None => is_over = true,
         }
     }

@@ -6,6 +6,7 @@ use super::instance::{Admission, Direction, Instance, Pass};
 use super::target::Target;
 use crate::decide::shortfall::shortfall;
 use crate::haproxy::client::Answered;
+use crate::keep::audit::Audit;
 use crate::keep::exclusion::{Exclusion, Since};
 use crate::model::error::{Error, Result};
 use crate::model::goal::Goal;
@@ -29,8 +30,12 @@ pub struct Fleet<'a> {
     pub exclusion: Exclusion<'a>,
     /// What must stay usable.
     pub guard: Option<MinAvailable>,
+    /// What the system log is told.
+    pub audit: Audit,
     /// How long the last poll of an instance took, of the slowest that answered.
     pub last_poll: Duration,
+    /// How many steps have sent commands.
+    pub changes: u32,
 }
 
 /// Whether all instances are the processes that were observed, or one has been replaced and is followed.
@@ -76,6 +81,7 @@ impl<'a> Fleet<'a> {
         // Those that are as requested already have nothing to wait for.
         let (busy, idle): (Vec<_>, Vec<_>) = working.into_iter().partition(|instance| instance.needs_commands());
         idle.into_iter().for_each(carry_out);
+        self.changes += u32::from(!busy.is_empty());
         side_by_side(busy, carry_out).into_iter().collect()
     }
 

@@ -5,8 +5,10 @@ use std::time::Instant;
 use super::fleet::Fleet;
 use super::instance::Instance;
 use crate::decide::missing::{self, Found};
+use crate::discover::account::{Account, account};
 use crate::discover::predecessors::predecessors;
 use crate::discover::select::{self, Presence, Selected, Site, nothing_runs};
+use crate::discover::serving::Processes;
 use crate::discover::twins::is_same_haproxy;
 use crate::haproxy::client::Runtime;
 use crate::haproxy::observe::{Detail, Observation, names};
@@ -25,19 +27,42 @@ pub struct Asked<'a> {
     pub answer: Result<(Observation, Runtime<'a>)>,
 }
 
-/// Observes all instances, each under its lock, and leaves out those that are none or the same HAProxy as another.
+/// Observes all instances, each under its lock, accounts for every process, and leaves out those that are none or the
+/// same HAProxy as another.
 ///
 /// # Errors
 /// When a lock cannot be had, nothing answers at all, or two of them have one name.
-pub fn gather<'a>(request: &'a Request, sites: &'a [Site], exclusion: &Exclusion<'_>) -> Result<Vec<Asked<'a>>> {
+pub fn gather<'a>(
+    request: &'a Request,
+    sites: &'a [Site],
+    exclusion: &Exclusion<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Asked<'a>>> {
     let detail = match (request.goal, request.guard) {
         (None, None) => Detail::Statistics,
         (Some(_), None) => Detail::Links,
         (Some(_) | None, Some(_)) => Detail::Everything,
     };
+    let answers = observe_all(request, sites, detail, exclusion)?;
+    let pid = |answer: &Result<(Observation, Runtime<'_>)>| {
+        answer.as_ref().ok().map(|(observation, _)| observation.contact.process.pid)
+    };
+    let accounts = account(sites, &answers.iter().map(pid).collect::<Vec<_>>(), &Processes::now());
     let mut asked: Vec<Asked<'a>> = Vec::new();
-    for (site, answer) in sites.iter().zip(observe_all(request, sites, detail, exclusion)?) {
-        if site.presence == Presence::Possible && answer.as_ref().is_err_and(is_not_haproxy) {
+    for ((site, answer), account) in sites.iter().zip(answers).zip(accounts) {
+        let answer = match account {
+            Account::OwnAnswer => answer,
+            Account::NotReached(error) => Err(error),
+            Account::OfAnother => continue,
+            Account::LeftOut(warning) => {
+                warnings.push(warning);
+                continue;
+            }
+        };
+        let is_possible = site.presence == Presence::Possible;
+        if let Some(error) = answer.as_ref().err().filter(|error| is_possible && is_not_haproxy(error)) {
+            let label = |pid| format!("{}: HAProxy process {pid} ({}) is left out: {error}", site.name, site.origin);
+            warnings.extend(site.pid.map(label));
             continue;
         }
         let twin = asked.iter_mut().find(|other| match (&other.answer, &answer) {

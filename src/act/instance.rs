@@ -28,7 +28,7 @@ use crate::time::interrupt::Interrupt;
 const AFTER_HANGING: Duration = Duration::from_millis(300);
 
 /// How many processes a run follows when HAProxy is reloaded again and again.
-const PROCESSES: u32 = 3;
+pub(super) const PROCESSES: u32 = 3;
 
 /// What becomes of each server in a pass; nothing where it is left out.
 pub type Goals<'a> = &'a (dyn Fn(&Target) -> Option<Goal> + Sync);
@@ -93,8 +93,8 @@ pub struct Instance<'a> {
     pub undo_error: Option<Error>,
     /// What is worth knowing although it is no failure.
     pub warnings: Vec<String>,
-    /// Its server-state file, where that is kept in step.
-    pub state_file: Option<KeptFile>,
+    /// Its server-state files that are kept in step.
+    pub state_files: Vec<KeptFile>,
     /// The processes from before a reload that still ran when that was asked last.
     pub old_processes: Vec<OldProcess>,
     client: Box<dyn Client + 'a>,
@@ -118,7 +118,7 @@ impl<'a> Instance<'a> {
             error: None,
             undo_error: None,
             warnings: Vec::new(),
-            state_file: None,
+            state_files: Vec::new(),
             old_processes: Vec::new(),
             client,
             selection: request.selection(),

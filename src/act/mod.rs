@@ -1,5 +1,6 @@
 //! Carries a plan out: on one instance, on all of them together, with the waits that a request asks for.
 
+pub mod audit;
 pub mod carry_out;
 pub mod drain;
 pub mod fleet;

@@ -47,7 +47,7 @@ fn can_be_proven(goal: Goal, target: &Target) -> bool {
 }
 
 /// Brings servers from maint to drain, and each to ready as soon as a check has passed since it left maint; calls
-/// `once_draining` as soon as they are checked.
+/// `keep` after each step.
 ///
 /// # Errors
 /// When a signal ends the run or the lock cannot be had again. What fails on an instance or a server is kept there.
@@ -56,12 +56,12 @@ pub fn put_back(
     goal: Goal,
     bounds: WaitBounds,
     deadline: &Deadline<'_>,
-    once_draining: impl FnOnce(&mut Fleet<'_>),
+    keep: &mut dyn FnMut(&mut Fleet<'_>),
 ) -> Result<()> {
     let mut backoff = Backoff::default();
     fleet.instances.iter_mut().for_each(Instance::watch_anew);
     fleet.step(&|target| next_step(goal, target, bounds))?;
-    once_draining(fleet);
+    keep(fleet);
     while fleet.at_work().any(is_checked) {
         if fleet.poll(&is_checked)? == Processes::Same {
             let now = fleet.clock.now();
@@ -85,6 +85,7 @@ pub fn put_back(
             backoff.reset();
         }
         fleet.step(&|target| next_step(goal, target, bounds))?;
+        keep(fleet);
     }
     Ok(())
 }

@@ -1,49 +1,96 @@
 //! When owners and state files are brought in step with what a run has done.
 
-use std::path::PathBuf;
+use std::collections::HashSet;
 
-use super::fleet::Fleet;
-use super::instance::Instance;
+use super::fleet::{Fleet, Processes};
+use super::instance::{Instance, PROCESSES};
 use super::target::{Target, Verdict};
+use crate::haproxy::observe::names;
 use crate::keep::ownership::{Change, Entry, Ownership};
-use crate::keep::persist::{KeptFile, Mode, Source, assign};
-use crate::model::error::{ErrorKind, Result};
+use crate::keep::persist::{Assigned, KeptFile, Mode, Source, assign, bad, bring_in_step, check_apart, is_kept};
+use crate::model::error::{Error, ErrorKind, Result};
+use crate::model::goal::Goal;
 use crate::model::server::Server;
 use crate::model::state::AdminState;
 use crate::request::Request;
 
-/// Gives each instance its state file, as it is before the run.
+/// Gives each instance its state files, as they are before the run; `asked` has the names of all instances that are asked.
 ///
 /// # Errors
 /// When the files do not go with the instances. What cannot be read is a failure of its instance.
-pub fn open_state_files(request: &Request, fleet: &mut Fleet<'_>) -> Result<()> {
-    let names: Vec<&str> = fleet.instances.iter().map(Instance::name).collect();
-    let paths = assign(request.state_file.as_ref(), &names)?;
-    for (instance, path) in fleet.instances.iter_mut().zip(paths) {
-        match path.map(KeptFile::open) {
-            None => {}
-            Some(Ok(file)) => instance.state_file = Some(file),
-            Some(Err(error)) => {
+pub fn open_state_files(request: &Request, asked: &[&str], fleet: &mut Fleet<'_>) -> Result<()> {
+    for Assigned { instance, coverage, path } in assign(request.state_file.as_ref(), asked)? {
+        // One that is skipped has none.
+        let Some(instance) = fleet.instances.iter_mut().find(|it| it.name() == instance) else { continue };
+        match KeptFile::open(coverage, path) {
+            Ok(file) => instance.state_files.push(file),
+            Err(error) => {
                 instance.error.get_or_insert(error);
             }
         }
     }
-    Ok(())
+    fleet.instances.iter().try_for_each(|instance| check_backends(request, instance))?;
+    check_apart(fleet.instances.iter().flat_map(|instance| &instance.state_files))
+}
+
+/// Refuses files for backends that the instance does not have.
+fn check_backends(request: &Request, instance: &Instance<'_>) -> Result<()> {
+    let servers = instance.targets.iter().map(|target| &target.before).chain(&instance.rest.others);
+    let observed: HashSet<&str> = servers.map(|server| &*server.backend).collect();
+    let named = instance.state_files.iter().filter_map(|file| file.coverage.backend());
+    let unobserved: Vec<&str> = named.filter(|backend| !observed.contains(backend)).collect();
+    if unobserved.is_empty() {
+        return Ok(());
+    }
+    let all = names(&instance.contact.address, request.timeout)?;
+    match unobserved.iter().find(|backend| all.iter().all(|(known, _)| known != *backend)) {
+        None => Ok(()),
+        Some(backend) => Err(bad(format!(
+            "'state_file' names '{}/{}', but that instance has no such backend with servers; correct the name",
+            instance.name(),
+            backend.escape_debug()
+        ))),
+    }
 }
 
 /// Brings the state files in step, under the lock, so that no other run writes an older state over it.
 pub fn save(request: &Request, fleet: &mut Fleet<'_>) {
-    if fleet.instances.iter().all(|instance| instance.state_file.is_none()) {
+    if !has_state_files(fleet) {
         return;
     }
     match fleet.lock() {
         Ok(_) => fleet.instances.iter_mut().for_each(|instance| save_one(request, instance, Mode::Write)),
         Err(error) => {
-            fleet.instances.iter_mut().filter(|instance| instance.state_file.is_some()).for_each(|instance| {
+            fleet.instances.iter_mut().filter(|instance| !instance.state_files.is_empty()).for_each(|instance| {
                 instance.warnings.push(format!("the state file was not brought in step: {error}"));
             })
         }
     }
+}
+
+/// Brings the state files in step at the end of a change, and makes the change once more on a process that has taken over
+/// just before: it has started with the files as they were.
+///
+/// # Errors
+/// When the lock cannot be had, or HAProxy is reloaded again and again.
+pub fn save_for_good(request: &Request, goal: Goal, fleet: &mut Fleet<'_>) -> Result<()> {
+    for _ in 0..PROCESSES {
+        save(request, fleet);
+        if !has_state_files(fleet) || fleet.refresh()? == Processes::Same {
+            return Ok(());
+        }
+        fleet.step(&|_| goal)?;
+    }
+    Err(Error::new(
+        ErrorKind::Reloaded,
+        format!(
+            "HAProxy was reloaded {PROCESSES} times while its state file was written; run this again when it is quiet"
+        ),
+    ))
+}
+
+fn has_state_files(fleet: &Fleet<'_>) -> bool {
+    fleet.instances.iter().any(|instance| !instance.state_files.is_empty())
 }
 
 /// Compares the state files with what is predicted.
@@ -51,9 +98,11 @@ pub fn compare(request: &Request, fleet: &mut Fleet<'_>) {
     fleet.instances.iter_mut().for_each(|instance| save_one(request, instance, Mode::Compare));
 }
 
-/// Brings the file of an instance in step; what fails is kept at the instance.
+/// Brings the files of an instance in step; what fails is kept at the instance.
 fn save_one(request: &Request, instance: &mut Instance<'_>, mode: Mode) {
-    let Some(file) = &mut instance.state_file else { return };
+    if instance.state_files.is_empty() {
+        return;
+    }
     let is_unread = instance.targets.iter().all(|target| target.after().is_none());
     // Asking an instance once more that does not answer would only take time.
     let out_of_reach = instance
@@ -61,24 +110,20 @@ fn save_one(request: &Request, instance: &mut Instance<'_>, mode: Mode) {
         .as_ref()
         .filter(|error| is_unread && matches!(error.kind, ErrorKind::Unreachable | ErrorKind::Timeout));
     if let Some(error) = out_of_reach {
-        instance.warnings.push(format!("the state file {} was not brought in step: {error}", file.path));
+        let not_in_step = |file: &KeptFile| format!("the state file {} was not brought in step: {error}", file.path);
+        instance.warnings.extend(instance.state_files.iter().map(not_in_step));
         return;
     }
     let servers: Vec<&Server> = instance.targets.iter().map(Target::last).collect();
-    let configuration: &[PathBuf] = &instance.site.files;
-    let source =
-        Source { address: &instance.contact.address, timeout: request.timeout, servers: &servers, configuration };
-    match file.bring_in_step(source, mode) {
-        Ok(warnings) => {
-            for warning in warnings {
-                if !instance.warnings.contains(&warning) {
-                    instance.warnings.push(warning);
-                }
-            }
-        }
-        Err(error) => {
-            instance.error.get_or_insert(error);
-        }
+    let source = Source {
+        address: &instance.contact.address,
+        timeout: request.timeout,
+        servers: &servers,
+        rules: instance.site.state_files.as_deref(),
+        configured: instance.site.servers.as_deref(),
+    };
+    if let Err(error) = bring_in_step(&mut instance.state_files, source, mode, &mut instance.warnings) {
+        instance.error.get_or_insert(error);
     }
 }
 
@@ -105,12 +150,12 @@ fn entry<'e>(instance: &'e Instance<'_>, state: AdminState) -> Entry<'e> {
         // A drain is on its way to maint.
         let step = target.plan.as_ref().and_then(|planned| planned.goal.state);
         let left_in = left_in(target, step.filter(|_| state != AdminState::Ready).unwrap_or(state));
-        Change { before: &target.before, after: target.after(), left_in }
+        let survives_reload = is_kept(&instance.state_files, &target.before.backend);
+        Change { before: &target.before, after: target.after(), left_in, survives_reload }
     };
     Entry {
         instance: instance.name(),
         contact: &instance.contact,
-        survives_reload: instance.state_file.as_ref().is_some_and(|file| file.outcome.is_some()),
         servers: instance.targets.iter().map(change).collect(),
     }
 }

@@ -30,6 +30,8 @@ pub struct Target {
     pub verdict: Verdict,
     /// What became of rolling it back, where that was tried.
     pub undo: Option<Undo>,
+    /// How the system log knows it, where it was told of a change.
+    pub logged: Option<ServerState>,
     /// Who has taken it out, where a status found that recorded.
     pub record: Option<Box<Record>>,
 }
@@ -176,6 +178,7 @@ impl Target {
             new_sessions: 0,
             watch: Watch::Due,
             undo: None,
+            logged: None,
             record: None,
         }
     }
@@ -238,6 +241,12 @@ impl Target {
                 settled.is_set_as(&now)
             }
         })
+    }
+
+    /// Returns how it was after the last command that was read back.
+    #[must_use]
+    pub fn settled(&self) -> Option<&ServerState> {
+        self.sent.iter().rev().find_map(|sent| sent.settled.as_ref())
     }
 
     /// Tells whether this run has changed the server, whatever it is now.
@@ -378,6 +387,7 @@ impl Target {
             before: self.before,
             new_sessions: self.new_sessions,
             undo: self.undo,
+            logged: self.logged,
             record: self.record,
         }
     }

@@ -2,10 +2,14 @@
 //!
 //! The way goes from the processes over their command lines and configurations to their stats sockets:
 //!
-//! 1. `process`: the HAProxy processes in `/proc` that serve, are no worker of another, and were not replaced.
-//! 2. `config`, with `lexer` and `condition`: the `stats socket` lines of their configurations, as HAProxy reads them.
+//! 1. `process`: the HAProxy processes in `/proc` that serve, are not workers of another, and were not replaced.
+//! 2. `config`: what their configurations say, the `stats socket` lines above all, as HAProxy reads them.
 //! 3. `mounts` and `trust`: what belongs to somebody else is left out, with a warning that says why.
 //! 4. `places`: where a configuration cannot be read, or `/proc` shows nothing, the sockets in the usual places.
+//!
+//! Two processes are never taken for one because their paths are equal: HAProxy lets a second process take the path of
+//! a socket, and a configuration may be started twice. `serving` tells, once the sockets have answered, which process
+//! was reached and which was not.
 //!
 //! # Trust
 //!
@@ -14,12 +18,15 @@
 //! - The process must see the files that this program sees. A process in another mount namespace does, if the same
 //!   place of the same device is mounted at the path of its configuration and of its sockets: Debian's service has a
 //!   namespace of its own (`BindReadOnlyPaths=`) and the host's `/etc` and `/run`, a container has others.
-//! - The configuration, and each folder above it, must be root's or the caller's alone to write.
-//! - The process must run as root, as the caller, or as the user that this configuration names: a `haproxy -D` with
-//!   `user haproxy` is a process of that user.
-//! - The folder of a socket must be root's, the caller's, or that user's or group's alone to write: Debian's
-//!   `/run/haproxy` is 2775 haproxy:haproxy.
-//! - The `-S` address counts for a process of root or the caller only, as nothing but the process says it.
+//! - HAProxy's own account is trusted: the user haproxy, or who owns the folder that root has made for HAProxy in
+//!   `/run` or `/var/lib` (see `accounts`). With root and the caller it is called the house below.
+//! - The configuration, and each folder above it, must be the house's alone to write.
+//! - The process must run as one of the house, or as the user that this configuration names: a `haproxy -D` with
+//!   `user www-data` is a process of that user. That a process of anybody else cannot be reached is not a failure.
+//! - The folder of a socket must be the house's, or that user's or group's, alone to write: Debian's `/run/haproxy` is
+//!   2775 haproxy:haproxy.
+//! - The `-S` address, and the sockets that the kernel says a process listens on, count for a process of the house
+//!   only, as nothing but the process says them.
 //!
 //! The environment and the working folder of a process are believed, because what they lead to is checked.
 //!
@@ -29,34 +36,42 @@
 //! root, the caller or HAProxy's own account comes before all others, and nothing that others could have written is
 //! opened.
 
+pub mod account;
 mod accounts;
 mod acl;
 mod budget;
-mod condition;
 mod config;
-pub(crate) mod lexer;
+mod listening;
 mod mounts;
+mod naming;
 mod places;
 pub mod predecessors;
 mod process;
 pub mod select;
+pub mod serving;
+mod subject;
 mod trust;
 pub mod twins;
 
-use crate::model::error::Result as Checked;
-use crate::model::name::{Address, InstanceName};
-use crate::model::text::excerpt;
-use crate::time::interrupt::{Interrupt, PATIENT};
-use budget::{Budget, Spent};
-use config::{Account, Reader, Settings};
-use lexer::Environment;
-use mounts::Sight;
-use process::{Process, Standing, WORDS_MAX};
-use std::ffi::OsStr;
+pub use accounts::user_name;
+
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use trust::{Owners, Refusal, absolute};
+use std::sync::Arc;
+
+use crate::model::error::Result as Checked;
+use crate::model::name::{Address, InstanceName, Pattern};
+use crate::model::text::excerpt;
+use crate::time::interrupt::Interrupt;
+use accounts::House;
+use budget::{Budget, Spent};
+use config::Settings;
+pub use config::servers::Configured;
+pub use config::state_files::{Loads, StateFileRules};
+use process::{Process, Standing};
+use subject::{Files, Subject};
+use trust::{Owners, Refusal};
 
 /// The most warnings that are kept; anybody can start any number of processes that are called haproxy.
 const WARNINGS_MAX: usize = 20;
@@ -67,15 +82,22 @@ const SHOWN_MAX: usize = 200;
 /// How to reach what discovery leaves out.
 const BY_ADDRESS: &str = "to manage it, name the address of its stats socket in 'instances'";
 
+/// What explains a process that is not as its configuration says.
+const PERHAPS_CHANGED: &str = "perhaps changed since HAProxy started; reload it";
+
 /// One HAProxy of this host, not yet connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// The name, by its configuration or else by its socket.
+    /// The name, by its configuration or else by its socket; distinct among those that have a configuration.
     pub name: InstanceName,
+    /// The name that it would have if it were alone.
+    pub plain_name: InstanceName,
     /// The file that declares the first stats socket, or the first `-f` file where none does.
     pub config: Option<PathBuf>,
     /// The process that was found: the master, or the only one.
     pub pid: Option<u32>,
+    /// When that was started, in clock ticks since the host was; 0 where there is none.
+    pub start: u64,
     /// The stats sockets in the configuration's order (those in an `.if` that cannot be told last), then the master CLI.
     ///
     /// They are all of one HAProxy, though they may differ in level; none is missed while another answers.
@@ -84,8 +106,10 @@ pub struct Candidate {
     pub masters: Vec<Address>,
     /// Where it is known from.
     pub origin: Origin,
-    /// All files of its configuration, in the order in which HAProxy reads them.
-    pub files: Vec<PathBuf>,
+    /// Which state files its configuration loads, where the whole of it is known.
+    pub state_files: Option<Arc<StateFileRules>>,
+    /// Where its configuration has its servers, where that was to be read and is known.
+    pub servers: Option<Arc<Configured>>,
 }
 
 /// Where a candidate is known from.
@@ -93,33 +117,36 @@ pub struct Candidate {
 pub enum Origin {
     /// A process that runs, and its configuration: when nothing answers, the instance is unreachable.
     Running,
-    /// A socket file alone, which may be left over or be something else's.
-    UsualPlace,
+    /// A socket alone, which may be left over or be something else's.
+    Guess,
+    /// A process of a user that nothing vouches for, with sockets that nobody else could have made.
+    Stranger,
 }
 
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Discovery {
-    /// The candidates, sorted by name, configuration and first socket; two may have one name.
+    /// The candidates, sorted by name, configuration and first socket.
     pub candidates: Vec<Candidate>,
     /// What was left out and why, a sentence each.
     pub warnings: Vec<String>,
 }
 
-/// Reads a configuration file that was found and trusted before.
-#[must_use]
-pub fn configuration(path: &Path) -> Option<Vec<u8>> {
-    let budget = Budget::new(&PATIENT);
-    let owners = Owners::new(Host::real().caller);
-    owners.read(&owners.reach(path, &budget).ok()?, &budget).ok().map(|content| content.bytes)
+/// How much of the configurations is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// What leads to the instances, and which state files they load.
+    Instances,
+    /// Where their servers are as well.
+    Servers,
 }
 
-/// Finds every HAProxy of this host, within the limits that are left to it.
+/// Finds every HAProxy of this host, within the limits that are left to it, but for those of an ignored name.
 ///
 /// # Errors
 /// When a signal ends it.
-pub fn discover(interrupt: &Interrupt) -> Checked<Discovery> {
-    let discovery = Host::real().discover(&Budget::new(interrupt));
+pub fn discover(ignored: &[Pattern], extent: Extent, interrupt: &Interrupt) -> Checked<Discovery> {
+    let discovery = Host::real(extent).discover(ignored, &Budget::new(interrupt));
     interrupt.check().map_or(Ok(discovery), Err)
 }
 
@@ -131,44 +158,24 @@ struct Host {
     root: PathBuf,
     /// The user id of this program.
     caller: u32,
+    /// How much of the configurations is read.
+    extent: Extent,
 }
 
-/// Why a process is no candidate.
+/// Why a process is not a candidate, or what is to be known about one that is.
 enum Verdict {
     /// It is left out.
     LeftOut(String),
     /// No limit is left to examine it.
     Unexamined(Spent),
-    /// What its configuration says cannot be known from here.
+    /// What its configuration says cannot be known from here; its stats socket may be in one of the usual places.
     Unknown(String),
 }
 
-/// The configuration files of a process.
-struct Files {
-    /// The files, in the order in which HAProxy reads them.
-    list: Vec<ConfigFile>,
-    /// What they say.
-    settings: Settings,
-    /// Why they were not read to their end.
-    cut: Option<Spent>,
-}
-
-/// One configuration file.
-struct ConfigFile {
-    /// Where HAProxy finds it.
-    path: PathBuf,
-    /// The same without links.
-    real: PathBuf,
-    /// The `-f` argument that it comes from: itself or its folder.
-    argument: PathBuf,
-}
-
-/// What is known about a process before its configuration.
-struct Subject<'a> {
-    process: &'a Process,
-    sight: Sight,
-    environment: Environment,
-    base: Option<PathBuf>,
+/// What a process comes to.
+struct Examined {
+    candidate: Option<Candidate>,
+    verdict: Option<Verdict>,
 }
 
 /// The sockets of a process that can be used.
@@ -184,39 +191,43 @@ struct Usable {
 }
 
 impl Host {
-    fn real() -> Self {
-        Self { proc: "/proc".into(), root: "/".into(), caller: nix::unistd::geteuid().as_raw() }
+    fn real(extent: Extent) -> Self {
+        Self { proc: "/proc".into(), root: "/".into(), caller: nix::unistd::geteuid().as_raw(), extent }
     }
 
-    fn discover(&self, budget: &Budget<'_>) -> Discovery {
-        let owners = places::owners(self.caller);
-        let standing = |uid| match uid {
-            _ if Owners::new(self.caller).has(uid) => Standing::Own,
-            _ if owners.has(uid) => Standing::OfHaproxy,
-            _ => Standing::Stranger,
-        };
-        let survey = process::survey(&self.proc, standing, budget);
+    fn discover(&self, ignored: &[Pattern], budget: &Budget<'_>) -> Discovery {
+        let house = House::of(self.caller, &self.root);
+        let survey = process::survey(&self.proc, |uid| house.standing(uid), budget);
         let mut found = Discovery::default();
         let mut unexamined = survey.unexamined;
         let mut must_look_around = survey.processes.is_empty() || survey.hidden;
-        for process in &survey.processes {
-            let Err(verdict) = self.examine(process, standing(process.uid), budget, &mut found) else { continue };
-            // What has ended meanwhile needs no explanation.
-            if !process::is_there(&self.proc, process.pid) {
+        let is_ignored = |name: &InstanceName| ignored.iter().any(|pattern| pattern.matches(name.as_str().as_bytes()));
+        for process in survey.processes.iter().filter(|process| !is_ignored(&process_name(process))) {
+            let examined = match budget.time() {
+                Ok(()) => self.examine(process, &house, budget),
+                Err(spent) => Examined { candidate: None, verdict: Some(Verdict::Unexamined(spent)) },
+            };
+            if examined.candidate.as_ref().is_some_and(|candidate| is_ignored(&candidate.name)) {
                 continue;
             }
-            match verdict {
-                Verdict::LeftOut(warning) => found.warnings.push(warning),
-                Verdict::Unexamined(spent) => unexamined.process(process.pid, spent),
-                Verdict::Unknown(warning) => {
+            found.candidates.extend(examined.candidate);
+            // What has ended meanwhile needs no explanation.
+            match examined.verdict.filter(|_| process::is_there(&self.proc, process.pid)) {
+                None => {}
+                Some(Verdict::LeftOut(warning)) => found.warnings.push(warning),
+                Some(Verdict::Unexamined(spent)) => unexamined.process(process.pid, spent),
+                Some(Verdict::Unknown(warning)) => {
                     must_look_around = true;
                     found.warnings.push(warning);
                 }
             }
         }
         if must_look_around {
-            self.look_around(&mut found);
+            self.look_around(&house, &mut found);
         }
+        drop_namesakes(&mut found);
+        naming::distinguish(&mut found.candidates);
+        found.candidates.retain(|candidate| !is_ignored(&candidate.name));
         found.candidates.sort_by_cached_key(|one| {
             (one.name.clone(), one.config.clone(), one.sockets.first().map(ToString::to_string), one.pid)
         });
@@ -225,185 +236,143 @@ impl Host {
         found
     }
 
-    /// Adds the candidate that a process is.
-    fn examine(
-        &self,
-        process: &Process,
-        standing: Standing,
-        budget: &Budget<'_>,
-        found: &mut Discovery,
-    ) -> Result<(), Verdict> {
-        budget.time().map_err(Verdict::Unexamined)?;
-        let subject = self.subject(process);
-        let files = self.read(&subject, budget);
-        if !subject.sees_what_we_see(&files, budget).map_err(Verdict::Unexamined)? {
-            let label = label(process);
-            return Err(Verdict::LeftOut(format!(
-                "{label} is left out because it sees another file system, as in a container; {BY_ADDRESS}, \
-                 if it can be reached from here"
-            )));
+    /// Finds out what a process is.
+    fn examine(&self, process: &Process, house: &House, budget: &Budget<'_>) -> Examined {
+        let subject = Subject::of(&self.proc, process);
+        let files = subject.read(house, self.extent, budget);
+        let left_out = |why: &str| Verdict::LeftOut(left_out(process, why));
+        match subject.sees_what_we_see(&files, budget) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Verdict::LeftOut(format!(
+                    "{} is left out because it sees another file system, as in a container; {BY_ADDRESS}, if it can be \
+                     reached from here",
+                    label(process)
+                ))
+                .into();
+            }
+            Err(spent) => return Verdict::Unexamined(spent).into(),
         }
-        let candidate = match files {
-            Ok(Files { cut: Some(spent), .. }) if standing == Standing::Stranger => {
-                return Err(Verdict::Unexamined(spent));
+        match files {
+            Ok(Files { cut: Some(spent), .. }) if house.standing(process.uid) == Standing::Stranger => {
+                Verdict::Unexamined(spent).into()
             }
-            Ok(files) => {
-                let cut = files.cut.map(|spent| format!("{} was examined in part, because {spent}", label(process)));
-                let candidate = self.running(&subject, files)?;
-                found.warnings.extend(cut);
-                candidate
-            }
-            Err(Refusal::Untrusted(why)) => return Err(Verdict::LeftOut(left_out(process, &why))),
-            Err(Refusal::Spent(spent)) => return Err(Verdict::Unexamined(spent)),
-            Err(Refusal::Unreadable(why) | Refusal::Missing(why)) => {
-                return Err(self.unknown(&subject, &why, &mut found.candidates));
-            }
-        };
-        add(&mut found.candidates, candidate);
-        Ok(())
-    }
-
-    fn subject<'a>(&self, process: &'a Process) -> Subject<'a> {
-        let folder = self.proc.join(process.pid.to_string());
-        let sight = Sight::of(&self.proc, process.pid);
-        // What was cut off may name any variable, so that none is known.
-        let environ = process::read_to(&folder.join("environ"), WORDS_MAX).ok();
-        let mut environment = Environment::new(environ.as_deref().filter(|environ| environ.len() < WORDS_MAX));
-        let base = base(process, &folder, &sight, &environment);
-        let peer = process.arguments.local_peer.clone().or_else(|| {
-            let name = process::read(&self.proc.join("sys/kernel/hostname")).ok()?;
-            Some(name.trim_ascii().to_vec())
-        });
-        environment.set(b"HAPROXY_LOCALPEER", peer);
-        Subject { process, sight, environment, base }
-    }
-
-    /// Reads all configuration files of a process, or as many as a limit allows.
-    fn read(&self, subject: &Subject<'_>, budget: &Budget<'_>) -> Result<Files, Refusal> {
-        let owners = Owners::new(self.caller);
-        let mut reader = Reader::new(subject.environment.clone());
-        let mut list = Vec::new();
-        for argument in &subject.process.arguments.configs {
-            let argument = absolute(subject.base.as_deref(), argument).ok_or_else(|| {
-                Refusal::Unreadable(format!("{} is relative to a folder that cannot be seen", shown(argument)))
-            })?;
-            for (path, file) in owners.expand(&argument, budget)? {
-                let content = owners.read(&file, budget)?;
-                reader.file(&content.bytes);
-                list.push(ConfigFile { path, real: file.real, argument: argument.clone() });
-                if content.cut.is_some() {
-                    return Ok(Files { list, settings: reader.finish(), cut: content.cut });
-                }
-            }
+            Ok(files) => self.running(&subject, files, house),
+            Err(Refusal::Untrusted(why)) => left_out(&why).into(),
+            Err(Refusal::Spent(spent)) => Verdict::Unexamined(spent).into(),
+            Err(Refusal::Unreadable(why) | Refusal::Missing(why)) => self.unknown(&subject, &why, house),
         }
-        Ok(Files { list, settings: reader.finish(), cut: None })
     }
 
     /// Makes the candidate of a process whose configuration could be read.
-    fn running(&self, subject: &Subject<'_>, files: Files) -> Result<Candidate, Verdict> {
+    fn running(&self, subject: &Subject<'_>, files: Files, house: &House) -> Examined {
         let process = subject.process;
-        let owners = with_accounts(&Owners::new(self.caller), &files.settings);
+        let owners = house.with_accounts(&files.settings);
+        let mut usable = usable(subject, &files.settings, &owners, house);
+        let has_changed = subject.started_before(files.changed);
+        let mut origin = Origin::Running;
         if !owners.has(process.uid) {
-            let why = format!(
-                "it runs as user id {}, which is not root, the caller, or the user that its configuration names",
-                process.uid
-            );
-            return Err(Verdict::LeftOut(left_out(process, &why)));
-        }
-        let usable = self.usable(subject, &files.settings, &owners);
-        let source = usable.file.and_then(|file| files.list.get(file)).or(files.list.first());
-        match (usable.addresses.is_empty(), source) {
-            (false, Some(file)) => Ok(Candidate {
-                name: name_of(&file.path, &file.argument),
-                config: Some(file.path.clone()),
-                pid: Some(process.pid),
-                sockets: usable.addresses,
-                masters: usable.masters,
-                origin: Origin::Running,
-                files: files.list.iter().map(|file| file.path.clone()).collect(),
-            }),
-            _ => Err(Verdict::LeftOut(without_socket(process, &usable.refused))),
-        }
-    }
-
-    /// Goes through the stats sockets and the master CLI.
-    fn usable(&self, subject: &Subject<'_>, settings: &Settings, owners: &Owners) -> Usable {
-        let mut usable = Usable::default();
-        for declared in &settings.sockets {
-            let address =
-                declared.address.as_deref().ok_or("a variable in a `stats socket` line cannot be seen".into());
-            let checked = address.and_then(|text| subject.address(text, settings.chroot.as_deref(), owners));
-            let is_first = usable.addresses.is_empty();
-            usable.take(checked);
-            if is_first && !usable.addresses.is_empty() {
-                usable.file = Some(declared.file);
+            // Anybody can name this configuration, but nobody else can listen in the folders of its sockets.
+            origin = Origin::Stranger;
+            usable.addresses.retain(|address| matches!(address, Address::Unix(_)));
+            if usable.addresses.is_empty() {
+                let why = format!(
+                    "it runs as user id {}, which is not root, the caller, HAProxy's own account, or the user that its \
+                     configuration names",
+                    process.uid
+                );
+                return Verdict::LeftOut(left_out(process, &why)).into();
             }
         }
-        for address in self.master_addresses(subject, settings.chroot.as_deref(), owners) {
-            usable.masters.extend(address.as_ref().ok().cloned());
-            usable.take(address);
+        let mut remarks: Vec<String> = Vec::new();
+        remarks.extend(files.cut.map(|spent| format!("{} was examined in part, because {spent}", label(process))));
+        let is_missing =
+            |address: &&Address| matches!(address, Address::Unix(path) if fs::symlink_metadata(path).is_err());
+        let is_hidden = files.settings.sockets.iter().any(|declared| declared.address.is_none());
+        if has_changed || is_hidden || usable.addresses.iter().any(|address| is_missing(&address)) {
+            let listening = subject.listening(&self.proc, files.settings.chroot.as_deref(), &owners, house);
+            if let Some(listening) = listening.filter(|listening| usable.is_elsewhere(listening)) {
+                // Which of them is a stats socket is not known where the configuration has none.
+                if usable.declares_none() {
+                    origin = Origin::Guess;
+                }
+                usable.replace(listening);
+                if !is_hidden {
+                    remarks.push(format!(
+                        "{} does not listen on the stats socket of its configuration, which has {PERHAPS_CHANGED}; the \
+                         sockets that it listens on are used",
+                        label(process)
+                    ));
+                }
+            }
         }
-        usable
+        let source = usable.file.and_then(|file| files.list.get(file)).or(files.list.first());
+        let Some(source) = source.filter(|_| !usable.addresses.is_empty()) else {
+            return Verdict::LeftOut(without_socket(process, &files.settings, &usable.refused, has_changed)).into();
+        };
+        let name = naming::name_of(&source.path, &source.argument);
+        let candidate = Candidate {
+            plain_name: name.clone(),
+            name,
+            config: Some(source.path.clone()),
+            pid: Some(process.pid),
+            start: process.start,
+            sockets: usable.addresses,
+            masters: usable.masters,
+            origin,
+            state_files: files.cut.is_none().then(|| Arc::new(files.settings.state_files)),
+            servers: files.settings.servers.filter(|_| files.cut.is_none()).map(Arc::new),
+        };
+        let verdict = (!remarks.is_empty()).then(|| Verdict::LeftOut(remarks.join("; ")));
+        Examined { candidate: Some(candidate), verdict }
     }
 
-    /// Reads the `-S` options of a process of root or the caller.
-    fn master_addresses(
-        &self,
-        subject: &Subject<'_>,
-        chroot: Option<&Path>,
-        owners: &Owners,
-    ) -> Vec<Result<Address, String>> {
-        let process = subject.process;
-        if !Owners::new(self.caller).has(process.uid) {
-            return Vec::new();
-        }
-        // `ADDRESS,option,…` (`mworker_cli_master_proxy_new_listener()` of `src/cli.c`)
-        let addresses =
-            process.arguments.master_sockets.iter().filter_map(|text| text.split(|byte| *byte == b',').next());
-        let expanded = addresses.map(|text| subject.environment.expand(text).ok_or(text));
-        let checked = expanded.map(|text| match text {
-            Ok(text) => subject.address(&text, chroot, owners),
-            Err(text) => Err(format!("a variable in {} cannot be seen", excerpt(text, SHOWN_MAX))),
-        });
-        checked.collect()
-    }
-
-    /// Says that the configuration cannot be read, and keeps the master CLI that the command line names.
+    /// Makes do without a configuration: with what the kernel and the command line say of a process of the house.
     ///
     /// Not so for root about somebody else's process: root can read what is there, and anybody can name what is not.
-    fn unknown(&self, subject: &Subject<'_>, why: &str, candidates: &mut Vec<Candidate>) -> Verdict {
+    fn unknown(&self, subject: &Subject<'_>, why: &str, house: &House) -> Examined {
         let process = subject.process;
-        if self.caller == 0 && process.uid != 0 {
-            return Verdict::LeftOut(left_out(process, why));
+        let is_strange = house.standing(process.uid) == Standing::Stranger;
+        if self.caller == 0 && is_strange {
+            return Verdict::LeftOut(left_out(process, why)).into();
         }
-        let owners = places::owners(self.caller);
-        let sockets: Vec<Address> = self.master_addresses(subject, None, &owners).into_iter().flatten().collect();
-        if let (false, Some(config)) = (sockets.is_empty(), process.arguments.configs.first()) {
-            let name = InstanceName::from_path(config);
-            let origin = Origin::UsualPlace;
-            add(
-                candidates,
-                Candidate {
-                    name,
-                    config: None,
-                    pid: Some(process.pid),
-                    masters: sockets.clone(),
-                    sockets,
-                    origin,
-                    files: Vec::new(),
-                },
-            );
-        }
-        Verdict::Unknown(format!(
-            "{} has a configuration that is not known here ({why}), so that only the usual places were searched for its \
-             stats socket; run as root, or name the socket's address in 'instances'",
-            label(process)
-        ))
+        let mut usable = Usable::default();
+        let root = subject.other_root();
+        let listening = subject.listening(&self.proc, root, &house.sockets, house).unwrap_or_default();
+        usable.addresses.extend(listening);
+        usable.take_masters(subject, root, &house.sockets, house);
+        let is_seen = usable.addresses.len() > usable.masters.len();
+        let name = process_name(process);
+        let candidate = (!usable.addresses.is_empty()).then(|| Candidate {
+            plain_name: name.clone(),
+            name,
+            config: process.arguments.configs.first().filter(|_| is_seen).cloned(),
+            pid: Some(process.pid),
+            start: process.start,
+            sockets: usable.addresses,
+            masters: usable.masters,
+            origin: Origin::Guess,
+            state_files: None,
+            servers: None,
+        });
+        let label = label(process);
+        let verdict = if is_seen {
+            Verdict::LeftOut(format!(
+                "{label} has a configuration that is not known here ({why}) and has {PERHAPS_CHANGED}; the sockets that \
+                 it listens on are used"
+            ))
+        } else {
+            Verdict::Unknown(format!(
+                "{label} has a configuration that is not known here ({why}), so that only the usual places were \
+                 searched for its stats socket; {}name the socket's address in 'instances'",
+                if self.caller == 0 { "" } else { "run as root, or " }
+            ))
+        };
+        Examined { candidate, verdict: Some(verdict) }
     }
 
     /// Adds the sockets in the usual places that no candidate has yet.
-    fn look_around(&self, found: &mut Discovery) {
-        let owners = places::owners(self.caller);
+    fn look_around(&self, house: &House, found: &mut Discovery) {
         let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let sockets = found.candidates.iter().flat_map(|candidate| &candidate.sockets);
         let known: Vec<PathBuf> = sockets
@@ -417,16 +386,22 @@ impl Host {
                 continue;
             }
             let address = path.to_str().map(Address::parse);
-            match (owners.socket_folder(&path), address) {
-                (Ok(_), Some(Ok(address))) => found.candidates.push(Candidate {
-                    name: InstanceName::from_path(&path),
-                    config: None,
-                    pid: None,
-                    sockets: vec![address],
-                    masters: Vec::new(),
-                    origin: Origin::UsualPlace,
-                    files: Vec::new(),
-                }),
+            match (house.sockets.socket_folder(&path), address) {
+                (Ok(_), Some(Ok(address))) => {
+                    let name = InstanceName::from_path(&path);
+                    found.candidates.push(Candidate {
+                        plain_name: name.clone(),
+                        name,
+                        config: None,
+                        pid: None,
+                        start: 0,
+                        sockets: vec![address],
+                        masters: Vec::new(),
+                        origin: Origin::Guess,
+                        state_files: None,
+                        servers: None,
+                    });
+                }
                 (Err(why), _) => found.warnings.push(format!(
                     "the socket {} is left out because {why}; to use it, name it in 'instances'",
                     shown(&path)
@@ -437,45 +412,9 @@ impl Host {
     }
 }
 
-impl Subject<'_> {
-    /// Tells whether the process has the files that this program finds under the paths of its configuration.
-    fn sees_what_we_see(&self, files: &Result<Files, Refusal>, budget: &Budget<'_>) -> Result<bool, Spent> {
-        let chroot = files.as_ref().ok().and_then(|files| files.settings.chroot.as_deref());
-        let shares = |path: &Path| budget.time().map(|()| self.sight.shares(path, chroot));
-        if let Ok(files) = files {
-            for file in &files.list {
-                if !(shares(&file.path)? && shares(&file.real)?) {
-                    return Ok(false);
-                }
-            }
-        } else if self.sight.is_blind() {
-            return Ok(true);
-        }
-        for argument in &self.process.arguments.configs {
-            let path = absolute(self.base.as_deref(), argument).unwrap_or_else(|| "/".into());
-            if !shares(&path)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Reads an address as HAProxy does, and checks that it is safe to connect to it.
-    fn address(&self, text: &[u8], chroot: Option<&Path>, owners: &Owners) -> Result<Address, String> {
-        let refuse = |why: &str| Err(format!("{} {why}", excerpt(text, SHOWN_MAX)));
-        let Some(plain) = plain_address(text, self.base.as_deref()) else {
-            return refuse("is not an address in plain text");
-        };
-        match Address::parse(&plain) {
-            Err(why) => refuse(&why.to_string()),
-            Ok(Address::Unix(path)) => match owners.socket_folder(&path) {
-                Ok(folder) if self.sight.shares(&folder, chroot) => Ok(Address::Unix(path)),
-                Ok(_) => refuse("is in another file system"),
-                Err(refusal) => refuse(&format!("is not safe: {refusal}")),
-            },
-            Ok(_) if self.sight.has_other_network() => refuse("is in another network namespace"),
-            Ok(address @ (Address::Abstract(_) | Address::AbstractExact(_) | Address::Tcp(_))) => Ok(address),
-        }
+impl From<Verdict> for Examined {
+    fn from(verdict: Verdict) -> Self {
+        Self { candidate: None, verdict: Some(verdict) }
     }
 }
 
@@ -487,78 +426,60 @@ impl Usable {
             Err(why) => self.refused.push(why),
         }
     }
-}
 
-/// Adds a candidate, unless one that is the same in all but the process was added before.
-fn add(candidates: &mut Vec<Candidate>, new: Candidate) {
-    let is_same = |old: &Candidate| (&old.name, &old.config, &old.sockets) == (&new.name, &new.config, &new.sockets);
-    if !candidates.iter().any(is_same) {
-        candidates.push(new);
-    }
-}
-
-/// Finds the folder that relative paths start from: where the process was when it read its configuration.
-///
-/// `-C` has been followed by the time the process runs. After `chroot` it has left that folder, and what is left is
-/// where its starter said that it was.
-fn base(process: &Process, folder: &Path, sight: &Sight, environment: &Environment) -> Option<PathBuf> {
-    let change = process.arguments.change_dir.as_deref();
-    if let Some(absolute) = change.filter(|change| change.is_absolute()) {
-        return Some(absolute.to_owned());
-    }
-    if sight.other_root().is_none() {
-        return fs::read_link(folder.join("cwd")).ok();
-    }
-    match environment.get(b"PWD") {
-        lexer::Variable::Set(path) => {
-            let started_in = Path::new(OsStr::from_bytes(path));
-            Some(change.map_or_else(|| started_in.to_owned(), |change| started_in.join(change)))
+    /// Adds the `-S` options of a process of the house.
+    fn take_masters(&mut self, subject: &Subject<'_>, chroot: Option<&Path>, owners: &Owners, house: &House) {
+        for address in subject.master_addresses(chroot, owners, house) {
+            self.masters.extend(address.as_ref().ok().cloned());
+            self.take(address);
         }
-        lexer::Variable::Unset | lexer::Variable::Unknown => None,
+    }
+
+    /// Tells whether no stats socket is declared.
+    fn declares_none(&self) -> bool {
+        self.addresses.iter().all(|address| self.masters.contains(address))
+    }
+
+    /// Tells whether the process listens on Unix sockets, but on none of those that are declared.
+    ///
+    /// What else is declared cannot be compared, and is believed.
+    fn is_elsewhere(&self, listening: &[Address]) -> bool {
+        let mut declared = self.addresses.iter().filter(|address| !self.masters.contains(address));
+        let is_other = |address: &Address| matches!(address, Address::Unix(_)) && !listening.contains(address);
+        let mut unknown = listening.iter().filter(|address| !self.masters.contains(address));
+        unknown.next().is_some() && declared.all(is_other)
+    }
+
+    /// Uses these sockets instead of those that are declared.
+    fn replace(&mut self, listening: Vec<Address>) {
+        self.addresses = listening;
+        let masters = self.masters.iter().filter(|master| !self.addresses.contains(master)).cloned();
+        let masters: Vec<Address> = masters.collect();
+        self.addresses.extend(masters);
     }
 }
 
-/// Names the instance by its `-f` argument: the file, or the folder that holds the file.
-///
-/// A folder that only says that configurations are in it is passed over: `/etc/haproxy-ldap/conf.d` gives `ldap`.
-fn name_of(file: &Path, argument: &Path) -> InstanceName {
-    const SAYS_NOTHING: [&str; 6] = ["cfg", "cfg.d", "conf", "conf.d", "config", "config.d"];
-    if file == argument {
-        return InstanceName::from_path(file);
+/// Goes through the stats sockets and the master CLI.
+fn usable(subject: &Subject<'_>, settings: &Settings, owners: &Owners, house: &House) -> Usable {
+    let chroot = settings.chroot.as_deref();
+    let mut usable = Usable::default();
+    for declared in &settings.sockets {
+        let address = declared.address.as_deref().ok_or("a variable in a `stats socket` line cannot be seen".into());
+        let checked = address.and_then(|text| subject.address(text, chroot, owners));
+        let is_first = usable.addresses.is_empty();
+        usable.take(checked);
+        if is_first && !usable.addresses.is_empty() {
+            usable.file = Some(declared.file);
+        }
     }
-    let says_nothing =
-        |folder: &&Path| folder.file_name().is_some_and(|name| SAYS_NOTHING.iter().any(|one| name == *one));
-    let folder = argument.ancestors().find(|folder| !says_nothing(folder)).unwrap_or(argument);
-    // The rule for a stem that says nothing is to take the folder's name.
-    InstanceName::from_path(&folder.join("haproxy.cfg"))
+    usable.take_masters(subject, chroot, owners, house);
+    usable
 }
 
-/// Trusts the users and groups that the configuration names, too; a user's own group is among them.
-fn with_accounts(owners: &Owners, settings: &Settings) -> Owners {
-    let users = settings.users.iter().filter_map(|user| match user {
-        Account::Id(id) => Some((*id, None)),
-        Account::Name(name) => accounts::user(name).map(|(user, group)| (user, Some(group))),
-    });
-    let users: Vec<(u32, Option<u32>)> = users.collect();
-    let groups = settings.groups.iter().filter_map(|group| match group {
-        Account::Id(id) => Some(*id),
-        Account::Name(name) => accounts::group(name),
-    });
-    owners.with(users.iter().map(|user| user.0), users.iter().filter_map(|user| user.1).chain(groups))
-}
-
-/// Writes an address so that [`Address::parse`] reads it: with a whole path, and TCP instead of MPTCP.
-fn plain_address(text: &[u8], base: Option<&Path>) -> Option<String> {
-    let text = std::str::from_utf8(text).ok()?;
-    let text = text.strip_prefix("stream+").unwrap_or(text);
-    let text = text
-        .strip_prefix('m')
-        .filter(|rest| rest.starts_with("ptcp"))
-        .map_or(text, |rest| rest.get(1..).unwrap_or(rest));
-    match text.strip_prefix("unix@").or_else(|| text.strip_prefix("uxst@")) {
-        Some(path) => absolute(base, Path::new(path))?.to_str().map(str::to_owned),
-        None => Some(text.to_owned()),
-    }
+/// Names a process by its command line.
+fn process_name(process: &Process) -> InstanceName {
+    let first = process.arguments.configs.first().map_or(Path::new("/"), PathBuf::as_path);
+    naming::name_of(first, first)
 }
 
 /// Shows a path that somebody else may have chosen.
@@ -576,17 +497,42 @@ fn left_out(process: &Process, why: &str) -> String {
     format!("{} is left out because {why}; {BY_ADDRESS}", label(process))
 }
 
-fn without_socket(process: &Process, refused: &[String]) -> String {
-    let add = "add `stats socket /run/haproxy/admin.sock mode 660 level admin` or the like to its global section";
-    if refused.is_empty() {
-        format!("{} is left out because it has no stats socket; {add}", label(process))
+/// Says that a process has no socket to manage it by, and how to give it one; never what its configuration has already.
+fn without_socket(process: &Process, settings: &Settings, refused: &[String], has_changed: bool) -> String {
+    const EXAMPLE: &str = "/run/haproxy/admin.sock";
+    let label = label(process);
+    let mut declared = settings.sockets.iter().filter_map(|declared| declared.address.as_deref());
+    let advice = if declared.any(|address| address.ends_with(EXAMPLE.as_bytes())) {
+        "let only root and HAProxy's own account write to the folder of its stats socket".to_owned()
     } else {
-        format!(
-            "{} is left out because it has no stats socket that can be used ({}); {add}",
-            label(process),
-            refused.join(", ")
-        )
+        format!("add 'stats socket {EXAMPLE} mode 660 level admin' or the like to its global section")
+    };
+    let why = match refused {
+        [] => String::new(),
+        refused => format!(" that can be used ({})", refused.join(", ")),
+    };
+    let changed = if has_changed { format!("; its configuration has {PERHAPS_CHANGED}") } else { String::new() };
+    format!("{label} is left out because it has no stats socket{why}; {advice}{changed}")
+}
+
+/// Drops the processes of strangers that only have the sockets of another candidate: asking for them once more would
+/// let anybody multiply what a run asks of HAProxy.
+fn drop_namesakes(found: &mut Discovery) {
+    let (strangers, mut kept): (Vec<Candidate>, Vec<Candidate>) =
+        std::mem::take(&mut found.candidates).into_iter().partition(|one| one.origin == Origin::Stranger);
+    for one in strangers {
+        if one.sockets.iter().all(|socket| kept.iter().any(|other| other.sockets.contains(socket))) {
+            let config = one.config.as_deref().map(shown).unwrap_or_default();
+            found.warnings.push(format!(
+                "HAProxy process {} ({config}) is left out because its user is not that of its configuration, and another \
+                 process has its stats socket",
+                one.pid.unwrap_or_default()
+            ));
+        } else {
+            kept.push(one);
+        }
     }
+    found.candidates = kept;
 }
 
 /// Drops the warnings that are too many, and says so.

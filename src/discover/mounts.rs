@@ -102,6 +102,11 @@ impl Sight {
         self.other_network
     }
 
+    /// Tells whether the process is known to have the mounts of this program.
+    pub(super) fn has_our_mounts(&self) -> bool {
+        self.same_mounts
+    }
+
     /// Tells whether nothing can be seen: the process has a root folder of its own, and this program may not look.
     pub(super) fn is_blind(&self) -> bool {
         !self.same_mounts && self.theirs.place(Path::new("/")).is_none()

@@ -1,35 +1,28 @@
 //! The places where the packages of the distributions put stats sockets.
 //!
-//! They are searched where a configuration cannot be read, or where `/proc` shows no HAProxy or hides some. Nothing
-//! then says who HAProxy is, so the account that is called haproxy is taken for it: the packages of Debian and Red Hat
-//! give `/run/haproxy` and `/var/lib/haproxy` to that account.
+//! They are searched where a configuration cannot be read, or where `/proc` shows no HAProxy or hides some.
 
-use super::accounts;
-use super::trust::Owners;
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-/// The account that the packages make.
-const ACCOUNT: &str = "haproxy";
-
 /// The most entries of a folder that are looked at.
 const ENTRIES_MAX: usize = 4096;
 
-/// Trusts root, the caller, and the account that the packages make.
-pub(super) fn owners(caller: u32) -> Owners {
-    let user = accounts::user(ACCOUNT).map(|(user, _)| user);
-    Owners::new(caller).with(user, accounts::group(ACCOUNT))
-}
-
-/// Lists the sockets in `/run/haproxy/*.sock`, `/run/haproxy-*/*.sock`, `/run/haproxy.sock`, `/var/lib/haproxy*/stats`.
+/// Lists the sockets in `/run/haproxy/*.sock`, `/run/haproxy-*/*.sock`, `/run/hapee-*/*.sock`, `/run/haproxy.sock`,
+/// `/var/lib/haproxy*/stats` and `/var/lib/haproxy*/run/*.sock`.
 pub(super) fn sockets(root: &Path) -> Vec<PathBuf> {
     let (run, lib) = (root.join("run"), root.join("var/lib"));
+    let is_folder = |name: &str| name == "haproxy" || name.starts_with("haproxy-") || name.starts_with("hapee-");
+    let is_socket = |name: &str| name.ends_with(".sock") && !name.starts_with('.');
     let mut found = vec![run.join("haproxy.sock")];
-    for folder in entries(&run, |name| name == "haproxy" || name.starts_with("haproxy-")) {
-        found.extend(entries(&folder, |name| name.ends_with(".sock") && !name.starts_with('.')));
+    for folder in entries(&run, is_folder) {
+        found.extend(entries(&folder, is_socket));
     }
-    found.extend(entries(&lib, |name| name.starts_with("haproxy")).into_iter().map(|folder| folder.join("stats")));
+    for folder in entries(&lib, |name| name.starts_with("haproxy")) {
+        found.push(folder.join("stats"));
+        found.extend(entries(&folder.join("run"), is_socket));
+    }
     found.retain(|path| fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket()));
     found
 }
@@ -51,10 +44,25 @@ mod tests {
     #[test]
     fn sockets_in_the_usual_places_are_found() {
         let root = tempfile::tempdir().unwrap();
-        for folder in ["run/haproxy", "run/haproxy-ldap", "run/nginx", "var/lib/haproxy", "var/lib/haproxy-x"] {
+        let folders = [
+            "run/haproxy",
+            "run/haproxy-ldap",
+            "run/hapee-2.8",
+            "run/nginx",
+            "var/lib/haproxy/run",
+            "var/lib/haproxy-x",
+        ];
+        for folder in folders {
             fs::create_dir_all(root.path().join(folder)).unwrap();
         }
-        let names = ["run/haproxy.sock", "run/haproxy/a.sock", "run/haproxy-ldap/b.sock", "var/lib/haproxy/stats"];
+        let names = [
+            "run/haproxy.sock",
+            "run/hapee-2.8/hapee-lb.sock",
+            "run/haproxy/a.sock",
+            "run/haproxy-ldap/b.sock",
+            "var/lib/haproxy/stats",
+            "var/lib/haproxy/run/haproxy.sock",
+        ];
         for name in names.into_iter().chain(["run/nginx/c.sock", "run/haproxy/stats", "run/haproxy/.d.sock"]) {
             drop(UnixListener::bind(root.path().join(name)).unwrap());
         }

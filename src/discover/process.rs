@@ -11,8 +11,11 @@ use std::path::{Path, PathBuf};
 
 use super::budget::{Budget, FILES_MAX, OF_ACCOUNT_MAX, Spent, Unexamined};
 
-/// The name of the command, as the kernel has it.
-const COMMAND: &[u8] = b"haproxy";
+/// The names of the command, as the kernel has them: HAProxy's own, and that of its Enterprise packages.
+const COMMANDS: [&[u8]; 2] = [b"haproxy", b"hapee-lb"];
+
+/// The longest of them with the end of its line, in bytes.
+const COMMAND_MAX: usize = 9;
 
 /// The longest command line or environment that is read, in bytes; the kernel allows 6 MiB.
 pub(super) const WORDS_MAX: usize = 256 << 10;
@@ -24,7 +27,7 @@ const PROC_FILE_MAX: usize = 4 << 20;
 const MASTER_SOCKETS_MAX: usize = 16;
 const OLD_PIDS_MAX: usize = 1024;
 
-/// One HAProxy process that is no worker of another.
+/// One HAProxy process that is not a worker of another.
 #[derive(Debug)]
 pub(super) struct Process {
     /// The process id.
@@ -35,6 +38,38 @@ pub(super) struct Process {
     pub(super) start: u64,
     /// What its command line says.
     pub(super) arguments: Arguments,
+    /// Its workers.
+    pub(super) workers: Vec<Seen>,
+    /// The process id in its own namespace, and how deep that is.
+    own_pid: OwnPid,
+}
+
+impl Process {
+    /// Lists the process and its workers.
+    pub(super) fn pids(&self) -> Vec<u32> {
+        std::iter::once(self.pid).chain(self.workers.iter().map(|worker| worker.pid)).collect()
+    }
+
+    /// Returns when the newest of the process and its workers was started, which is when the configuration was read.
+    pub(super) fn last_start(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.start).fold(self.start, u64::max)
+    }
+}
+
+/// The process id that a process has for itself, and how many namespaces that is below this one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OwnPid {
+    /// The process id.
+    pub(super) pid: u32,
+    /// 1 in the namespace of this program.
+    depth: usize,
+}
+
+impl OwnPid {
+    /// Tells whether it is the process id that this program sees.
+    pub(super) fn is_ours(&self) -> bool {
+        self.depth == 1
+    }
 }
 
 /// What a command line of HAProxy says.
@@ -123,9 +158,15 @@ pub(super) enum Standing {
 /// What the kernel says of a process that is called haproxy; nothing in it is the process's own word.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
+    /// The process id.
     pub(super) pid: u32,
+    /// The same as the process itself has it.
+    pub(super) own_pid: OwnPid,
+    /// The process id of the parent.
     pub(super) parent: u32,
+    /// The real user id.
     pub(super) uid: u32,
+    /// When it was started, in clock ticks since the host was.
     pub(super) start: u64,
 }
 
@@ -154,7 +195,8 @@ pub(super) fn survey(proc: &Path, standing: impl Fn(u32) -> Standing, budget: &B
     let mut found: Vec<Process> = Vec::new();
     let mut of_account = HashMap::new();
     for one in seen {
-        if found.iter().any(|other| is_worker_of(&one, other)) {
+        if let Some(master) = found.iter_mut().find(|other| is_worker_of(&one, other)) {
+            master.workers.push(one);
             continue;
         }
         let count: &mut usize = of_account.entry(one.uid).or_default();
@@ -197,9 +239,10 @@ pub(super) fn read_to(path: &Path, max: usize) -> io::Result<Vec<u8>> {
 
 /// Reads the name of the command, in one call: this is done for every process of the host.
 pub(super) fn is_called_haproxy(folder: &Path) -> io::Result<bool> {
-    let mut name = [0; COMMAND.len() + 1];
+    let mut name = [0; COMMAND_MAX];
     let length = File::open(folder.join("comm"))?.read(&mut name)?;
-    Ok(name.get(..length).and_then(|name| name.strip_suffix(b"\n")) == Some(COMMAND))
+    let name = name.get(..length).and_then(|name| name.strip_suffix(b"\n"));
+    Ok(name.is_some_and(|name| COMMANDS.contains(&name)))
 }
 
 /// Lists the process ids.
@@ -215,13 +258,16 @@ pub(super) fn see(folder: &Path, pid: u32) -> Option<Seen> {
     let stat = read(&folder.join("stat")).ok()?;
     let after_name = stat.rsplit(|byte| *byte == b')').next()?;
     let start = number(after_name.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).nth(19)?)?;
-    Some(Seen { pid, parent: field(&status, b"PPid:")?, uid: field(&status, b"Uid:")?, start })
+    // The last number is the innermost namespace's; a kernel without namespaces has none.
+    let own: Vec<u32> = fields(&status, b"NSpid:").filter_map(number).collect();
+    let own_pid = OwnPid { pid: own.last().copied().unwrap_or(pid), depth: own.len().max(1) };
+    Some(Seen { pid, own_pid, parent: field(&status, b"PPid:")?, uid: field(&status, b"Uid:")?, start })
 }
 
 /// Reads the command line of a process; none if it ends meanwhile, or is something else that is called haproxy, such
 /// as a shell script.
 fn read_process(proc: &Path, seen: Seen, budget: &Budget<'_>) -> Result<Option<Process>, Spent> {
-    let Seen { pid, parent: _, uid, start } = seen;
+    let Seen { pid, own_pid, parent: _, uid, start } = seen;
     let Ok(cmdline) = read_to(&proc.join(pid.to_string()).join("cmdline"), WORDS_MAX) else { return Ok(None) };
     budget.command_line(cmdline.len())?;
     let Some(arguments) = Arguments::parse(&cmdline) else { return Ok(None) };
@@ -229,13 +275,25 @@ fn read_process(proc: &Path, seen: Seen, budget: &Budget<'_>) -> Result<Option<P
         return Err(Spent::CommandLine);
     }
     budget.named(arguments.configs.len())?;
-    Ok(Some(Process { pid, uid, start, arguments }))
+    Ok(Some(Process { pid, uid, start, arguments, workers: Vec::new(), own_pid }))
 }
 
-/// Reads the first number of a line of `/proc/PID/status`.
+/// Lists every process of the host that is called haproxy, and that may be seen.
+pub(super) fn all(proc: &Path) -> Vec<Seen> {
+    let folders = pids(proc).map(|pid| (pid, proc.join(pid.to_string())));
+    let called = folders.filter(|(_, folder)| is_called_haproxy(folder).is_ok_and(|is_called| is_called));
+    called.filter_map(|(pid, folder)| see(&folder, pid)).collect()
+}
+
+/// Reads the numbers of a line of `/proc/PID/status`.
+fn fields<'a>(status: &'a [u8], name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
+}
+
+/// Reads the first of them.
 fn field(status: &[u8], name: &[u8]) -> Option<u32> {
-    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name))?;
-    number(line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty())?)
+    number(fields(status, name).next()?)
 }
 
 /// Tells whether the other process is the master of this one.
@@ -243,9 +301,19 @@ fn is_worker_of(one: &Seen, other: &Process) -> bool {
     one.parent == other.pid && one.pid != other.pid && (other.uid == 0 || other.uid == one.uid)
 }
 
-/// Tells whether the other process was started to replace this one; a process id that was used again does not count.
+/// Tells whether the other process was started to replace this one; a process id that was used again does not count,
+/// nor does one of another namespace.
 fn is_replaced_by(one: &Process, other: &Process) -> bool {
-    other.arguments.old_pids.contains(&one.pid) && other.start > one.start && (other.uid == 0 || other.uid == one.uid)
+    other.arguments.old_pids.contains(&one.own_pid.pid)
+        && other.own_pid.depth == one.own_pid.depth
+        && other.start > one.start
+        && (other.uid == 0 || other.uid == one.uid)
+}
+
+/// Lists the processes that a process was started to replace, by the ids that they have in its namespace.
+pub(super) fn replaced_by(proc: &Path, pid: u32) -> Vec<u32> {
+    let cmdline = read_to(&proc.join(pid.to_string()).join("cmdline"), WORDS_MAX).ok();
+    cmdline.and_then(|cmdline| Arguments::parse(&cmdline)).map(|arguments| arguments.old_pids).unwrap_or_default()
 }
 
 fn number<N: std::str::FromStr>(word: &[u8]) -> Option<N> {

@@ -67,6 +67,15 @@ pub(super) struct Reached {
     pub(super) metadata: Metadata,
 }
 
+/// What a `-f` argument stands for.
+#[derive(Debug)]
+pub(super) struct Expanded {
+    /// What the argument is, where it is a folder.
+    pub(super) folder: Option<Metadata>,
+    /// The files, each with the path by which HAProxy finds it.
+    pub(super) files: Vec<(PathBuf, Reached)>,
+}
+
 /// What a configuration file says.
 #[derive(Debug)]
 pub(super) struct Content {
@@ -154,10 +163,10 @@ impl Owners {
     }
 
     /// Lists the files that a `-f` argument stands for (`cfgfiles_expand_directories()` of `src/haproxy.c`).
-    pub(super) fn expand(&self, argument: &Path, budget: &Budget<'_>) -> Result<Vec<(PathBuf, Reached)>, Refusal> {
+    pub(super) fn expand(&self, argument: &Path, budget: &Budget<'_>) -> Result<Expanded, Refusal> {
         let reached = self.reach(argument, budget)?;
         if !reached.metadata.is_dir() {
-            return Ok(vec![(argument.to_owned(), reached)]);
+            return Ok(Expanded { folder: None, files: vec![(argument.to_owned(), reached)] });
         }
         self.entry(&reached.real, &reached.metadata, Shared::Fine)?;
         let unreadable = |error| Refusal::unreadable(argument, &error);
@@ -178,7 +187,7 @@ impl Owners {
                 files.push((path, file));
             }
         }
-        Ok(files)
+        Ok(Expanded { folder: Some(reached.metadata), files })
     }
 
     /// Checks the folder that a socket is in, and the folders above it.

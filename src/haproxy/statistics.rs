@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::command::{Query, StatRows};
 use super::not_understood;
 use super::observe::Detail;
-use super::open::open;
+use super::open::{open, still_serves};
 use super::parse::{ParseError, StatHeader, StatRow};
 use super::socket::{Connection, Form};
 use crate::model::error::{Error, ErrorKind, Result};
@@ -100,7 +100,13 @@ pub(super) fn poll(
             statistics.publication = Publication::Unpublished;
         }
     }
-    Ok((process, servers.iter().map(|server| found.remove(&(server.backend_id, server.server_id))).collect()))
+    let found: Vec<_> = servers.iter().map(|server| found.remove(&(server.backend_id, server.server_id))).collect();
+    // Up to 2.4 a process lists no servers once it has begun to stop, be it after it was asked what it is.
+    if found.contains(&None) && !still_serves(&mut connection)? {
+        let msg = format!("the HAProxy at {address} was replaced while its servers were polled");
+        return Err(Error::new(ErrorKind::Unreachable, msg));
+    }
+    Ok((process, found))
 }
 
 /// Returns which rows a process has to be asked for.

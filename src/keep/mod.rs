@@ -1,7 +1,8 @@
 //! What stays on the host when a run has ended: [locks](lock), [owners](owner) and HAProxy's [state file](state_file).
 //!
-//! Locks and owners are in one [folder]. The state file is HAProxy's own, where its configuration says.
+//! The [audit] is what its system log keeps. Locks and owners are in one [folder]. The state file is HAProxy's own, where its configuration says.
 
+pub mod audit;
 pub mod exclusion;
 pub mod folder;
 pub mod lock;

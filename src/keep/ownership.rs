@@ -23,8 +23,6 @@ pub struct Entry<'a> {
     pub instance: &'a str,
     /// Where and by whom it answers.
     pub contact: &'a Contact,
-    /// Whether a state file brings back over a reload what was set.
-    pub survives_reload: bool,
     /// Its servers.
     pub servers: Vec<Change<'a>>,
 }
@@ -38,6 +36,8 @@ pub struct Change<'a> {
     pub after: Option<&'a Server>,
     /// The state that the run has brought it to, or may have; nothing where it has not.
     pub left_in: Option<AdminState>,
+    /// Whether a state file brings that back over a reload.
+    pub survives_reload: bool,
 }
 
 impl Ownership {
@@ -109,7 +109,7 @@ fn record_one(records: &mut Records, claim: Option<&Claim>, entry: &Entry<'_>, n
     let address = entry.contact.address.to_string();
     let process = &entry.contact.process;
     let at = At { address: &address, process };
-    for Change { before, after, left_in } in &entry.servers {
+    for Change { before, after, left_in, survives_reload } in &entry.servers {
         let Some(state) = *left_in else { continue };
         let server = after.unwrap_or(before);
         if state == AdminState::Ready {
@@ -132,7 +132,7 @@ fn record_one(records: &mut Records, claim: Option<&Claim>, entry: &Entry<'_>, n
             (None, Some(claim)) => records.put(Record {
                 address: address.clone(),
                 process: process.clone(),
-                survives_reload: entry.survives_reload,
+                survives_reload: *survives_reload,
                 backend: server.backend.to_string(),
                 server: server.server.to_string(),
                 state,

@@ -1,7 +1,7 @@
-//! HAProxy's own state file, kept in step with what was read back, so that a reload keeps it.
+//! HAProxy's server-state file, kept in step with what was read back, so that a reload restores it.
 //!
-//! [`Dump`] decides what belongs into the file; [`StateFile`] reads it and puts the new one in its place;
-//! [`not_loaded`] tells whether HAProxy would read it at all.
+//! [`Dump`] decides what belongs in the file, [`StateFile`] reads and replaces it, and [`not_loaded`] tells whether HAProxy's
+//! configuration loads it.
 
 mod content;
 mod loading;
@@ -16,16 +16,19 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
-pub use self::content::{Comparison, Dump};
+pub use self::content::{Comparison, Coverage, Dump};
 pub use self::loading::not_loaded;
 use super::replace::{Rights, replace};
 use super::walk::open_folder;
 use crate::model::error::{Error, ErrorKind, Result};
 
-/// The largest file that is read, in bytes.
+/// The largest state file that is read, in bytes.
 const FILE_MAX: u64 = 256 << 20;
 
-/// The file as it is, and the folder that it is in.
+/// Device and inode of the folder, and the name in it: the same for all paths to one file.
+pub type Location = (u64, u64, OsString);
+
+/// A state file as it was read, and the folder that it is in.
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
@@ -34,7 +37,7 @@ pub struct StateFile {
     existing: Option<Existing>,
 }
 
-/// What there is.
+/// The file on disk.
 #[derive(Debug)]
 struct Existing {
     content: Vec<u8>,
@@ -45,39 +48,53 @@ impl StateFile {
     /// Reads the file, which may be missing.
     ///
     /// # Errors
-    /// When the path is relative or leads to anything but a regular file, and when it cannot be read.
+    /// When the path is not absolute, leads to anything but a regular file, or cannot be read.
     pub fn read(path: &Path) -> Result<Self> {
         let refuse = |why: &str| Error::new(ErrorKind::StateFile, format!("the state file {} {why}", path.display()));
         let (Some(parent), Some(name), true) = (path.parent(), path.file_name(), path.is_absolute()) else {
-            return Err(refuse("is no file by its whole path; name it as /var/lib/haproxy/server-state"));
+            return Err(refuse("is not an absolute path of a file; give one such as /var/lib/haproxy/server-state"));
         };
         let folder = open_folder(parent).map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ENOENT) => refuse("cannot be kept, because its folder does not exist; create it"),
-            _ => refuse(&format!("cannot be kept, because its folder cannot be opened ({error})")),
+            Some(Errno::ENOENT) => refuse("cannot be written, because its folder does not exist; create it"),
+            _ => refuse(&format!("cannot be written, because its folder cannot be opened ({error})")),
         })?;
         let existing = read(&folder, name).map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ELOOP) => refuse("is a link, which is never followed; name the file itself"),
+            Some(Errno::ELOOP) => {
+                refuse("is a symbolic link, which is never followed; give the path of the file itself")
+            }
             _ => refuse(&format!("cannot be read ({error})")),
         })?;
         Ok(Self { path: path.to_owned(), folder, name: name.to_owned(), existing })
     }
 
-    /// Tells whether what is there may be replaced, as far as that can be known without a dump.
+    /// Checks that the existing file may be replaced.
     ///
     /// # Errors
-    /// When what is there is something else.
+    /// When it is not a state file.
     pub fn check(&self) -> Result<()> {
         let existing = self.existing.as_ref().map(|existing| existing.content.as_slice());
         content::check(existing.unwrap_or_default()).map_err(|why| self.left_alone(&why))
     }
 
-    /// Compares the file with what it should say of the given servers (backend, server).
+    /// Returns what identifies the file, however its path was spelled.
     ///
     /// # Errors
-    /// When what is there is something else, which is not replaced.
-    pub fn compare(&self, dump: &Dump, matched: &[(&str, &str)]) -> Result<Comparison> {
+    /// When the folder cannot be read.
+    pub fn location(&self) -> Result<Location> {
+        let stat = fstat(&self.folder).map_err(|errno| {
+            let path = self.path.display();
+            Error::new(ErrorKind::StateFile, format!("the folder of the state file {path} cannot be read ({errno})"))
+        })?;
+        Ok((stat.st_dev, stat.st_ino, self.name.clone()))
+    }
+
+    /// Compares the file with what it should contain for the matched servers (backend, server).
+    ///
+    /// # Errors
+    /// When it is not a state file, which is left alone.
+    pub fn compare(&self, dump: &Dump, coverage: &Coverage, matched: &[(&str, &str)]) -> Result<Comparison> {
         let existing = self.existing.as_ref().map(|existing| existing.content.as_slice());
-        let mut comparison = dump.compare(existing, matched).map_err(|why| self.left_alone(&why))?;
+        let mut comparison = dump.compare(coverage, existing, matched).map_err(|why| self.left_alone(&why))?;
         for warning in &mut comparison.warnings {
             *warning = format!("state file {}: {warning}", self.path.display());
         }
@@ -88,18 +105,18 @@ impl StateFile {
         Error::new(ErrorKind::StateFile, format!("the state file {} is left alone: {why}", self.path.display()))
     }
 
-    /// Puts a new file in its place, whole and at once, with the rights of the one that was there.
+    /// Replaces the file atomically and keeps its owner and mode.
     ///
     /// # Errors
-    /// When it cannot be written; then the one that was there is as it was.
+    /// When it cannot be written; the existing file is then unchanged.
     pub fn replace(&self, content: &[u8]) -> Result<()> {
         let rights = self.existing.as_ref().map(|existing| existing.rights);
         replace(&self.folder, &self.name, content, rights).map_err(|error| {
             Error::new(
                 ErrorKind::StateFile,
                 format!(
-                    "the state file {} could not be written ({error}) and is as it was, so that a reload of HAProxy \
-                     would forget what was set; mend that and run this again",
+                    "the state file {} could not be written ({error}) and is unchanged, so a reload of HAProxy would \
+                     forget the change; fix that and run this again",
                     self.path.display()
                 ),
             )
@@ -108,7 +125,7 @@ impl StateFile {
 }
 
 fn read(folder: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<Option<Existing>> {
-    // A FIFO or a device must not hold the run up or notice it.
+    // Opening a FIFO or a device must neither block nor have an effect.
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = match openat(folder, name, flags, Mode::empty()) {
         Ok(fd) => File::from(fd),
@@ -117,12 +134,12 @@ fn read(folder: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<Option<Existing>
     };
     let stat = fstat(&file)?;
     if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     let mut content = Vec::new();
     (&file).take(FILE_MAX + 1).read_to_end(&mut content)?;
     if u64::try_from(content.len()).is_ok_and(|length| length > FILE_MAX) {
-        return Err(io::Error::other(format!("it has more than {FILE_MAX} bytes")));
+        return Err(io::Error::other(format!("it is larger than {FILE_MAX} bytes")));
     }
     Ok(Some(Existing { content, rights: Rights::of(&stat) }))
 }
@@ -149,12 +166,12 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("state");
         let missing = StateFile::read(&path).unwrap();
-        let comparison = missing.compare(&dump(), &[]).unwrap();
+        let comparison = missing.compare(&dump(), &Coverage::All, &[]).unwrap();
         missing.replace(&comparison.content).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o644);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let there = StateFile::read(&path).unwrap();
-        assert!(!there.compare(&dump(), &[]).unwrap().differs);
+        assert!(!there.compare(&dump(), &Coverage::All, &[]).unwrap().differs);
         there.replace(b"1\n").unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         assert_eq!(fs::read(&path).unwrap(), b"1\n");
@@ -171,16 +188,16 @@ mod tests {
         nix::unistd::mkfifo(&top.join("fifo"), Mode::S_IRWXU).unwrap();
         File::create(top.join("large")).unwrap().set_len(FILE_MAX + 1).unwrap();
         let table = [
-            (top.join("link"), "is a link"),
-            (top.join("dangling"), "is a link"),
-            (top.join("fifo"), "no regular file"),
-            (top.join("large"), "more than"),
-            (top.to_owned(), "no regular file"),
+            (top.join("link"), "is a symbolic link"),
+            (top.join("dangling"), "is a symbolic link"),
+            (top.join("fifo"), "not a regular file"),
+            (top.join("large"), "larger than"),
+            (top.to_owned(), "not a regular file"),
             (top.join("no/where"), "folder does not exist"),
             (victim.join("x"), "folder cannot be opened"),
-            (PathBuf::from("relative"), "by its whole path"),
-            (PathBuf::from("/"), "by its whole path"),
-            (top.join(".."), "by its whole path"),
+            (PathBuf::from("relative"), "not an absolute path"),
+            (PathBuf::from("/"), "not an absolute path"),
+            (top.join(".."), "not an absolute path"),
         ];
         for (path, expected) in table {
             let error = StateFile::read(&path).unwrap_err();
@@ -188,9 +205,9 @@ mod tests {
             assert!(error.msg.contains(expected), "{error}");
         }
         let file = StateFile::read(&victim).unwrap();
-        for other in [file.check().unwrap_err(), file.compare(&dump(), &[]).unwrap_err()] {
+        for other in [file.check().unwrap_err(), file.compare(&dump(), &Coverage::All, &[]).unwrap_err()] {
             assert_eq!(other.kind, ErrorKind::StateFile);
-            assert!(other.msg.contains("is left alone: what is there is no server-state file"), "{other}");
+            assert!(other.msg.contains("is left alone: it is not a server-state file"), "{other}");
         }
         StateFile::read(&top.join("missing")).unwrap().check().unwrap();
     }
@@ -222,7 +239,7 @@ mod tests {
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&child.stdout);
-        // Where no file system may be mounted, there is nothing to see.
+        // Without the right to mount a file system there is nothing to test.
         assert!(said.contains("nothing was lost") || !said.contains("running"), "{said}");
     }
 
@@ -235,7 +252,7 @@ mod tests {
         let file = StateFile::read(&path).unwrap();
         let error = file.replace(&vec![b'#'; 1 << 20]).unwrap_err();
         assert_eq!(error.kind, ErrorKind::StateFile);
-        assert!(error.msg.contains("No space left") && error.msg.contains("is as it was"), "{error}");
+        assert!(error.msg.contains("No space left") && error.msg.contains("is unchanged"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"1\n");
         assert_eq!(fs::read_dir(&place).unwrap().count(), 1);
         println!("nothing was lost");

@@ -3,6 +3,7 @@
 //! HAProxy allows `A-Z a-z 0-9 _ : . -` in the names of servers and backends (`invalid_char()` in its
 //! `src/tools.c`). A [`Pattern`] may hold the pattern signs as well; it is only ever compared, never sent.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -290,7 +291,8 @@ impl InstanceName {
 
     /// Derives the name from the path of a configuration or a socket.
     ///
-    /// The name is the stem without `haproxy-`; a stem that says nothing takes the folder's name by the same rule.
+    /// The name is the stem without `haproxy-`. Where that says nothing, it is the name of the nearest folder above that
+    /// says something, by the same rule.
     ///
     /// ```
     /// use haproxy_server::model::name::InstanceName;
@@ -298,22 +300,41 @@ impl InstanceName {
     /// let name = |path| InstanceName::from_path(Path::new(path)).to_string();
     /// assert_eq!(name("/etc/haproxy/puppet.cfg"), "puppet");
     /// assert_eq!(name("/etc/haproxy-ldap/haproxy.cfg"), "ldap");
+    /// assert_eq!(name("/srv/app1/conf/haproxy.cfg"), "app1");
     /// assert_eq!(name("/etc/haproxy/haproxy.cfg"), "haproxy");
     /// ```
     #[must_use]
     pub fn from_path(path: &Path) -> Self {
-        const SAYS_NOTHING: [&str; 4] = ["haproxy", "admin", "stats", "main"];
-        const PLACES: [&str; 6] = ["run", "etc", "lib", "tmp", "var", "local"];
-        let stem = path.file_stem().map(|stem| stem.to_string_lossy()).unwrap_or_default();
-        let folder = path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy()).unwrap_or_default();
-        let bare = |text: &str| text.strip_prefix("haproxy-").unwrap_or(text).to_owned();
-        let name = match (bare(&stem), bare(&folder)) {
-            (stem, _) if !stem.is_empty() && !SAYS_NOTHING.contains(&stem.as_str()) => stem,
-            (_, folder) if !folder.is_empty() && !PLACES.contains(&folder.as_str()) => folder,
-            _ => "haproxy".to_owned(),
-        };
-        let plain = name.chars().map(|sign| name_byte(sign).map_or('_', char::from)).take(NAME_MAX).collect();
-        Self(plain)
+        let stem = path.file_stem().and_then(Self::from_part).filter(|stem| stem.0 != "haproxy");
+        let mut folders = path.ancestors().skip(1).filter_map(Path::file_name);
+        stem.or_else(|| folders.find_map(Self::from_part)).unwrap_or_else(|| Self("haproxy".to_owned()))
+    }
+
+    /// Returns the name with something behind it that tells several of one name apart.
+    #[must_use]
+    pub fn qualified(&self, by: &str) -> Self {
+        Self(Self::plain(&format!("{}-{by}", self.0)))
+    }
+
+    /// Replaces what no name can have.
+    fn plain(text: &str) -> String {
+        text.chars().map(|sign| name_byte(sign).map_or('_', char::from)).take(NAME_MAX).collect()
+    }
+
+    /// Derives a name from one part of a path, if the part says anything of the instance.
+    #[must_use]
+    pub fn from_part(part: &OsStr) -> Option<Self> {
+        const SAYS_NOTHING: [&str; 19] = [
+            "admin", "bin", "cfg", "conf", "config", "configs", "etc", "hapee-lb", "lib", "local", "main", "opt",
+            "run", "sbin", "socket", "stats", "tmp", "usr", "var",
+        ];
+        let text = part.to_string_lossy();
+        let bare = text.strip_prefix("haproxy-").unwrap_or(&text);
+        // `conf.d`, `services.d`: a folder of files.
+        if bare.is_empty() || bare.ends_with(".d") || SAYS_NOTHING.contains(&bare) {
+            return None;
+        }
+        Some(Self(Self::plain(bare)))
     }
 
     /// Derives the name from an address: by the path of a Unix socket, otherwise the address itself.

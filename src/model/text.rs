@@ -1,6 +1,7 @@
 //! Text that came from outside, made safe to show: HAProxy, a configuration or a file may hold anything.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 
 /// Makes a text safe for a terminal, a log and a tool that prints it raw.
 ///
@@ -35,6 +36,33 @@ pub fn is_unsafe(sign: char) -> bool {
                 | '\u{fff9}'..='\u{fffb}'
                 | '\u{e0000}'..='\u{e007f}'
         )
+}
+
+/// Compares names as people sort them: `app2` comes before `app10`.
+#[must_use]
+pub fn natural(one: &str, other: &str) -> Ordering {
+    parts(one).cmp(parts(other)).then_with(|| one.cmp(other))
+}
+
+/// A part of a name, as [`natural`] compares it.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Part<'a> {
+    /// How many digits, without zeros before, and which.
+    Number(usize, &'a [u8]),
+    Text(&'a [u8]),
+}
+
+/// Cuts a name between numbers and text.
+fn parts(name: &str) -> impl Iterator<Item = Part<'_>> {
+    let parts = name.as_bytes().chunk_by(|one, next| one.is_ascii_digit() == next.is_ascii_digit());
+    parts.map(|part| {
+        if !part.first().is_some_and(u8::is_ascii_digit) {
+            return Part::Text(part);
+        }
+        let zeros = part.iter().take_while(|digit| **digit == b'0').count();
+        let digits = part.get(zeros..).unwrap_or_default();
+        Part::Number(digits.len(), digits)
+    })
 }
 
 /// Names the first few of many, for a person.
@@ -77,7 +105,46 @@ mod tests {
         assert_eq!(excerpt(b"abcdef", 3), "abc…");
     }
 
+    #[test]
+    fn names_are_in_natural_order() {
+        let sorted = [
+            "",
+            "1",
+            "02",
+            "2",
+            "10",
+            "99999999999999999999999",
+            "100000000000000000000000",
+            "a",
+            "app",
+            "app01",
+            "app1",
+            "app2",
+            "app2b",
+            "app2b3",
+            "app10",
+            "app10a",
+            "app-2",
+            "app-10",
+            "b",
+            "é2",
+            "é10",
+        ];
+        let mut names = sorted;
+        names.reverse();
+        names.sort_by(|one, other| natural(one, other));
+        assert_eq!(names, sorted);
+    }
+
     proptest! {
+        #[test]
+        fn natural_order_is_an_order(names in prop::collection::vec("[a0-2é]{0,6}", 3)) {
+            let [a, b, c] = [&names[0], &names[1], &names[2]];
+            prop_assert_eq!(natural(a, b), natural(b, a).reverse());
+            prop_assert_eq!(natural(a, b).is_eq(), a == b);
+            prop_assert!(natural(a, b).is_gt() || natural(b, c).is_gt() || natural(a, c).is_le());
+        }
+
         #[test]
         fn what_is_printable_stays_as_it_is(text in any::<String>()) {
             let once = printable(&text).into_owned();

@@ -1,8 +1,11 @@
-//! What is answered: outcomes as one JSON object, or as lines for people.
+//! What is answered: outcomes as one JSON object, as lines or a table for people, or as the one line of a Nagios plug-in.
 //!
 //! `changed` and `failed` are computed from outcomes here and nowhere else.
 
+mod nagios;
 pub mod outcome;
+mod standing;
+mod table;
 mod text;
 mod wire;
 
@@ -13,7 +16,8 @@ use serde::{Serialize, Serializer};
 use self::outcome::{InstanceOutcome, RunOutcome};
 use crate::act::target::{DisabledBy, Target, Verdict};
 use crate::decide::cautions::{READY_UNTIL_RELOAD, cautions as cautions_of, not_ok};
-use crate::keep::persist::InStep;
+use crate::keep::persist::{InStep, KeptFile, is_kept};
+use crate::keep::state_file::Coverage;
 use crate::model::goal::{Goal, Switch};
 use crate::model::server::{Server, ServerState};
 use crate::model::text::a_few_of;
@@ -21,10 +25,12 @@ use crate::request::{Refused, Request};
 use crate::time::clock::now;
 use crate::time::expiry;
 
+pub use nagios::{Health, nagios};
+pub use table::{Colours, table};
 pub use text::text;
 pub use wire::{
-    Commands, Diff, ErrorReport, InstanceReport, OldProcessReport, Report, ServerReport, StateFileReport, StateReport,
-    TaskError, to_ascii_json,
+    BackendStateFileReport, Commands, Diff, ErrorReport, InstanceReport, OldProcessReport, Report, ServerReport,
+    StateFileReport, StateReport, TaskError, to_ascii_json,
 };
 
 /// Every matched server of a run; each is made when it is asked for, so that many of them take no memory.
@@ -123,11 +129,27 @@ fn instance_report(instance: &InstanceOutcome) -> InstanceReport<'_> {
         failed,
         matched: instance.targets.len(),
         old_processes: instance.old_processes.iter().map(OldProcessReport::from).collect(),
-        state_file: instance
-            .state_file
-            .as_ref()
-            .map(|(path, step)| StateFileReport { path, changed: *step == InStep::Changed }),
+        state_file: instance.state_files.iter().find_map(state_file_report),
+        state_files: instance.state_files.iter().filter_map(backend_state_file_report).collect(),
         error,
+    }
+}
+
+/// The report of a file that has the rows of all servers.
+fn state_file_report(file: &KeptFile) -> Option<StateFileReport<'_>> {
+    let changed = file.outcome? == InStep::Changed;
+    match &file.coverage {
+        Coverage::All => Some(StateFileReport { path: &file.path, changed }),
+        Coverage::Backend(_) => None,
+    }
+}
+
+/// The report of a file that has the rows of one backend.
+fn backend_state_file_report(file: &KeptFile) -> Option<BackendStateFileReport<'_>> {
+    let changed = file.outcome? == InStep::Changed;
+    match &file.coverage {
+        Coverage::All => None,
+        Coverage::Backend(backend) => Some(BackendStateFileReport { backend, path: &file.path, changed }),
     }
 }
 
@@ -319,7 +341,8 @@ fn cautions(request: &Request, run: &RunOutcome) -> Vec<String> {
         for target in instance.targets.iter().filter(|target| target.error().is_none()) {
             let Some(after) = target.after().map(|server| &server.state) else { continue };
             // What the state file brings back is not lost in a reload.
-            let lasts = |cause: &&str| *cause != READY_UNTIL_RELOAD || instance.state_file.is_none();
+            let is_kept = is_kept(&instance.state_files, &target.before.backend);
+            let lasts = |cause: &&str| *cause != READY_UNTIL_RELOAD || !is_kept;
             for cause in causes_of(goal, target, after).into_iter().filter(lasts) {
                 match causes.iter_mut().find(|(known, _)| *known == cause) {
                     Some((_, names)) => names.push(target.before.full_name()),

@@ -7,7 +7,7 @@ use crate::act::instance::Instance;
 use crate::act::target::{Target, Verdict};
 use crate::decide::guard::{Short, short};
 use crate::haproxy::old_processes::OldProcess;
-use crate::keep::persist::InStep;
+use crate::keep::persist::{InStep, KeptFile};
 use crate::model::error::Error;
 use crate::model::name::Address;
 use crate::model::server::Server;
@@ -33,21 +33,21 @@ pub struct InstanceOutcome {
     pub short: Vec<Short>,
     /// The processes from before a reload that still run.
     pub old_processes: Vec<OldProcess>,
-    /// Its server-state file and what became of it, where it was compared.
-    pub state_file: Option<(String, InStep)>,
+    /// Its server-state files, and what became of them.
+    pub state_files: Vec<KeptFile>,
 }
 
 impl InstanceOutcome {
-    /// Tells whether a server of it was changed, or its server-state file.
+    /// Tells whether a server of it was changed, or one of its server-state files.
     #[must_use]
     pub fn is_changed(&self) -> bool {
         self.targets.iter().any(Target::is_changed) || self.has_new_state_file()
     }
 
-    /// Tells whether its server-state file was changed.
+    /// Tells whether one of its server-state files was changed.
     #[must_use]
     pub fn has_new_state_file(&self) -> bool {
-        self.state_file.as_ref().is_some_and(|(_, step)| *step == InStep::Changed)
+        self.state_files.iter().any(|file| file.outcome == Some(InStep::Changed))
     }
 }
 
@@ -88,7 +88,7 @@ impl RunOutcome {
             outcome.old_processes = instance.old_processes;
             outcome.targets = instance.targets;
             outcome.error = instance.error.or(instance.undo_error);
-            outcome.state_file = instance.state_file.and_then(|file| Some((file.path, file.outcome?)));
+            outcome.state_files = instance.state_files;
         }
     }
 }
@@ -106,7 +106,7 @@ fn outcome_of(request: &Request, asked: &Asked<'_>) -> InstanceOutcome {
         is_skipped: asked.answer.is_err() && request.on_unreachable == OnUnreachable::Skip,
         short: Vec::new(),
         old_processes: Vec::new(),
-        state_file: None,
+        state_files: Vec::new(),
     }
 }
 

@@ -1,9 +1,10 @@
 //! The report as lines, for MilkCheck and for people: the same bytes on two hosts in the same state.
 
+use std::cmp::Ordering;
 use std::fmt::Write;
 
-use super::wire::{Report, ServerReport, StateReport};
-use crate::model::text::printable;
+use super::wire::{InstanceReport, Report, ServerReport, StateReport};
+use crate::model::text::{natural, printable};
 use crate::request::Request;
 
 /// Writes the servers that are worth a line: all that were asked for, or in a status of all servers those that are
@@ -16,22 +17,40 @@ pub fn text(request: &Request, report: &Report<'_>) -> String {
     if report.dry_run && !report.failed && request.goal.is_some() {
         let _ = writeln!(text, "# dry run: {}", printable(&report.msg));
     }
-    for instance in &report.instances {
+    for instance in instances(request, report) {
         let servers = report.servers.iter().filter(|server| server.instance == instance.name && server.is_listed);
         let (mut lines, mut owners) = (Vec::new(), Vec::new());
         for server in servers {
-            lines.push((line(&server), request.diff.then(|| changes(&server)).flatten()));
-            owners.extend(ownership(&server));
+            let changes = request.diff.then(|| changes(&server)).flatten();
+            lines.push(((server.backend, server.server), changes.unwrap_or_else(|| line(&server))));
+            owners.extend(ownership(&server).map(|owner| ((server.backend, server.server), owner)));
         }
-        lines.sort();
-        owners.sort();
+        for part in [&mut lines, &mut owners] {
+            part.sort_by(|(one, _), (other, _)| by_name(*one, *other));
+        }
         if report.instances.len() > 1 && !lines.is_empty() {
             let _ = writeln!(text, "# instance {}", printable(instance.name));
         }
-        text.extend(lines.into_iter().map(|(line, changes)| changes.unwrap_or(line)));
-        text.extend(owners);
+        text.extend(lines.into_iter().chain(owners).map(|(_, line)| line));
     }
     text
+}
+
+/// Returns the instances in the order of the request, or in natural order where they were discovered.
+pub(super) fn instances<'r, 'a>(request: &Request, report: &'r Report<'a>) -> Vec<&'r InstanceReport<'a>> {
+    let mut instances: Vec<&InstanceReport<'_>> = report.instances.iter().collect();
+    if request.instances.is_none() {
+        instances.sort_by(|one, other| natural(one.name, other.name));
+    }
+    instances
+}
+
+/// The names of a backend and of a server in it.
+pub(super) type Name<'a> = (&'a str, &'a str);
+
+/// Compares two servers of an instance in natural order of their names.
+pub(super) fn by_name(one: Name<'_>, other: Name<'_>) -> Ordering {
+    natural(one.0, other.0).then_with(|| natural(one.1, other.1))
 }
 
 fn line(server: &ServerReport<'_>) -> String {

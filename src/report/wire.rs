@@ -207,6 +207,9 @@ pub struct InstanceReport<'a> {
     /// Its server-state file, if one is kept in step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_file: Option<StateFileReport<'a>>,
+    /// Its server-state files with the rows of one backend, where they are kept in step.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub state_files: Vec<BackendStateFileReport<'a>>,
     /// Why it could not be managed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
@@ -235,6 +238,19 @@ impl From<&OldProcess> for OldProcessReport {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(deny_unknown_fields))]
 pub struct StateFileReport<'a> {
+    /// Its path.
+    pub path: &'a str,
+    /// Whether it was written, or would be in a dry run.
+    pub changed: bool,
+}
+
+/// The server-state file with the rows of one backend.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(deny_unknown_fields))]
+pub struct BackendStateFileReport<'a> {
+    /// The backend whose rows are in it.
+    pub backend: &'a str,
     /// Its path.
     pub path: &'a str,
     /// Whether it was written, or would be in a dry run.

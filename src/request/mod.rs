@@ -37,6 +37,8 @@ pub struct Request {
     pub backends: Vec<Pattern>,
     /// On which instances; on all discovered ones if it is missing.
     pub instances: Option<Vec<WantedInstance>>,
+    /// Which discovered instances are left alone without a word.
+    pub ignore_instances: Vec<Pattern>,
     /// What the servers should become; nothing in a status.
     pub goal: Option<Goal>,
     /// Whether and how servers are drained before maint.
@@ -61,6 +63,8 @@ pub struct Request {
     pub on_owned: OnOwned,
     /// The longest wait for another run on the same HAProxy.
     pub lock_timeout: Duration,
+    /// Whether each change is written to the system log.
+    pub syslog: SystemLog,
     /// What it means that processes from before a reload still run.
     pub old_processes: OldProcesses,
     /// What a name that matches nothing means.
@@ -130,6 +134,15 @@ pub struct Expectation {
     pub admin_state: Option<AdminState>,
     /// The operational state.
     pub operational_state: Option<OperationalState>,
+}
+
+/// Whether the system log is told of changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SystemLog {
+    /// Each change is written to it.
+    Told,
+    /// Nothing is.
+    NotTold,
 }
 
 /// An instance as it was requested.
@@ -256,6 +269,7 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
         servers,
         backends,
         instances,
+        ignore_instances: patterns("ignore_instances", wire.ignore_instances.as_ref())?,
         goal: is_change.then_some(goal),
         drain: given.drain,
         shutdown_sessions: given.shutdown_sessions,
@@ -271,6 +285,7 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
         ignore_owner: wire.ignore_owner.unwrap_or_default().0,
         on_owned: wire.on_owned.unwrap_or(OnOwned::Fail),
         lock_timeout: wire.lock_timeout.map_or(Duration::from_secs(60), |timeout| timeout.0),
+        syslog: if wire.syslog.is_none_or(|flag| flag.0) { SystemLog::Told } else { SystemLog::NotTold },
         old_processes: wire.old_processes.unwrap_or(OldProcesses::Count),
         on_missing: wire.on_missing.unwrap_or(OnMissing::Fail),
         on_unreachable: wire.on_unreachable.unwrap_or(OnUnreachable::Fail),

@@ -295,8 +295,12 @@ fn words_are_read_like_json() {
     assert_eq!(words(&["instances=/run/a.sock,http"]).unwrap().instances.map(|list| list.len()), Some(2));
     let pair = words(&["instances.name=a", "instances.socket=/x"]).unwrap();
     assert_eq!(pair, read(&json!({ "instances": { "name": "a", "socket": "/x" } })).unwrap());
+    let files = words(&["server=a", "state=maint", "state_file.http/web.v1=/a", "state_file.127.0.0.1:9=/b"]).unwrap();
+    let same = json!({ "http/web.v1": "/a", "127.0.0.1:9": "/b" });
+    assert_eq!(files, read(&json!({ "server": "a", "state": "maint", "state_file": same })).unwrap());
     for wrong in [
         &["server=a", "server=b"][..],
+        &["server=a", "state=maint", "drain.timeout.x=1"],
         &["server"],
         &["=x"],
         &["server=a", "server.x=b"],

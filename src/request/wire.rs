@@ -47,6 +47,11 @@ pub struct Wire {
     /// `name` and `socket`; a string (commas separate several) or a list. All discovered instances by default.
     #[cfg_attr(test, schemars(example = ["http", "puppet"], example = [serde_json::json!({"name": "ldap", "socket": "/run/haproxy/ldap.sock"})]))]
     pub instances: Option<Instances>,
+    /// Instances of this host to leave alone on purpose: names or patterns of `*`, `?` and `[…]`, as a string or a list.
+    /// Discovery skips them without a warning, even where it could not manage them. It has no effect on instances that
+    /// `instances` names. None by default.
+    #[cfg_attr(test, schemars(example = &"staging", example = ["test-*", "edge"]))]
+    pub ignore_instances: Option<Names>,
     /// The requested weight: a number from 0 to 256, or a percentage of the configured weight, such as `"50%"`. Like the
     /// state, it is set only if it differs. A server with weight 0 takes no new traffic except from persistence clients.
     /// A percentage that rounds down to 0 fails with `unreachable_state`, unless it is `"0%"`. Unchanged by default.
@@ -97,10 +102,15 @@ pub struct Wire {
     /// else has changed in the meantime is left alone. `keep` by default.
     pub on_failure: Option<OnFailure>,
     /// Keeps HAProxy's server-state file in step with the state of the servers, so that it survives a reload: the absolute
-    /// path of the file (for a single instance), or an object of instance names and paths. The rows of the matched servers
-    /// are compared even if HAProxy needs no command; a difference is written and counts as `changed`. The configuration
-    /// must load the file (`server-state-file` and `load-server-state-from-file`). None by default.
-    #[cfg_attr(test, schemars(example = serde_json::json!({"http": "/var/lib/haproxy/http.state"})))]
+    /// path of the file (for a single instance), or an object of names and paths. A name is `instance`, for all rows of
+    /// that instance, or `instance/backend`, for the rows of one backend (`load-server-state-from-file local`); each file
+    /// may be given only once. The rows of the matched servers are compared even if HAProxy needs no command; a difference
+    /// is written and counts as `changed`. The configuration must load the file (`server-state-file` and
+    /// `load-server-state-from-file`). None by default.
+    #[cfg_attr(test, schemars(
+        example = serde_json::json!({"http": "/var/lib/haproxy/http.state"}),
+        example = serde_json::json!({"http/web": "/var/lib/haproxy/web.state"})
+    ))]
     pub state_file: Option<StateFiles>,
     /// Who takes the server out, or puts it back: recorded on this host with `drain` and `maint`; `ready` is refused
     /// (`owned`) if another owner is recorded, or any owner if this is missing. At most 200 characters. None by default.
@@ -126,6 +136,11 @@ pub struct Wire {
     /// 86400, 60 by default. Fails with `locked`. It starts again each time that the lock is retaken after a wait.
     #[cfg_attr(test, schemars(example = 5))]
     pub lock_timeout: Option<Pause>,
+    /// Whether each change of a server is written to the system log (`/dev/log`) as well: one line with the instance, the
+    /// server, the states before and after, owner, reason and calling user. A host without a system log is fine. `true` by
+    /// default.
+    #[cfg_attr(test, schemars(example = false))]
+    pub syslog: Option<Flag>,
     /// With `drain`, or with `wait` after `drain` and `maint`: how processes from before a reload that still run count.
     /// `count` by default.
     pub old_processes: Option<OldProcesses>,
@@ -146,11 +161,12 @@ pub struct Wire {
 }
 
 /// The keys of [`Wire`], to find the one closest to an unknown key.
-pub(crate) const KNOWN: [&str; 26] = [
+pub(crate) const KNOWN: [&str; 28] = [
     "server",
     "state",
     "backend",
     "instances",
+    "ignore_instances",
     "weight",
     "health",
     "agent",
@@ -167,6 +183,7 @@ pub(crate) const KNOWN: [&str; 26] = [
     "ignore_owner",
     "on_owned",
     "lock_timeout",
+    "syslog",
     "old_processes",
     "on_missing",
     "on_unreachable",
@@ -227,26 +244,26 @@ fn flag(object: &Map<String, Value>, key: &str) -> Result<bool, String> {
     }
 }
 
-/// Puts the value of one `KEY=VALUE` word into the object, at `a.b` inside the object `a`.
+/// Puts the value of one `KEY=VALUE` word into the object; `a.b` is the key `b` of the object `a`.
 pub(super) fn insert(object: &mut Map<String, Value>, key: &str, value: &str) -> Result<(), String> {
     let twice = || format!("'{}' is given twice", key.escape_debug());
-    let mut parts = key.split('.');
-    let Some(first) = parts.next().filter(|part| !part.is_empty()) else {
+    // A name in an object may have dots itself.
+    let (first, second) = key.split_once('.').map_or((key, None), |(first, second)| (first, Some(second)));
+    if first.is_empty() {
         return Err(format!("'{}={}' has no key before the '='", key.escape_debug(), value.escape_debug()));
-    };
-    match (parts.next(), parts.next()) {
-        (None, _) => match object.insert(first.to_owned(), Value::from(value)) {
+    }
+    match second {
+        None => match object.insert(first.to_owned(), Value::from(value)) {
             None => Ok(()),
             Some(_) => Err(twice()),
         },
-        (Some(second), None) => {
+        Some(second) => {
             let inner = object.entry(first).or_insert_with(|| Value::Object(Map::new()));
             match inner.as_object_mut().map(|inner| inner.insert(second.to_owned(), Value::from(value))) {
                 Some(None) => Ok(()),
                 Some(Some(_)) | None => Err(twice()),
             }
         }
-        (Some(_), Some(_)) => Err(format!("'{}' has more than one '.'", key.escape_debug())),
     }
 }
 
@@ -718,7 +735,7 @@ fn object<'v>(value: &'v Value, known: &[&str]) -> Result<&'v Map<String, Value>
 pub enum StateFiles {
     /// The file of the only instance.
     One(String),
-    /// The files of instances, by name.
+    /// The files of instances or of their backends, by `instance` or `instance/backend`.
     Each(Vec<(String, String)>),
 }
 
@@ -734,7 +751,7 @@ impl StateFiles {
                 let each: Vec<_> = each.collect::<Result<_, _>>()?;
                 if each.is_empty() { Err("it does not name an instance".to_owned()) } else { Ok(Self::Each(each)) }
             }
-            _ => Err(format!("{} is neither a path nor an object of instance names and paths", shown(value))),
+            _ => Err(format!("{} is neither a path nor an object of names and paths", shown(value))),
         }
     }
 
@@ -1059,7 +1076,7 @@ mod schema {
         ]
     });
     schema!(StateFiles, "StateFiles", {
-        "description": "An absolute path, or an object of instance names and absolute paths.",
+        "description": "An absolute path, or an object whose keys are `instance` or `instance/backend`, and whose values are absolute paths.",
         "anyOf": [
             { "type": "string", "pattern": "^/" },
             { "type": "object", "minProperties": 1, "additionalProperties": { "type": "string", "pattern": "^/" } }

@@ -376,7 +376,7 @@ fn every_field_of_a_request_has_a_variable(haproxy: &Haproxy) -> TestResult {
 fn all_variables_go_together(haproxy: &Haproxy) -> TestResult {
     let site = Site::start_with(haproxy, "check inter 200ms");
     let state_file = format!("state_file={}/%%SERVICE.state", site.folder.path().display());
-    let every = "server=web1 backend=web on_missing=ignore on_unreachable=fail instance_timeout=5 lock_timeout=5 weight=1 \
+    let every = "server=web1 backend=web syslog=no on_missing=ignore on_unreachable=fail instance_timeout=5 lock_timeout=5 weight=1 \
                  health=enabled expect_admin_state=ready expect_operational_state=running guard_min_available=1 \
                  drain_timeout=5 drain_stable=0 drain_on_timeout=shutdown shutdown_sessions_over=0 wait_timeout=5 \
                  wait_stable=0 wait_via=drain wait_need=all old_processes=count on_owned=fail on_failure=rollback \

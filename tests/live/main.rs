@@ -18,12 +18,15 @@ use libtest_mimic::Trial;
 
 use support::{Haproxy, harness};
 
+mod audit;
 mod capture;
 mod checks;
 mod drain;
+mod forms;
 mod guard;
 mod hanging;
 mod instances;
+mod layouts;
 mod load;
 mod locks;
 mod moving;
@@ -53,11 +56,14 @@ fn tools() -> harness::Modules {
 /// Every module of tests by its name.
 fn modules() -> harness::Modules {
     vec![
+        ("audit", audit::tests()),
         ("checks", checks::tests()),
         ("drain", drain::tests()),
+        ("forms", forms::tests()),
         ("guard", guard::tests()),
         ("hanging", hanging::tests()),
         ("instances", instances::tests()),
+        ("layouts", layouts::tests()),
         ("load", load::tests()),
         ("locks", locks::tests()),
         ("moving", moving::tests()),

@@ -240,7 +240,7 @@ fn a_wrong_option_leaves_the_others_in_force(_: &Haproxy) -> TestResult {
     assert_eq!(run.report()["error"]["kind"], "bad_request");
     let run = Program::words(["--format", "no", "--format", "text"]).run();
     assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{}", run.stderr);
-    assert!(run.stderr.contains("'--format' takes 'json' or 'text', not 'no'"), "{}", run.stderr);
+    assert!(run.stderr.contains("'--format' takes 'json', 'text', 'table' or 'nagios', not 'no'"), "{}", run.stderr);
     // What is refused before it is read is a dry run all the same.
     for words in
         [&["--frmat", "--dry-run"][..], &["-n", "/nowhere"], &["-n", "servers=a"], &["servers=a", "dry_run=yes"]]

@@ -1,11 +1,13 @@
 //! HAProxy is reloaded before and during a run: what old processes still serve counts, and the new one is set as well.
 
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::report::{commands, kind, server, warnings};
+use crate::support::tap::Tap;
 use crate::support::{
     Bound, Haproxy, Health, HttpBackend, Instance, Mode, PATIENCE, Port, Program, Recorder, Running, Setup, TcpClient,
     TcpEcho, Test, TestResult, eventually, tests,
@@ -22,6 +24,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_reload_during_a_wait_for_ready_is_converged_on,
         a_reload_during_a_wait_finds_the_state_in_the_file,
         a_server_that_a_reload_removes_is_a_failure,
+        a_process_that_begins_to_stop_has_not_lost_its_servers,
     ]
 }
 
@@ -366,6 +369,30 @@ fn a_server_that_a_reload_removes_is_a_failure(haproxy: &Haproxy) -> TestResult 
             let _ = held.answer();
             drop(client);
         }
+    }
+    Ok(())
+}
+
+fn a_process_that_begins_to_stop_has_not_lost_its_servers(haproxy: &Haproxy) -> TestResult {
+    for request in [
+        json!({ "state": "maint", "drain": { "timeout": 20 } }),
+        json!({ "state": "maint", "wait": { "timeout": 20, "stable": 1 } }),
+    ] {
+        let instance =
+            Setup::new("stopping", "backend b\n    server s1 127.0.0.1:9\n").mode(Mode::MasterWorker).start(haproxy);
+        let (socket, folder) = (instance.socket.clone(), instance.folder.clone());
+        let instance = Arc::new(Mutex::new(instance));
+        let reloads = instance.clone();
+        // Between what the process is asked about itself and what it is asked about its servers.
+        let reload = move || reloads.lock().expect("the instance").reload();
+        let tap = Tap::at(&folder.join("tap"), &socket, ("show stat", 1), reload);
+        let mut request = request.clone();
+        request["server"] = json!("s1");
+        request["instances"] = json!(tap.address());
+        let report = Program::request(&request).report();
+        assert_eq!(report["failed"], false, "{report}");
+        assert!(warnings(&report).contains("reloaded during the run"), "{report}");
+        assert_eq!(instance.lock().expect("the instance").state("b", "s1"), (1, 0));
     }
     Ok(())
 }

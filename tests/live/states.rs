@@ -860,7 +860,7 @@ fn two_backends_of_one_name_are_both_set(haproxy: &Haproxy) -> TestResult {
     request["state_file"] = json!(instance.folder.join("state"));
     let report = Program::request(&request).report();
     assert_done(&report, true);
-    let why = "a reload forgets the state of b/s1, because two backends have that name";
+    let why = "a reload forgets the state of b/s1, because two backends share that name";
     assert_eq!(warnings(&report).matches(why).count(), 1, "once for both: {report}");
     Ok(())
 }

@@ -19,7 +19,7 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// The longest that a status of root may take beside them: the limit of a discovery, and what a busy machine adds.
-const BOUND: Duration = Duration::from_secs(4);
+const BOUND: Duration = Duration::from_secs(8);
 
 /// The most memory that it may take beside them, in KiB.
 const MEMORY: u64 = 64 << 10;
@@ -36,7 +36,12 @@ struct Status {
 ///
 /// A stranger is a shell called haproxy, of user nobody. It takes its first `-f` for a script, which waits, and leaves
 /// all else on its command line alone.
+///
+/// Nothing on any HAProxy but the newest: which one it is makes no difference here.
 fn status_beside(haproxy: &Haproxy, script: &str) -> Option<Status> {
+    if Haproxy::discover().is_ok_and(|all| all.last().is_some_and(|newest| newest.name != haproxy.name)) {
+        return None;
+    }
     let folder = Folder::new();
     let here = folder.path().display();
     folder.write(
@@ -85,13 +90,13 @@ impl Status {
 }
 
 fn many_arguments_hold_nobody_up(haproxy: &Haproxy) -> TestResult {
-    let script = "mkdir theirs/f; for i in $(seq 2000); do mkdir theirs/f/$i.cfg; done\n\
+    let script = "mkdir theirs/f $(seq -f theirs/f/%g.cfg 2000)\n\
                   stranger $(yes -- \"-f $PWD/theirs/f\" | head -20000)";
     if let Some(status) = status_beside(haproxy, script) {
         status.check("called haproxy, was not examined");
     }
     // Few enough to be read.
-    let script = "mkdir theirs/f; for i in $(seq 2000); do mkdir theirs/f/$i.cfg; done\n\
+    let script = "mkdir theirs/f $(seq -f theirs/f/%g.cfg 2000)\n\
                   for i in 1 2 3; do stranger $(yes -- \"-f $PWD/theirs/f\" | head -900); done";
     if let Some(status) = status_beside(haproxy, script) {
         status.check("belongs to user id 65534");
@@ -101,12 +106,13 @@ fn many_arguments_hold_nobody_up(haproxy: &Haproxy) -> TestResult {
 
 fn many_files_hold_nobody_up(haproxy: &Haproxy) -> TestResult {
     // They are root's, so that only reading them tells that they do not name the user.
-    let script = "mkdir ours; yes '# x' | head -c 1000000 > ours/a.cfg; for i in $(seq 500); do ln ours/a.cfg ours/$i.cfg; done\n\
+    let script = "mkdir ours; yes '# x' | head -c 1000000 > ours/a.cfg; python3 -c \"import os; [os.link('ours/a.cfg', f'ours/{i}.cfg') for i in range(500)]\"\n\
                   for i in $(seq 30); do stranger -f $PWD/ours; done";
     if let Some(status) = status_beside(haproxy, script) {
-        status.check("16 MiB");
+        // Up to one limit or the other.
+        status.check("were not examined, because");
     }
-    let script = "mkdir ours; for i in $(seq 2000); do touch ours/$i.cfg; done; stranger -f $PWD/ours";
+    let script = "mkdir ours; touch $(seq -f ours/%g.cfg 2000); stranger -f $PWD/ours";
     if let Some(status) = status_beside(haproxy, script) {
         status.check("more than 1000 configuration files");
     }
@@ -114,6 +120,12 @@ fn many_files_hold_nobody_up(haproxy: &Haproxy) -> TestResult {
 }
 
 fn many_processes_hold_nobody_up(haproxy: &Haproxy) -> TestResult {
+    // They name what root has, and would have it asked once for each of them.
+    if let Some(status) = status_beside(haproxy, "for i in $(seq 60); do stranger -f $PWD/web.cfg; done") {
+        status.check("another process has its stats socket");
+        let instances = status.report["instances"].as_array().unwrap();
+        assert_eq!((instances.len(), &instances[0]["name"]), (1, &"web".into()), "{}", status.report);
+    }
     if let Some(status) = status_beside(haproxy, "for i in $(seq 300); do stranger -f /etc/hostname; done") {
         status.check("were not examined, because more than 64");
     }
@@ -121,11 +133,11 @@ fn many_processes_hold_nobody_up(haproxy: &Haproxy) -> TestResult {
 }
 
 fn long_command_lines_take_little_memory(haproxy: &Haproxy) -> TestResult {
-    let script = "words=$(yes a | head -400000); for i in $(seq 12); do stranger -- $words; done; sleep 3";
+    let script = "words=$(yes a | head -150000); for i in $(seq 12); do stranger -- $words; done; sleep 3";
     if let Some(status) = status_beside(haproxy, script) {
         status.check("a command line has more than 256 KiB");
     }
-    let script = "words=$(yes a | head -100000); for i in $(seq 40); do stranger -- $words; done; sleep 3";
+    let script = "words=$(yes a | head -100000); for i in $(seq 20); do stranger -- $words; done; sleep 3";
     if let Some(status) = status_beside(haproxy, script) {
         status.check("name more than 1000 configuration files");
     }

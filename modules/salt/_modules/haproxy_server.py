@@ -62,8 +62,8 @@ def status(server=None, test=None, **kwargs):
     test
         Accepted, and of no effect.
 
-    The fields ``backend``, ``instances``, ``guard``, ``on_missing``,
-    ``on_unreachable``, ``timeout`` and ``diff`` of :py:func:`haproxy_server.apply
+    The fields ``backend``, ``instances``, ``ignore_instances``, ``guard``,
+    ``on_missing``, ``on_unreachable``, ``timeout`` and ``diff`` of :py:func:`haproxy_server.apply
     <haproxy_server.apply>` can be given as well.
 
     CLI Example:
@@ -194,6 +194,10 @@ def apply(server=None, state=None, test=None, **kwargs):
         sockets, or dictionaries of ``name`` and ``socket``. All discovered
         ones by default.
 
+    ignore_instances
+        Instances of the minion to leave alone on purpose, without a warning:
+        names or patterns. None by default.
+
     drain
         With ``maint``: drains the servers first. ``True``, or a dictionary of
         ``timeout`` (in seconds, 300 by default), ``stable`` (how long a
@@ -240,7 +244,7 @@ def apply(server=None, state=None, test=None, **kwargs):
 
     state_file
         HAProxy's server-state file to keep in step: a path, or a dictionary
-        of instance names and paths.
+        of paths by ``instance`` or ``instance/backend``.
 
     owner
         Who takes the servers out, or puts them back. ``ready`` is refused
@@ -261,6 +265,10 @@ def apply(server=None, state=None, test=None, **kwargs):
         With ``ready`` or ``drain``: what happens to servers that another
         owner has taken out. ``fail`` refuses the whole run, ``skip`` leaves
         them alone, ``fail`` by default.
+
+    syslog
+        Whether each change is written to the system log of the minion as
+        well. ``True`` by default.
 
     lock_timeout
         The longest wait for another run on the same HAProxy, in seconds. 60

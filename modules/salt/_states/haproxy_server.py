@@ -247,9 +247,10 @@ def _changes(report):
         if server["changed"]:
             changes[_place(server)] = _difference(server)
     for instance in report.get("instances", []):
-        state_file = instance.get("state_file") or {}
-        if state_file.get("changed"):
-            changes[state_file["path"]] = "updated"
+        whole = instance.get("state_file")
+        for state_file in ([whole] if whole else []) + instance.get("state_files", []):
+            if state_file["changed"]:
+                changes[state_file["path"]] = "updated"
     diff = report.get("diff") or {}
     if diff.get("before") != diff.get("after"):
         before, after = (diff[part].splitlines(True) for part in ("before", "after"))

@@ -1,4 +1,4 @@
-//! `/etc/passwd` and `/etc/group`, where the C library cannot be asked (passwd(5), group(5)).
+//! `/etc/passwd` and `/etc/group`, where the C library cannot be asked, or might ask the network (passwd(5), group(5)).
 
 use std::fs::File;
 use std::io::Read;
@@ -17,11 +17,25 @@ pub(in crate::discover) fn group(name: &str) -> Option<u32> {
     entry("/etc/group", name).map(|(id, _)| id)
 }
 
-/// Finds an account by its name: its id, and what comes after it.
-fn entry(path: &str, name: &str) -> Option<(u32, String)> {
+/// Returns the name of a user that `/etc/passwd` has, without asking LDAP or the like, which may take its time.
+#[must_use]
+pub fn user_name(user: u32) -> Option<String> {
+    text("/etc/passwd")?.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _password, id) = (fields.next()?, fields.next()?, fields.next()?);
+        (id.parse() == Ok(user)).then(|| name.to_owned())
+    })
+}
+
+fn text(path: &str) -> Option<String> {
     let mut bytes = Vec::new();
     File::open(path).ok()?.take(SIZE_MAX).read_to_end(&mut bytes).ok()?;
-    String::from_utf8_lossy(&bytes).lines().find_map(|line| {
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Finds an account by its name: its id, and what comes after it.
+fn entry(path: &str, name: &str) -> Option<(u32, String)> {
+    text(path)?.lines().find_map(|line| {
         let (_password, rest) = line.strip_prefix(name)?.strip_prefix(':')?.split_once(':')?;
         let (id, rest) = rest.split_once(':')?;
         Some((id.parse().ok()?, rest.to_owned()))
@@ -49,6 +63,8 @@ mod tests {
             assert_eq!(group(&name), super::super::group(&name), "{name}");
         }
         assert_eq!(user("root"), Some((0, 0)));
+        assert_eq!(user_name(0).as_deref(), Some("root"));
+        assert_eq!(user_name(u32::MAX), None);
         assert_eq!(group("root"), Some(0));
     }
 

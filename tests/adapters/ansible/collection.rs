@@ -192,6 +192,7 @@ fn results_are_those_of_the_report(_: &Haproxy) -> TestResult {
         ("/servers/contains/error", keys(&report["$defs"]["ErrorReport"]["properties"])),
         ("/instances", keys(&report["$defs"]["InstanceReport"]["properties"])),
         ("/instances/contains/state_file", keys(&report["$defs"]["StateFileReport"]["properties"])),
+        ("/instances/contains/state_files", keys(&report["$defs"]["BackendStateFileReport"]["properties"])),
         ("/instances/contains/error", keys(&report["$defs"]["ErrorReport"]["properties"])),
         ("/error", keys(&report["$defs"]["ErrorReport"]["properties"])),
         ("/diff", diff),

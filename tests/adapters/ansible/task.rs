@@ -94,6 +94,7 @@ fn changes_are_made_once_and_reported(haproxy: &Haproxy) -> TestResult {
     reason: 2
     expires: +2h
     lock_timeout: 5
+    syslog: false
     on_missing: fail_each
     on_unreachable: fail
     timeout: "2.5"

@@ -383,6 +383,8 @@ impl Agent {
 pub(crate) enum Answer {
     /// These A records.
     Addresses(Vec<Ipv4Addr>),
+    /// One SRV record: the name and the port of a server.
+    Service(&'static str, u16),
     /// No such name.
     NxDomain,
     /// No answer at all.
@@ -450,6 +452,7 @@ impl Drop for Dns {
 /// Answers one query with one question; `None` is silence.
 fn answer_query(query: &[u8], known: &HashMap<String, Answer>) -> Option<Vec<u8>> {
     const A: [u8; 4] = [0, 1, 0, 1];
+    const SRV: [u8; 4] = [0, 33, 0, 1];
     let mut labels = Vec::new();
     let mut at = 12;
     loop {
@@ -461,24 +464,41 @@ fn answer_query(query: &[u8], known: &HashMap<String, Answer>) -> Option<Vec<u8>
         labels.push(String::from_utf8_lossy(query.get(at..at + length)?).into_owned());
         at += length;
     }
-    let is_a = query.get(at..at + 4)? == A;
+    let asked = query.get(at..at + 4)?;
     let question = query.get(12..at + 4)?;
-    let (code, addresses) = match known.get(&labels.join(".")) {
-        Some(Answer::Addresses(addresses)) if is_a => (0, addresses.clone()),
-        Some(Answer::Addresses(_)) => (0, Vec::new()),
+    let (code, records) = match known.get(&labels.join(".")) {
+        Some(Answer::Addresses(addresses)) if asked == A => {
+            (0, addresses.iter().map(|address| address.octets().to_vec()).collect())
+        }
+        Some(Answer::Service(target, port)) if asked == SRV => (0, vec![service(target, *port)]),
+        Some(Answer::Addresses(_) | Answer::Service(..)) => (0, Vec::new()),
         Some(Answer::Silence) => return None,
         Some(Answer::NxDomain) | None => (3, Vec::new()),
     };
-    let count = u8::try_from(addresses.len()).ok()?;
+    let count = u8::try_from(records.len()).ok()?;
     let mut reply = query.get(..2)?.to_vec();
     reply.extend([0x85, 0x80 | code, 0, 1, 0, count, 0, 0, 0, 0]);
     reply.extend(question);
-    for address in addresses {
-        // A pointer to the name of the question, the type and class, ttl 1, four bytes.
-        reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
-        reply.extend(address.octets());
+    for record in records {
+        // A pointer to the name of the question, the type and class that were asked for, ttl 1, the length.
+        reply.extend([0xc0, 12]);
+        reply.extend(asked);
+        reply.extend([0, 0, 0, 1, 0, u8::try_from(record.len()).ok()?]);
+        reply.extend(record);
     }
     Some(reply)
+}
+
+/// The data of an SRV record: priority, weight, port and name.
+fn service(target: &str, port: u16) -> Vec<u8> {
+    let mut data = vec![0, 1, 0, 1];
+    data.extend(port.to_be_bytes());
+    for label in target.split('.') {
+        data.push(u8::try_from(label.len()).expect("a short label"));
+        data.extend(label.bytes());
+    }
+    data.push(0);
+    data
 }
 
 /// What a frontend has answered.

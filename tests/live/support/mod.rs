@@ -38,6 +38,7 @@ pub(crate) mod recorder;
 pub(crate) mod report;
 pub(crate) mod scripted;
 pub(crate) mod stage;
+pub(crate) mod system_log;
 pub(crate) mod tap;
 
 /// What a test gives back; it may as well panic.

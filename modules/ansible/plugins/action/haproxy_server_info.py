@@ -15,6 +15,7 @@ class ActionModule(HAProxyServer):
         "server",
         "backend",
         "instances",
+        "ignore_instances",
         "guard",
         "on_missing",
         "on_unreachable",

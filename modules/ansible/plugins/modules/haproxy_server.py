@@ -81,6 +81,13 @@ options:
     type: list
     elements: raw
     aliases: [socket]
+  ignore_instances:
+    description:
+      - Instances of the target to leave alone on purpose, as names or patterns. Discovery skips them without a warning, even
+        where it could not manage them.
+      - It has no effect on instances that O(instances) names. None by default.
+    type: list
+    elements: str
   weight:
     description:
       - The requested weight, from V(0) to V(256), or a percentage of the configured weight such as V(50%).
@@ -233,7 +240,9 @@ options:
   state_file:
     description:
       - Keeps HAProxy's server-state file in step with the state of the servers, so that it survives a reload.
-      - The absolute path of the file on the target (for a single instance), or a dictionary of instance names and paths.
+      - The absolute path of the file on the target (for a single instance), or a dictionary of names and paths.
+      - A name is C(instance), for all rows of that instance, or C(instance/backend), for the rows of one backend
+        (C(load-server-state-from-file local)). Each file may be given only once.
       - Give it with every change. The configuration must load the file (C(server-state-file) and
         C(load-server-state-from-file)).
     type: raw
@@ -273,6 +282,12 @@ options:
         V(86400).
     type: float
     default: 60
+  syslog:
+    description:
+      - Whether each change of a server is written to the system log of the target as well, with the owner, the reason and
+        the calling user.
+    type: bool
+    default: true
   on_missing:
     description:
       - What a listed server or backend that matches nothing means.
@@ -623,6 +638,24 @@ instances:
       returned: with O(state_file)
       type: dict
       contains:
+        path:
+          description: Its path.
+          returned: always
+          type: str
+        changed:
+          description: Whether it was written, or would be in check mode.
+          returned: always
+          type: bool
+    state_files:
+      description: Its server-state files with the rows of one backend.
+      returned: with such files in O(state_file)
+      type: list
+      elements: dict
+      contains:
+        backend:
+          description: The backend whose rows are in it.
+          returned: always
+          type: str
         path:
           description: Its path.
           returned: always

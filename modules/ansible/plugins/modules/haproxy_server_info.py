@@ -71,6 +71,13 @@ options:
     type: list
     elements: raw
     aliases: [socket]
+  ignore_instances:
+    description:
+      - Instances of the target to leave alone on purpose, as names or patterns. Discovery skips them without a warning, even
+        where it could not manage them.
+      - It has no effect on instances that O(instances) names. None by default.
+    type: list
+    elements: str
   guard:
     description:
       - The returned C(ok) then means that every matched backend has at least this many usable servers.

@@ -205,6 +205,20 @@ Puppet::Type.newtype(:haproxy_server) do
     end
   end
 
+  newparam(:ignore_instances) do
+    desc <<~DOC
+      Instances of this host to leave alone on purpose: names or patterns of
+      `*`, `?` and `[…]`, as a string or a list. Discovery skips them
+      without a warning, even where it could not manage them. It has no
+      effect on instances that `instances` names. None by default.
+    DOC
+
+    validate do |value|
+      text = 'Variant[String[1], Integer[0]]'
+      resource.class.assert_type(name, "Variant[#{text}, Array[#{text}, 1]]", value)
+    end
+  end
+
   newparam(:drain) do
     desc <<~DOC
       With `ensure => maint`: drains the servers first, in all backends of
@@ -414,11 +428,14 @@ Puppet::Type.newtype(:haproxy_server) do
     desc <<~DOC
       Keeps HAProxy's server-state file in step with the state of the
       servers, so that it survives a reload: the absolute path of the file
-      (for a single instance), or an object of instance names and paths. The
-      rows of the matched servers are compared even if HAProxy needs no
-      command; a difference is written and counts as `changed`. The
-      configuration must load the file (`server-state-file` and
-      `load-server-state-from-file`). None by default.
+      (for a single instance), or an object of names and paths. A name is
+      `instance`, for all rows of that instance, or `instance/backend`, for
+      the rows of one backend (`load-server-state-from-file local`); each
+      file may be given only once. The rows of the matched servers are
+      compared even if HAProxy needs no command; a difference is written and
+      counts as `changed`. The configuration must load the file
+      (`server-state-file` and `load-server-state-from-file`). None by
+      default.
     DOC
 
     validate do |value|
@@ -481,6 +498,15 @@ Puppet::Type.newtype(:haproxy_server) do
     DOC
 
     newvalues(:fail, :skip)
+  end
+
+  newparam(:syslog, boolean: true, parent: Puppet::Parameter::Boolean) do
+    desc <<~DOC
+      Whether each change of a server is written to the system log
+      (`/dev/log`) as well: one line with the instance, the server, the
+      states before and after, owner, reason and calling user. A host
+      without a system log is fine. `true` by default.
+    DOC
   end
 
   newparam(:lock_timeout) do

@@ -6,6 +6,23 @@
 
 use std::collections::HashMap;
 
+/// The variables that HAProxy sets itself, whatever its environment was (`src/haproxy.c`, `src/mworker.c`).
+const SET_BY_HAPROXY: [&[u8]; 13] = [
+    b"HAPROXY_BRANCH",
+    b"HAPROXY_CFGFILES",
+    b"HAPROXY_HTTPS_LOG_FMT",
+    b"HAPROXY_HTTP_CLF_LOG_FMT",
+    b"HAPROXY_HTTP_LOG_FMT",
+    b"HAPROXY_KEYLOG_BC_LOG_FMT",
+    b"HAPROXY_KEYLOG_FC_LOG_FMT",
+    b"HAPROXY_MWORKER",
+    b"HAPROXY_MWORKER_REEXEC",
+    b"HAPROXY_PROCESSES",
+    b"HAPROXY_STARTUP_VERSION",
+    b"HAPROXY_TCP_CLF_LOG_FMT",
+    b"HAPROXY_TCP_LOG_FMT",
+];
+
 /// The environment that a configuration is read in.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Environment {
@@ -37,6 +54,9 @@ impl Environment {
                 variables.entry(name.to_vec()).or_insert_with(|| value.get(1..).map(<[u8]>::to_vec));
             }
         }
+        for name in SET_BY_HAPROXY {
+            variables.insert(name.to_vec(), None);
+        }
         Self { variables, complete: environ.is_some() }
     }
 
@@ -45,7 +65,8 @@ impl Environment {
         match self.variables.get(name) {
             Some(Some(value)) => Variable::Set(value),
             Some(None) => Variable::Unknown,
-            None if self.complete => Variable::Unset,
+            // Other versions may set more.
+            None if self.complete && !name.starts_with(b"HAPROXY_") => Variable::Unset,
             None => Variable::Unknown,
         }
     }

@@ -1,18 +1,26 @@
-//! What this program needs of a configuration: the stats sockets, and who HAProxy becomes.
+//! What this program needs of a configuration: the stats sockets, who HAProxy becomes, the state files it loads, and
+//! where its servers are.
 //!
-//! The files are read line by line as `parse_cfg()` of HAProxy's `src/cfgparse.c` reads them. Only `global` sections
-//! count, of which there may be several. `setenv` and its kin act at once, as in `src/cfgparse-global.c`. A branch of
-//! an `.if` that is known not to be taken is left out; what stands in a branch that may be taken comes after what
-//! certainly counts.
+//! This is the only reader of haproxy.cfg. It goes through the files once, line by line as `parse_cfg()` of HAProxy's
+//! `src/cfgparse.c` does. `setenv` and its kin act at once, as in `src/cfgparse-global.c`. A branch of an `.if` that is
+//! known not to be taken is left out; of stats sockets, those in a branch that may be taken come after those that
+//! certainly count.
 
-use super::condition::{Truth, evaluate};
-use super::lexer::{Environment, Word, is_space, skip_spaces, words};
+mod condition;
+pub(super) mod lexer;
+pub(super) mod servers;
+pub(super) mod state_files;
+
+use condition::{Truth, evaluate};
+use lexer::{Environment, Variable, Word, is_space, skip_spaces, words};
+use servers::Configured;
+use state_files::{Proxies, StateFileRules};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 /// The words that begin a section (all `REGISTER_CONFIG_SECTION()` from 2.2 to 3.5).
-const SECTIONS: [&[u8]; 25] = [
+pub(crate) const SECTIONS: [&[u8]; 25] = [
     b"acme",
     b"backend",
     b"cache",
@@ -71,6 +79,10 @@ pub(super) struct Settings {
     pub(super) groups: Vec<Account>,
     /// The folder that HAProxy makes its root (`chroot`).
     pub(super) chroot: Option<PathBuf>,
+    /// Which state file each backend loads.
+    pub(super) state_files: StateFileRules,
+    /// Where the servers are, if that was to be read.
+    pub(super) servers: Option<Configured>,
 }
 
 /// One `.if` with its `.elif` and `.else`.
@@ -81,25 +93,48 @@ struct Branch {
     any: Truth,
 }
 
+/// The section that a line stands in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Section {
+    Global,
+    /// A `defaults`, a `backend` or a `listen`.
+    Proxy(state_files::Section),
+    Other,
+}
+
 /// Reads the files of one HAProxy, in their order.
 pub(super) struct Reader {
     environment: Environment,
     settings: Settings,
+    proxies: Proxies,
     branches: Vec<Branch>,
-    is_global: bool,
+    section: Section,
     file: usize,
 }
 
 impl Reader {
     /// Starts with the environment of the process.
     pub(super) fn new(environment: Environment) -> Self {
-        Self { environment, settings: Settings::default(), branches: Vec::new(), is_global: false, file: 0 }
+        Self {
+            environment,
+            settings: Settings::default(),
+            proxies: Proxies::default(),
+            branches: Vec::new(),
+            section: Section::Other,
+            file: 0,
+        }
+    }
+
+    /// Reads the servers as well, which may be many.
+    pub(super) fn with_servers(mut self) -> Self {
+        self.settings.servers = Some(Configured::default());
+        self
     }
 
     /// Reads the next file. Neither a section nor an `.if` reaches into it from the one before.
     pub(super) fn file(&mut self, content: &[u8]) {
         self.branches.clear();
-        self.is_global = false;
+        self.section = Section::Other;
         for line in content.split(|byte| *byte == b'\n') {
             self.line(skip_spaces(line));
         }
@@ -109,12 +144,13 @@ impl Reader {
     /// Returns what the files say together.
     pub(super) fn finish(mut self) -> Settings {
         self.settings.sockets.sort_by_key(|declared| declared.is_open);
+        self.settings.state_files = self.proxies.finish();
         self.settings
     }
 
     fn line(&mut self, line: &[u8]) {
         // `[…]` is a scope, which has no words.
-        if line.starts_with(b"[") || !(self.is_global || may_matter(line)) {
+        if line.starts_with(b"[") || !(self.section == Section::Global || self.may_matter(line)) {
             return;
         }
         let Some(mut words) = words(line, &self.environment) else { return };
@@ -133,10 +169,45 @@ impl Reader {
             return;
         }
         if SECTIONS.contains(&keyword.bytes.as_slice()) {
-            self.is_global = keyword.bytes == b"global";
-        } else if self.is_global {
-            self.keyword(&keyword.bytes, operands, live);
+            self.section = match keyword.bytes.as_slice() {
+                b"global" => Section::Global,
+                b"defaults" => Section::Proxy(self.proxies.defaults(operands)),
+                b"backend" | b"listen" => self.backend(operands),
+                _ => Section::Other,
+            };
+            return;
         }
+        match &self.section {
+            Section::Global => self.keyword(&keyword.bytes, operands, live),
+            Section::Proxy(section) => {
+                self.proxies.keyword(section, &keyword.bytes, operands, live);
+                if let (Some(servers), state_files::Section::Backend(backend)) = (&mut self.settings.servers, section) {
+                    servers.keyword(backend, &keyword.bytes, operands, live);
+                }
+            }
+            Section::Other => {}
+        }
+    }
+
+    /// Begins a `backend` or `listen`.
+    fn backend(&mut self, operands: &[Word]) -> Section {
+        let section = self.proxies.backend(operands);
+        if let (Some(servers), Some(state_files::Section::Backend(name))) = (&mut self.settings.servers, &section) {
+            servers.backend(name);
+        }
+        section.map_or(Section::Other, Section::Proxy)
+    }
+
+    /// Tells whether a line outside `global` can be anything but a keyword of its section, without cutting all of it.
+    fn may_matter(&self, line: &[u8]) -> bool {
+        let first = line.split(|byte| is_space(*byte) || *byte == b'#').next().unwrap_or_default();
+        let is_plain = !first.iter().any(|byte| matches!(byte, b'\\' | b'\'' | b'"'));
+        let is_server = self.settings.servers.is_some() && servers::KEYWORDS.contains(&first);
+        !is_plain
+            || is_server
+            || first.starts_with(b".")
+            || SECTIONS.contains(&first)
+            || state_files::KEYWORDS.contains(&first)
     }
 
     /// Follows `.if`, `.elif`, `.else` and `.endif`; the other directives only print.
@@ -179,10 +250,11 @@ impl Reader {
             (b"chroot", [folder, ..]) if !folder.unknown => {
                 self.settings.chroot = Some(PathBuf::from(OsString::from_vec(folder.bytes.clone())));
             }
+            (b"server-state-base" | b"server-state-file", _) => self.proxies.global(keyword, operands, live),
             (b"setenv", [name, value, ..]) => self.set(name, value, live),
             (b"presetenv", [name, value, ..]) => match self.environment.get(&name.bytes) {
-                super::lexer::Variable::Unset => self.set(name, value, live),
-                super::lexer::Variable::Set(_) | super::lexer::Variable::Unknown => {}
+                Variable::Unset => self.set(name, value, live),
+                Variable::Set(_) | Variable::Unknown => {}
             },
             (b"unsetenv", names) => names.iter().for_each(|name| match live {
                 Truth::Yes => self.environment.unset(&name.bytes),
@@ -206,13 +278,6 @@ impl Reader {
             self.settings.sockets.push(Declared { address, file: self.file, is_open });
         }
     }
-}
-
-/// Tells whether a line outside `global` can be anything but a keyword of its section, without cutting all of it.
-fn may_matter(line: &[u8]) -> bool {
-    let first = line.split(|byte| is_space(*byte) || *byte == b'#').next().unwrap_or_default();
-    let is_plain = !first.iter().any(|byte| matches!(byte, b'\\' | b'\'' | b'"'));
-    !is_plain || first.starts_with(b".") || SECTIONS.contains(&first)
 }
 
 fn named(word: &Word) -> Option<Account> {
@@ -301,6 +366,24 @@ mod tests {
     }
 
     #[test]
+    fn variables_that_haproxy_may_set_itself_are_unknown_rather_than_unset() {
+        let text = "global
+            stats socket \"/run/$HAPROXY_BRANCH.sock\"
+            stats socket '/run/$HAPROXY_ELSE.sock'
+            stats socket \"/run/${HAPROXY_ELSE-none}.sock\"
+            stats socket \"/run/$HAPROXY_MINE.sock\"
+            user \"$HAPROXY_USER\"
+            .if defined(HAPROXY_MWORKER)
+                stats socket /worker
+            .endif";
+        // The second is plain text to the lexer, and expanded as an address.
+        assert_eq!(sockets(Some("HAPROXY_MINE=x HAPROXY_BRANCH=1.0"), text), ["?", "?", "?", "/run/x.sock", "/worker"]);
+        let settings = read(Some(""), &[text]);
+        assert_eq!(settings.users, []);
+        assert!(settings.sockets.last().is_some_and(|declared| declared.is_open));
+    }
+
+    #[test]
     fn branches_that_are_not_taken_do_not_count() {
         let text = "global
             .if defined(BLUE)
@@ -337,7 +420,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), text in "(global|stats socket|[.](if|elif|else|endif)|setenv|user|[\"'$ (){}\n,a1]){0,60}") {
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), text in "(global|defaults|backend|from|server-state-(file|base|file-name)|load-server-state-from-file|local|stats socket|[.](if|elif|else|endif)|setenv|user|[\"'$ (){}\n,a1]){0,60}") {
             let mut reader = Reader::new(Environment::default());
             reader.file(&bytes);
             reader.file(text.as_bytes());
