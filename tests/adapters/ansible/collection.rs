@@ -161,7 +161,7 @@ fn a_query_is_documented_alike(_: &Haproxy) -> TestResult {
     for (place, except) in [
         ("", vec!["changed", "dry_run", "state", "diff"]),
         ("/servers/contains", vec!["changed", "failed", "before", "commands", "rolled_back", "new_sessions", "error"]),
-        ("/instances/contains", vec!["changed", "failed", "state_file", "error"]),
+        ("/instances/contains", vec!["changed", "failed", "state_file", "state_files", "error"]),
         ("/servers/contains/after/contains", vec![]),
         ("/error/contains", vec![]),
     ] {
