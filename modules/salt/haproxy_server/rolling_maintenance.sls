@@ -15,6 +15,7 @@
 {%- set plan = pillar['rolling_maintenance'] -%}
 {%- set take_out = dict({'drain': true}, **plan.get('take_out', {})) -%}
 {%- set put_back = dict({'wait': true}, **plan.get('put_back', {})) -%}
+{%- set expected = {'expect': take_out['expect']} if take_out.get('expect') else {} -%}
 
 {%- macro on_load_balancers(servers, state, fields) %}
   salt.state:
@@ -35,15 +36,22 @@
 {%- set title = servers | join(', ') %}
 {%- set previous = batches[loop.index0 - 1] | map('first') | join(', ') %}
 
-# A dry run on all load balancers: where one would refuse it, nothing is changed on any.
-{{ title }} can be taken out:
-  {{- on_load_balancers(servers, 'maint', take_out) }}
+# Dry runs on all load balancers: where one would refuse either, nothing is changed on any. A server that is out already needs
+# no change to be taken out, so that only the way back meets another owner, or a state that is not expected.
+{{ title }} can come back:
+  {{- on_load_balancers(servers, 'ready', dict(put_back, **expected)) }}
     - test: true
 {%- if not loop.first %}
     - require:
       - salt: work on {{ previous }}
       - salt: {{ previous }} back in service
 {%- endif %}
+
+{{ title }} can be taken out:
+  {{- on_load_balancers(servers, 'maint', take_out) }}
+    - test: true
+    - require:
+      - salt: {{ title }} can come back
 
 {{ title }} out of service:
   {{- on_load_balancers(servers, 'maint', take_out) }}
