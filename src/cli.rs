@@ -13,7 +13,7 @@ Takes HAProxy backend servers out of service and puts them back.
 
 Usage: haproxy_server [OPTIONS]                 reads a JSON request from standard input
        haproxy_server [OPTIONS] FILE            reads it from a file
-       haproxy_server [OPTIONS] KEY=VALUE ...   takes it from words; a.b=c reaches into an object
+       haproxy_server [OPTIONS] KEY=VALUE ...   takes it from words; a.b=c sets a field of an object
 
   haproxy_server server=web1 state=maint        takes web1 out in all backends of all instances
   haproxy_server server=web1 state=ready        puts it back
@@ -21,16 +21,18 @@ Usage: haproxy_server [OPTIONS]                 reads a JSON request from standa
 
 Fields of a request (all of them: haproxy_server --schema request):
   server=NAMES          names, backend/server, or patterns (* ? [..]), separated by commas
-  state=ready|drain|maint   the wanted state; without it nothing is changed
-  weight=0..256|N%      the wanted weight
+  state=ready|drain|maint   the requested state; without it nothing is changed
+  weight=0..256|N%      the requested weight
   backend=NAMES         only in these backends
   instances=NAMES       only on these HAProxy instances: names, or addresses of stats sockets
   health=enabled|disabled, agent=enabled|disabled   health and agent checks
   drain=true            before maint, until no session is left
-                        (drain.timeout=SECONDS, drain.on_timeout=fail|rollback|maint|shutdown)
-  shutdown_sessions=true    ends the sessions that are left in maint
+                        (drain.timeout=SECONDS, drain.on_timeout=fail|rollback|maint|shutdown,
+                        drain.stable=SECONDS)
+  shutdown_sessions=true    ends sessions that are left in maint (shutdown_sessions.over=SECONDS)
   wait=true             after the change, until servers take traffic or are free of sessions
-                        (wait.timeout=SECONDS, wait.stable=SECONDS)
+                        (wait.timeout=SECONDS, wait.stable=SECONDS, wait.via=drain|ready, wait.need=all|any)
+  old_processes=count|wait  how processes from before a reload count
   guard.min_available=N|N%  refuses to leave fewer usable servers in a backend
   expect.admin_state=STATE  refuses where a server is in another state
   on_failure=keep|rollback  what happens to what was changed when a later part fails
@@ -39,7 +41,7 @@ Fields of a request (all of them: haproxy_server --schema request):
   owner=NAME, reason=TEXT, expires=+2h, ignore_owner=true    who takes a server out, why, until when
   syslog=false          writes no change to the system log
   on_missing=fail|fail_each|elsewhere_ok|ignore    what a name that matches nothing means
-  on_unreachable=fail|skip  what an instance that cannot be asked means
+  on_unreachable=fail|skip  what an instance that does not answer means
   dry_run=BOOL, diff=BOOL, timeout=SECONDS, lock_timeout=SECONDS
 
 Options:
@@ -48,7 +50,7 @@ Options:
                             a status: one line, exit code 0 ok, 1 warning, 2 critical, 3 unknown
       --detailed-exitcodes  0 nothing changed, 2 changed or not ok, 4 failed, 6 failed after a change
       --schema request|report    prints the JSON Schema
-      --stdin-timeout SECONDS    how long to wait for the request (default: 30)
+      --stdin-timeout SECONDS    the longest wait for the request (default: 30)
   -V, --version             prints the version
   -h, --help                prints this
 
@@ -61,7 +63,7 @@ const VERSION: &str = concat!("haproxy_server ", env!("CARGO_PKG_VERSION"), "\n"
 const REQUEST_SCHEMA: &str = include_str!("../schema/request.schema.json");
 const REPORT_SCHEMA: &str = include_str!("../schema/report.schema.json");
 
-/// Every long option, to find the one that was meant.
+/// Every long option, to suggest the one that was meant.
 const LONG: [&str; 7] =
     ["--dry-run", "--format", "--detailed-exitcodes", "--schema", "--stdin-timeout", "--version", "--help"];
 
@@ -113,9 +115,9 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Reads the arguments, and says what is wrong with the first wrong one.
+    /// Reads the arguments, and says what is wrong with the first invalid one.
     ///
-    /// The problem is reported in the form that the other options ask for, wherever they stand.
+    /// The problem is reported in the form that the other options select, wherever they stand.
     pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> (Self, Result<(), String>) {
         let mut options = Self::default();
         let mut result = Ok(());
@@ -187,7 +189,7 @@ enum Step {
     End,
 }
 
-/// Says that there is no such option, and which one was meant.
+/// Says that an option is unknown, and which one was probably meant.
 fn unknown(arg: &Arg<'_>) -> String {
     let (option, field) = match arg {
         Arg::Long(name) => (format!("--{name}"), name.replace('-', "_")),
@@ -232,7 +234,7 @@ fn text(word: OsString) -> Result<String, String> {
     word.into_string().map_err(|word| format!("the argument '{}' is not valid UTF-8", shown(&word)))
 }
 
-/// Shows a value that was refused, cut to what fits into a sentence.
+/// Shows a refused value, shortened to fit into a sentence.
 fn shown(value: &OsString) -> String {
     let text: String = value.to_string_lossy().chars().take(80).collect();
     text.escape_debug().to_string()
@@ -242,7 +244,7 @@ fn shown(value: &OsString) -> String {
 fn sentence(error: lexopt::Error) -> String {
     match error {
         lexopt::Error::UnexpectedValue { option, value } => {
-            format!("'{}' takes no value, but was given '{}'", option.escape_debug(), shown(&value))
+            format!("'{}' does not take a value, but got '{}'", option.escape_debug(), shown(&value))
         }
         other => other.to_string(),
     }
@@ -325,8 +327,8 @@ mod tests {
             (&["--schema=all"], "'--schema' takes 'request' or 'report', not 'all'"),
             (&["--stdin-timeout", "0"], "'--stdin-timeout' takes a number of seconds from 0.001 to 86400, not '0'"),
             (&["--stdin-timeout=nan"], "'--stdin-timeout' takes a number of seconds from 0.001 to 86400, not 'nan'"),
-            (&["--dry-run=yes"], "'--dry-run' takes no value, but was given 'yes'"),
-            (&["--help=yes"], "'--help' takes no value, but was given 'yes'"),
+            (&["--dry-run=yes"], "'--dry-run' does not take a value, but got 'yes'"),
+            (&["--help=yes"], "'--help' does not take a value, but got 'yes'"),
         ] {
             assert_eq!(problem(args), expected, "{args:?}");
         }

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     }
     let request = parsed
         .map_err(|why| bad(&why))
-        .and_then(|()| Interrupt::hold().map_err(|errno| internal(&format!("cannot hold signals back: {errno}"))));
+        .and_then(|()| Interrupt::hold().map_err(|errno| internal(&format!("cannot hold back signals: {errno}"))));
     let refuse = |error| Refused { error, is_task: false, dry_run: options.dry_run };
     let request = request.map_err(refuse).and_then(|interrupt| {
         let mut draft = read_request(&options, &interrupt).map_err(refuse)?;
@@ -63,7 +63,7 @@ fn check_format(options: &Options, request: &Request) -> Result<(), Refused> {
     }
 }
 
-/// Runs the request and writes its report, or the reason why it was refused.
+/// Runs the request and writes its report, or why it was refused.
 fn finish(options: &Options, request: Result<(Request, Interrupt), Refused>) -> ExitCode {
     match request {
         Err(refused) => write_report(options, None, &report::refusal(&refused)),
@@ -74,13 +74,13 @@ fn finish(options: &Options, request: Result<(Request, Interrupt), Refused>) -> 
     }
 }
 
-/// How much of a line is shown, so that it is one line on any terminal.
+/// How much of a line is shown, so that it fits on one line of any terminal.
 const PROGRESS_MAX: usize = 79;
 
-/// Shows how long waits go, in one line of a terminal that is written over and cleared in the end.
+/// Shows the progress of waits in one terminal line, which is overwritten and cleared at the end.
 ///
-/// A terminal that has shown no line gets no byte, and one that a tool reads shows none: with `ssh -tt` it is where the
-/// report goes as well.
+/// A terminal that has shown no progress gets no byte, and a tool is shown none: with `ssh -tt` the report goes to the
+/// same terminal.
 fn show_progress<R>(options: &Options, request: &Request, run: impl FnOnce(Progress<'_>) -> R) -> R {
     if request.by_tool || options.format == Format::Nagios || !io::stderr().is_terminal() {
         return run(&|_| ());
@@ -126,7 +126,7 @@ fn bad(msg: &str) -> Error {
     Error::new(ErrorKind::BadRequest, msg)
 }
 
-/// Reads to the end, but not more than a request may have, nor longer than is allowed.
+/// Reads to the end, but not more than the largest request, nor longer than allowed.
 fn read_bounded(fd: BorrowedFd<'_>, what: &str, options: &Options, interrupt: &Interrupt) -> Result<Vec<u8>, Error> {
     let timeout = options.stdin_timeout;
     let until = Instant::now() + timeout;
@@ -138,7 +138,7 @@ fn read_bounded(fd: BorrowedFd<'_>, what: &str, options: &Options, interrupt: &I
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             let msg = format!(
-                "{what} did not end within {} s; close it after the request, or give more time with \
+                "{what} did not end within {} s; close it after the request, or allow more time with \
                                --stdin-timeout",
                 timeout.as_secs_f64()
             );
@@ -169,11 +169,11 @@ fn read_bounded(fd: BorrowedFd<'_>, what: &str, options: &Options, interrupt: &I
     Ok(bytes)
 }
 
-/// Writes the report in the form that was asked for, and returns the exit code.
+/// Writes the report in the requested form, and returns the exit code.
 fn write_report(options: &Options, request: Option<&Request>, report: &Report<'_>) -> ExitCode {
     let plain = |ending| exit_code(options.exit_codes, ending);
     let unwritten = Ending { failed: true, ..Ending::of(report) };
-    // A failure without a server to show is a sentence on standard error alone.
+    // A failure without servers to show is only a line on standard error.
     let shown = request.filter(|_| !report.failed || !report.servers.is_empty());
     let (written, code, if_not_written) = match options.format {
         Format::Json => (write_json(report), plain(Ending::of(report)), plain(unwritten)),
@@ -193,7 +193,7 @@ fn write_report(options: &Options, request: Option<&Request>, report: &Report<'_
     };
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            // Who cannot read the report must not take the run for a success.
+            // Whoever cannot read the report must not take the run for a success.
             let _ = writeln!(io::stderr(), "error: cannot write the report: {error}");
             ExitCode::from(if_not_written)
         }
@@ -202,7 +202,7 @@ fn write_report(options: &Options, request: Option<&Request>, report: &Report<'_
 }
 
 fn write_json(report: &Report<'_>) -> io::Result<()> {
-    // Not through `io::stdout()`, which looks for the last line end in every piece.
+    // Not through `io::stdout()`, which searches every piece for its last line end.
     let stdout = io::stdout().as_fd().try_clone_to_owned()?;
     let mut out = BufWriter::with_capacity(64 << 10, File::from(stdout));
     to_ascii_json(&mut out, report).and_then(|()| out.flush())
@@ -242,7 +242,7 @@ fn write_out(text: &str) -> Result<(), ExitCode> {
     }
 }
 
-/// What of a report the exit code tells.
+/// The part of a report that the exit code reflects.
 #[derive(Debug, Clone, Copy)]
 struct Ending {
     changed: bool,
@@ -257,7 +257,7 @@ impl Ending {
     }
 }
 
-/// The exit code for a report: plain ones tell failure only, detailed ones are Puppet's.
+/// The exit code for a report: plain ones show failure only, detailed ones are Puppet's.
 fn exit_code(codes: ExitCodes, ending: Ending) -> u8 {
     match (codes, ending.failed, ending.changed) {
         (ExitCodes::Plain, failed, _) => u8::from(failed),

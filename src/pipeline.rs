@@ -20,7 +20,7 @@ use crate::time::clock::HostClock;
 use crate::time::deadline::Progress;
 use crate::time::interrupt::Interrupt;
 
-/// Carries a request out.
+/// Carries out a request.
 #[must_use]
 pub fn run(request: &Request, signals: &Interrupt, progress: Progress<'_>) -> RunOutcome {
     let mut run = RunOutcome::default();
@@ -28,7 +28,7 @@ pub fn run(request: &Request, signals: &Interrupt, progress: Progress<'_>) -> Ru
     run
 }
 
-/// The steps of a run; what they find is in `run` also when one of them fails.
+/// The steps of a run; their results are in `run` even if one of them fails.
 fn steps(request: &Request, signals: &Interrupt, progress: Progress<'_>, run: &mut RunOutcome) -> Result<()> {
     let selected = choose(request, signals, &mut run.warnings)?;
     let exclusion = Exclusion::new(request, signals, progress);
@@ -47,7 +47,7 @@ fn steps(request: &Request, signals: &Interrupt, progress: Progress<'_>, run: &m
     result
 }
 
-/// The steps from what was observed to what was done.
+/// The steps from the observation to the result.
 fn decide_and_act(request: &Request, fleet: &mut Fleet<'_>, selected: &Selected, run: &mut RunOutcome) -> Result<()> {
     fleet.signals.check().map_or(Ok(()), Err)?;
     if run.has_failed() {

@@ -1,6 +1,6 @@
 //! Generates the published JSON Schemas from the types of request and report, and fails when they have drifted.
 //!
-//! `make schema` writes them anew. The program embeds the written files, so that the generator is in its tests only.
+//! `make schema` regenerates them. The program embeds the written files, so the generator is needed only in tests.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ fn generate<T: JsonSchema>(id: &str, settings: SchemaSettings) -> Schema {
 
 fn request() -> Schema {
     let mut schema = generate::<Wire>("urn:haproxy_server:schema:request:1", SchemaSettings::draft2020_12());
-    // What Ansible puts where a variable is `omit` is the same as leaving the field out.
+    // What Ansible puts in the place of `omit` means leaving the field out.
     let omitted = json!({ "type": "string", "pattern": "^__omit_place_holder__" });
     let absent = json!({ "anyOf": [{ "type": "null" }, omitted] });
     let given = |field: &str| json!({ "required": [field], "properties": { (field): { "not": absent } } });
@@ -52,7 +52,7 @@ fn report() -> Schema {
     schema
 }
 
-/// What a run that takes a server out answers.
+/// The report of a run that takes a server out.
 fn example_report() -> Value {
     let msg = "web1: maint in 1 of 1 backend on 1 of 1 instance";
     json!({
@@ -76,7 +76,7 @@ fn example_report() -> Value {
     })
 }
 
-/// Compares with the published file, or writes it where `UPDATE_SCHEMA` is set.
+/// Compares with the published file, or writes it if `UPDATE_SCHEMA` is set.
 fn check(name: &str, schema: &Schema) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema").join(name);
     let text = format!("{}\n", serde_json::to_string_pretty(schema).unwrap());

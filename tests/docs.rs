@@ -360,3 +360,16 @@ fn links_between_the_pages_lead_somewhere() {
         }
     }
 }
+
+/// What docs/reliability.md says was tried is tried.
+#[test]
+fn every_case_of_reliability_is_a_test() {
+    let page = read("docs/reliability.md");
+    let tests: Vec<(&str, &str)> = page.split('`').filter_map(|word| word.split_once("::")).collect();
+    assert!(tests.len() > 20, "{tests:?}");
+    for (module, name) in tests {
+        let source = read(&format!("tests/live/{module}.rs"));
+        assert!(source.contains(&format!("\n        {name},\n")), "tests/live/{module}.rs does not run {name}");
+        assert!(source.contains(&format!("\nfn {name}(")), "tests/live/{module}.rs has no test {name}");
+    }
+}

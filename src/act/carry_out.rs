@@ -1,4 +1,4 @@
-//! The steps of a change that is permitted: send, drain or wait where asked, keep it over reloads, roll back.
+//! The steps of a permitted change: send, drain or wait if requested, keep it over reloads, roll back.
 
 use super::audit::{Moment, log_changes};
 use super::drain::{End, drain, next_step};
@@ -17,17 +17,17 @@ use crate::request::{OnFailure, Pace, Request};
 /// Records who has taken servers out.
 pub type Record<'a> = &'a mut dyn FnMut(&mut Fleet<'_>);
 
-/// Sends what is needed and waits as long as asked; what has failed is rolled back if the request says so.
+/// Sends what is needed and waits as requested; after a failure it rolls back if the request says so.
 ///
 /// # Errors
-/// With what ended the run as a whole. What fails on an instance or a server is kept there.
+/// Returns what ended the run as a whole. Failures of an instance or a server are kept there.
 pub fn carry_out(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record: Record<'_>) -> Result<()> {
     let result = change_and_wait(request, goal, fleet, record).and_then(|end| match end {
         End::Done | End::Shutdown => save_for_good(request, goal, fleet).map(|()| end),
         End::Rollback => Ok(end),
     });
     if result.is_err() {
-        // Somebody else may have set something in a pause.
+        // Somebody else may have changed something during a pause.
         fleet.refresh().ok();
     }
     fleet.conclude(&goal, result.as_ref().err());
@@ -47,12 +47,12 @@ pub fn carry_out(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record: R
     result.map(drop)
 }
 
-/// Warns of what may still reach servers that are out: new sessions while they drained, and old processes.
+/// Warns of traffic that may still reach servers that are out: new sessions while draining, and old processes.
 fn warn_of_traffic(request: &Request, fleet: &mut Fleet<'_>) -> Result<()> {
     if !matches!(request.state(), Some(AdminState::Drain | AdminState::Maint)) {
         return Ok(());
     }
-    // A poll has found them already.
+    // Otherwise a poll has found them already.
     if request.drain.is_none() && request.wait.is_none() && request.shutdown_sessions.is_none() {
         fleet.note_old_processes()?;
     }
@@ -61,7 +61,7 @@ fn warn_of_traffic(request: &Request, fleet: &mut Fleet<'_>) -> Result<()> {
 }
 
 fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record: Record<'_>) -> Result<End> {
-    // A reload while this run waits must not forget what it has set, and who comes by must see who it was.
+    // A reload while this run waits must not lose what it has set, and others must see who did it.
     let mut kept = None;
     let mut keep = |fleet: &mut Fleet<'_>| {
         if kept.replace(fleet.changes) == Some(fleet.changes) {
@@ -86,7 +86,7 @@ fn change_and_wait(request: &Request, goal: Goal, fleet: &mut Fleet<'_>, record:
     }
     if let (End::Done, Some(effect), Some(bounds), None) = (end, goal.effect(), request.wait, request.shutdown_sessions)
     {
-        // A drain has a deadline of its own.
+        // A drain has its own deadline.
         let deadline = if request.drain.is_some() { fleet.deadline(bounds.timeout) } else { deadline };
         wait(fleet, goal, effect, bounds, &deadline)?;
     }

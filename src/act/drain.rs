@@ -15,17 +15,17 @@ use crate::time::deadline::{Backoff, Deadline};
 pub enum End {
     /// Every server that has not failed is in maint.
     Done,
-    /// Servers went to maint with sessions left, which are to be ended.
+    /// Servers went to maint with sessions left, which must be ended.
     Shutdown,
-    /// Servers had sessions left, and all that was changed is to be rolled back.
+    /// Servers had sessions left, and everything that was changed must be rolled back.
     Rollback,
 }
 
-/// The state that a server is to be in next, on its way to maint.
+/// The next state of a server on its way to maint.
 ///
-/// What is in maintenance stays there, and what is down takes no traffic that could be waited for. What is in drain goes
-/// on to maintenance once a poll shows nothing left to do: it may have been in drain since before a reload, and only
-/// polls count what old processes do.
+/// A server in maintenance stays there, and one that is down has no traffic to wait for. A server in drain goes on to
+/// maintenance once a poll shows nothing left to do: it may have been in drain since before a reload, and only polls
+/// count what old processes do.
 #[must_use]
 fn next_state(target: &Target, stable: Duration) -> AdminState {
     let state = &target.last().state;
@@ -35,7 +35,7 @@ fn next_state(target: &Target, stable: Duration) -> AdminState {
     if is_out || is_free { AdminState::Maint } else { AdminState::Drain }
 }
 
-/// Returns what a server is to become next, on its way to what is requested.
+/// Returns the next goal of a server on its way to the requested one.
 #[must_use]
 pub fn next_step(goal: Goal, target: &Target, stable: Duration) -> Goal {
     Goal { state: Some(next_state(target, stable)), ..goal }
@@ -48,7 +48,7 @@ pub fn what_is_left(poll: Option<&Poll>) -> String {
     let Some(Poll { statistics, held_by, .. }) = poll else { return "an unknown number of sessions".to_owned() };
     let sessions = count(statistics.sessions, "session", "sessions");
     match (statistics.queue, statistics.sessions, held_by) {
-        (0, 0, Some(pid)) => format!("the process {pid} from before a reload, which still runs"),
+        (0, 0, Some(pid)) => format!("a process from before a reload ({pid})"),
         (0, 0, None) => "new sessions all the time".to_owned(),
         (0, _, _) => sessions,
         (queue, _, _) => format!("{sessions} and {} in its queue", count(queue, "request", "requests")),
@@ -59,7 +59,7 @@ pub fn what_is_left(poll: Option<&Poll>) -> String {
 /// `keep` after each step.
 ///
 /// # Errors
-/// When a signal ends the run or the lock cannot be had again. What fails on an instance or a server is kept there.
+/// When a signal ends the run or the lock cannot be retaken. Failures of an instance or a server are kept there.
 pub fn drain(
     fleet: &mut Fleet<'_>,
     goal: Goal,
@@ -88,12 +88,12 @@ pub fn drain(
     Ok(End::Done)
 }
 
-/// Tells whether a server was set to drain, and has to go on to maint.
+/// Tells whether a server was set to drain and must go on to maint.
 fn is_draining(target: &Target) -> bool {
     target.plan.as_ref().is_some_and(|planned| planned.goal.state == Some(AdminState::Drain))
 }
 
-/// Whether anything has happened to servers in drain before the time was over.
+/// Whether anything happened to servers in drain before the deadline.
 enum Moved {
     Some,
     None,
@@ -113,7 +113,7 @@ fn until_something_moves(
         }
         let draining: Vec<&Target> = fleet.at_work().filter(|target| is_draining(target)).collect();
         let polls = || draining.iter().filter_map(|target| target.last_poll.as_deref());
-        // What has failed is not polled again.
+        // A failed server is not polled again.
         if draining.len() < count || polls().any(|poll| poll.is_drained(bounds.stable)) {
             backoff.reset();
             return Ok(Moved::Some);
@@ -131,13 +131,13 @@ fn until_something_moves(
         (fleet.progress)(&format!("drained {done} of {}, {}, {left} s to go", servers(all), progress(&draining)));
         fleet.pause(backoff, deadline)?;
         if is_any_other {
-            // It went down, or somebody else has set it: that is for a new plan to judge.
+            // It went down, or somebody else has set it: a new plan must judge that.
             return Ok(Moved::Some);
         }
     }
 }
 
-/// Says for a person how many sessions are left, and where the most of them are.
+/// Says how many sessions are left, and where most of them are.
 fn progress(draining: &[&Target]) -> String {
     let left = |target: &&&Target| {
         target.last_poll.as_ref().map_or(0, |poll| poll.statistics.sessions.saturating_add(poll.statistics.queue))
@@ -153,7 +153,7 @@ fn is_out_of_drain(poll: &Poll) -> bool {
     ["UP", "no check", "DOWN", "MAINT"].iter().any(|status| poll.statistics.status.starts_with(status))
 }
 
-/// Does what the request says about servers that have sessions when the time is over.
+/// Applies the request's policy to servers that still have sessions at the deadline.
 fn time_is_over(fleet: &mut Fleet<'_>, goal: Goal, bounds: DrainBounds) -> Result<End> {
     let seconds = bounds.timeout.as_secs_f64();
     for instance in fleet.instances.iter_mut().filter(|instance| instance.error.is_none()) {
@@ -162,8 +162,8 @@ fn time_is_over(fleet: &mut Fleet<'_>, goal: Goal, bounds: DrainBounds) -> Resul
             match bounds.on_timeout {
                 OnTimeout::Fail | OnTimeout::Rollback => {
                     let msg = format!(
-                        "{name} still has {left} after {seconds} s of drain; mostly these are clients with a persistence \
-                         cookie, long downloads or idle TCP sessions: give more time, or set 'drain.on_timeout' to 'maint' or 'shutdown'"
+                        "{name} still has {left} after {seconds} s of drain; usually these are clients with a persistence \
+                         cookie, long downloads or idle TCP sessions: allow more time, or set 'drain.on_timeout' to 'maint' or 'shutdown'"
                     );
                     target.fail(Error::new(ErrorKind::NotDrained, msg));
                 }

@@ -1,4 +1,4 @@
-//! All instances of a run together: every step is done side by side, and every wait is one wait for all.
+//! All instances of a run together: they take every step side by side, and share every wait.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::time::side_by_side::side_by_side;
 pub struct Fleet<'a> {
     /// The instances.
     pub instances: Vec<Instance<'a>>,
-    /// Where a person sees how a long wait goes.
+    /// Shows a person the progress of a long wait.
     pub progress: Progress<'a>,
     /// What may end the run.
     pub signals: &'a Interrupt,
@@ -32,18 +32,18 @@ pub struct Fleet<'a> {
     pub guard: Option<MinAvailable>,
     /// What the system log is told.
     pub audit: Audit,
-    /// How long the last poll of an instance took, of the slowest that answered.
+    /// How long the last poll took on the slowest instance that answered.
     pub last_poll: Duration,
     /// How many steps have sent commands.
     pub changes: u32,
 }
 
-/// Whether all instances are the processes that were observed, or one has been replaced and is followed.
+/// Whether all instances are still the observed processes, or one was replaced and followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Processes {
     /// They are the same.
     Same,
-    /// At least one is another one, which knows nothing of what was set.
+    /// At least one is a new process, which knows nothing of what was set.
     Replaced,
 }
 
@@ -51,7 +51,7 @@ impl<'a> Fleet<'a> {
     /// Brings every server that has not failed to its goal.
     ///
     /// # Errors
-    /// When the lock cannot be had. What fails on an instance is kept there.
+    /// When the lock cannot be taken. Failures of an instance are kept there.
     pub fn step(&mut self, goal: &(dyn Fn(&Target) -> Goal + Sync)) -> Result<()> {
         let since = self.lock()?;
         let admit: Admission<'_> = &|contact| self.exclusion.admit(contact);
@@ -65,8 +65,8 @@ impl<'a> Fleet<'a> {
         let mut working: Vec<&mut Instance<'_>> =
             self.instances.iter_mut().filter(|instance| instance.error.is_none()).collect();
         if since == Since::Released {
-            // Somebody else may have changed something while this run only waited: what they have set as this step
-            // would is as good.
+            // Somebody else may have changed something while this run waited; if they have set what this step would
+            // set, that is fine.
             let again = |instance: &mut &mut Instance<'_>| {
                 instance.refresh(|target| shortfall(&goal(target), target.last()).is_none(), admit);
             };
@@ -78,7 +78,7 @@ impl<'a> Fleet<'a> {
             let result = instance.carry_out(&pass);
             instance.error = result.err();
         };
-        // Those that are as requested already have nothing to wait for.
+        // Instances that are already as requested have nothing to wait for.
         let (busy, idle): (Vec<_>, Vec<_>) = working.into_iter().partition(|instance| instance.needs_commands());
         idle.into_iter().for_each(carry_out);
         self.changes += u32::from(!busy.is_empty());
@@ -97,18 +97,18 @@ impl<'a> Fleet<'a> {
         self.instances.iter_mut().for_each(|instance| instance.foresee(&pass));
     }
 
-    /// Takes the lock on all instances, if it is not held; tells whether others could do something before.
+    /// Takes the lock on all instances if it is not held; tells whether others could act before.
     ///
     /// # Errors
-    /// When another run does not release it in time, or a signal comes.
+    /// When another run does not release it in time, or a signal arrives.
     pub fn lock(&self) -> Result<Since> {
         self.exclusion.take(self.instances.iter().map(|instance| &instance.contact))
     }
 
-    /// Reads all servers back, because time has passed since.
+    /// Reads all servers back again, because time has passed.
     ///
     /// # Errors
-    /// When a thread fails. What fails on an instance is kept there.
+    /// When a thread fails. Failures of an instance are kept there.
     pub fn refresh(&mut self) -> Result<Processes> {
         let admit: Admission<'_> = &|contact| self.exclusion.admit(contact);
         let working = self.instances.iter_mut().filter(|instance| instance.error.is_none());
@@ -116,10 +116,10 @@ impl<'a> Fleet<'a> {
         summary(answers)
     }
 
-    /// Polls the statistics of the servers that have not failed and that a test picks.
+    /// Polls the statistics of the servers that have not failed and match a test.
     ///
     /// # Errors
-    /// When a thread fails. What fails on an instance is kept there.
+    /// When a thread fails. Failures of an instance are kept there.
     pub fn poll(&mut self, of: &(dyn Fn(&Target) -> bool + Sync)) -> Result<Processes> {
         let admit: Admission<'_> = &|contact| self.exclusion.admit(contact);
         let working = self.instances.iter_mut().filter(|instance| instance.error.is_none());
@@ -132,7 +132,7 @@ impl<'a> Fleet<'a> {
                     instance.error = instance.follow(&process, admit).err();
                     (Answered::Replaced(process), Duration::ZERO)
                 }
-                // What it took says nothing of the next poll, which is of the others only.
+                // Its time says nothing about the next poll, which covers only the others.
                 Err(error) => {
                     instance.error = Some(error);
                     (Answered::Same(()), Duration::ZERO)
@@ -147,12 +147,12 @@ impl<'a> Fleet<'a> {
     /// Finds the processes from before a reload that still run on each instance.
     ///
     /// # Errors
-    /// When a thread fails. What cannot be found out on an instance is a warning there.
+    /// When a thread fails. A failure on an instance is a warning there.
     pub fn note_old_processes(&mut self) -> Result<()> {
         let working = self.instances.iter_mut().filter(|instance| instance.error.is_none());
         let note = |instance: &mut Instance<'_>| {
             if let Err(error) = instance.note_old_processes() {
-                instance.warnings.push(format!("processes from before a reload could not be looked for: {error}"));
+                instance.warnings.push(format!("could not search for processes from before a reload: {error}"));
             }
         };
         side_by_side(working, note).into_iter().collect()
@@ -167,7 +167,7 @@ impl<'a> Fleet<'a> {
     /// Releases the lock and waits until the next poll.
     ///
     /// # Errors
-    /// The failure that ends the run, once a signal has come.
+    /// Returns the failure that ends the run, once a signal has arrived.
     pub fn pause(&self, backoff: &mut Backoff, deadline: &Deadline<'_>) -> Result<()> {
         let pause = backoff.next(self.last_poll).min(deadline.left());
         if pause > Duration::ZERO {
@@ -177,8 +177,8 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
-    /// Says of each server that is not as requested in the end, or not known, why: what ended the run or the work on its
-    /// instance before, if anything did.
+    /// Fails each server that is not as requested in the end, or unknown: with what ended the run or the work on its
+    /// instance, if anything did.
     pub fn conclude(&mut self, goal: &Goal, why: Option<&Error>) {
         for instance in &mut self.instances {
             let why = why.or(instance.error.as_ref()).cloned();
@@ -201,7 +201,7 @@ impl<'a> Fleet<'a> {
         working.flat_map(|instance| &instance.targets).filter(|target| target.is_at_work())
     }
 
-    /// Returns these servers to change what is known of them.
+    /// Returns these servers, to update them.
     pub fn at_work_mut(&mut self) -> impl Iterator<Item = &mut Target> {
         let working = self.instances.iter_mut().filter(|instance| instance.error.is_none());
         working.flat_map(|instance| &mut instance.targets).filter(|target| target.is_at_work())
@@ -230,7 +230,7 @@ where
     }
 }
 
-/// Tells of several answers whether all are of the same processes.
+/// Tells whether all answers came from the same processes.
 fn summary(answers: Vec<Result<Answered<()>>>) -> Result<Processes> {
     let answers: Vec<Answered<()>> = answers.into_iter().collect::<Result<_>>()?;
     let is_same = answers.iter().all(|answer| *answer == Answered::Same(()));

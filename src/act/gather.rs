@@ -1,4 +1,4 @@
-//! Locks and observes all instances, so that what is observed stays so until the run has acted.
+//! Locks and observes all instances, so that the observation stays valid until the run has acted.
 
 use std::time::Instant;
 
@@ -23,7 +23,7 @@ use crate::time::side_by_side::side_by_side;
 pub struct Asked<'a> {
     /// The instance.
     pub site: &'a Site,
-    /// What it answered, with what talks to it.
+    /// What it answered, with its connection.
     pub answer: Result<(Observation, Runtime<'a>)>,
 }
 
@@ -31,7 +31,7 @@ pub struct Asked<'a> {
 /// same HAProxy as another.
 ///
 /// # Errors
-/// When a lock cannot be had, nothing answers at all, or two of them have one name.
+/// When a lock cannot be taken, nothing answers at all, or two of them have the same name.
 pub fn gather<'a>(
     request: &'a Request,
     sites: &'a [Site],
@@ -96,7 +96,7 @@ impl Asked<'_> {
     }
 }
 
-/// What became of one try to lock and observe an instance.
+/// The result of one attempt to lock and observe an instance.
 enum Tried<'a> {
     Observed(Box<(Observation, Runtime<'a>)>),
     /// Somebody else has its lock.
@@ -106,9 +106,9 @@ enum Tried<'a> {
 
 /// Observes all instances side by side, each under its lock.
 ///
-/// Where somebody else has a lock, all are released and waited for in the one order that all runs keep. Then everything
-/// is observed anew: what was opened before may have ended since, and another process or instance may answer, which is
-/// locked before it is observed as well.
+/// If somebody else has a lock, all are released and waited for in the order that all runs use. Then everything is
+/// observed again: connections may have ended since, and another process or instance may answer, which is also locked
+/// before it is observed.
 fn observe_all<'a>(
     request: &'a Request,
     sites: &'a [Site],
@@ -132,7 +132,7 @@ fn observe_all<'a>(
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) && request.lock_timeout.as_nanos() > 0 {
             return Err(Error::new(
                 ErrorKind::Locked,
-                "HAProxy is changed and reloaded by others all the time; run this again when it is quiet",
+                "others keep changing and reloading HAProxy; run this again when it is quiet",
             ));
         }
         exclusion.release();
@@ -169,10 +169,10 @@ fn is_not_haproxy(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Unreachable | ErrorKind::NotHaproxy)
 }
 
-/// Checks that everything is there that the request names.
+/// Checks that everything the request names exists.
 ///
 /// # Errors
-/// Names all that are missing, each with the name that is nearest to it.
+/// Names everything that is missing, each with the closest known name.
 pub fn check_names(request: &Request, fleet: &Fleet<'_>, selected: &Selected) -> Result<()> {
     let found: Vec<Found<'_>> = fleet.instances.iter().map(found_on).collect();
     let addresses = fleet.instances.iter().map(|instance| &instance.contact.address);
@@ -187,7 +187,7 @@ fn found_on<'i>(instance: &'i Instance<'_>) -> Found<'i> {
     }
 }
 
-/// Observes the instances that a request leaves out, for names that may be there.
+/// Observes the instances that a request leaves out, to find names there.
 fn elsewhere(request: &Request, selected: &Selected) -> Vec<Observation> {
     let observe = |site: &Site| {
         let places = (site.addresses.as_slice(), site.masters.as_slice());

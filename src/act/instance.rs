@@ -1,5 +1,5 @@
-//! Brings the servers of one instance to their goals: plan, send, read back, and again on the process that takes over
-//! when HAProxy is reloaded.
+//! Brings the servers of one instance to their goals: plan, send, read back, and again on the new process after a
+//! reload.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -24,13 +24,13 @@ use crate::request::{MinAvailable, OldProcesses, OnMissing, Request};
 use crate::time::clock::Clock;
 use crate::time::interrupt::Interrupt;
 
-/// How long a process that did not answer, and then does, has for what it was sent before.
+/// How long a process that hung, and answers again, has for the commands it was sent before.
 const AFTER_HANGING: Duration = Duration::from_millis(300);
 
-/// How many processes a run follows when HAProxy is reloaded again and again.
+/// How many processes a run follows if HAProxy is reloaded again and again.
 pub(super) const PROCESSES: u32 = 3;
 
-/// What becomes of each server in a pass; nothing where it is left out.
+/// The goal of each server in a pass; `None` if it is left out.
 pub type Goals<'a> = &'a (dyn Fn(&Target) -> Option<Goal> + Sync);
 
 /// Allows the observation of a process that has taken over, once it is locked.
@@ -39,16 +39,16 @@ pub type Admission<'a> = &'a (dyn Fn(&Contact) -> Result<()> + Sync);
 /// Which way a pass goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// To what is requested, tracked servers first; it writes verdicts.
+    /// To what is requested, tracked servers first; writes verdicts.
     Forward,
-    /// Back to what was before, tracked servers last; it writes what became of undoing.
+    /// Back to what was before, tracked servers last; writes the results of undoing.
     Backward,
 }
 
 /// One pass over the servers of an instance.
 #[derive(Clone, Copy)]
 pub struct Pass<'a> {
-    /// What becomes of each server.
+    /// The goal of each server.
     pub goals: Goals<'a>,
     /// Which way it goes.
     pub direction: Direction,
@@ -56,7 +56,7 @@ pub struct Pass<'a> {
     pub guard: Option<MinAvailable>,
     /// What may end it.
     pub signals: &'a Interrupt,
-    /// What locks a process that takes over.
+    /// Locks a process that takes over.
     pub admit: Admission<'a>,
 }
 
@@ -64,26 +64,26 @@ pub struct Pass<'a> {
 struct Command {
     target: usize,
     line: Box<str>,
-    /// How the server is after all commands that are sent with it.
+    /// How the server is after all commands sent together with it.
     to: ServerState,
 }
 
-/// Whether the guard has judged what is to be done with the servers as they were observed.
+/// Whether the guard has judged the plan for the servers as they were observed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Judgement {
     /// It has, for all instances together.
     Passed,
-    /// These servers were observed since.
+    /// These servers were observed after that.
     Due,
 }
 
 /// One instance while it is worked on.
 pub struct Instance<'a> {
-    /// What is known of it from outside.
+    /// What is known about it from outside.
     pub site: &'a Site,
-    /// Where and by whom it answers.
+    /// Where it answers, and which process.
     pub contact: Contact,
-    /// Its servers that the run is about, in HAProxy's order, then those that are gone.
+    /// Its matched servers, in HAProxy's order, then those that are gone.
     pub targets: Vec<Target>,
     /// What else it has.
     pub rest: Rest,
@@ -91,7 +91,7 @@ pub struct Instance<'a> {
     pub error: Option<Error>,
     /// What stopped rolling it back.
     pub undo_error: Option<Error>,
-    /// What is worth knowing although it is no failure.
+    /// What is worth knowing although it is not a failure.
     pub warnings: Vec<String>,
     /// Its server-state files that are kept in step.
     pub state_files: Vec<KeptFile>,
@@ -135,7 +135,7 @@ impl<'a> Instance<'a> {
         self.site.name.as_str()
     }
 
-    /// Plans a pass; what fails on the guard is refused.
+    /// Plans a pass; the guard may refuse it.
     pub fn plan(&mut self, pass: &Pass<'_>) {
         let of = |target: &Target| pass.goal_of(target).map(|goal| self.minding_spare_slots(goal, target));
         let goals: Vec<Option<Goal>> = self.targets.iter().map(of).collect();
@@ -170,7 +170,7 @@ impl<'a> Instance<'a> {
         guard::refusals(guard, self.name(), wishes.iter().map(|(server, _)| *server).zip(&planned))
     }
 
-    /// Refuses every change of a pass if the guard does not allow one of them: as at the start, nothing is sent then.
+    /// Refuses every change of a pass if the guard refuses one of them: as at the start, nothing is sent then.
     fn refuse_all(&mut self, guard: MinAvailable, goals: Goals<'_>) {
         let refusals = self.refused_by(guard, goals);
         let Some((_, first)) = refusals.first() else { return };
@@ -213,10 +213,10 @@ impl<'a> Instance<'a> {
         }
     }
 
-    /// Carries out what was planned: sends it, reads it back, and plans anew on a process that has taken over.
+    /// Carries out what was planned: sends it, reads it back, and plans again on a process that has taken over.
     ///
     /// # Errors
-    /// With what stopped the work; what failed on one server is kept there in any case.
+    /// Returns what stopped the work; failures of a server are kept there in any case.
     pub fn carry_out(&mut self, pass: &Pass<'_>) -> Result<()> {
         let result = self.follow_through(pass);
         self.judge(pass.direction, result.as_ref().err(), |_| false);
@@ -259,7 +259,7 @@ impl<'a> Instance<'a> {
         };
         let hung = failure.as_ref().is_some_and(|error| error.kind == ErrorKind::Timeout);
         let mut read = self.read_back_after(failure.as_ref())?;
-        // A process that hung carries out what it was sent when it goes on, which may be just after it was asked.
+        // A process that hung carries out its commands when it resumes, which may be just after it was asked.
         if hung && read == Answered::Same(()) && self.is_short() {
             self.client.give_time(AFTER_HANGING);
             read = self.read_back_after(failure.as_ref())?;
@@ -269,10 +269,10 @@ impl<'a> Instance<'a> {
         }
         self.targets.iter_mut().for_each(Target::settle);
         match failure {
-            // What was sent has been read back, so that its outcome is known; what was not sent still counts.
+            // What was sent has been read back, so its outcome is known; what was not sent still counts.
             Some(error) if error.kind == ErrorKind::Interrupted || self.is_short() => Err(error),
             Some(error) => {
-                self.warnings.push(format!("{error}; the servers were read back as requested all the same"));
+                self.warnings.push(format!("{error}; nevertheless the servers were read back as requested"));
                 Ok(Answered::Same(()))
             }
             None => Ok(Answered::Same(())),
@@ -326,7 +326,7 @@ impl<'a> Instance<'a> {
         Ok(Answered::Same(exchange.failure))
     }
 
-    /// Ends the sessions of servers; what HAProxy refuses is their failure.
+    /// Ends the sessions of servers; a refusal by HAProxy fails the server.
     ///
     /// # Errors
     /// When the instance does not answer.
@@ -336,12 +336,12 @@ impl<'a> Instance<'a> {
             of(target).then(|| Command { target: index, line: line(), to: target.last().state })
         };
         let commands = self.targets.iter().enumerate().filter_map(end).collect();
-        // 'Proxy is disabled.' is also what a process says that is about to end: the next poll tells.
+        // A process that is about to end says 'Proxy is disabled.' too: the next poll tells.
         let sent = self.exchange(commands, signals, |target, line, reply| match reply {
             Reply::Refused(text) => target.fail(refused(&target.before, line, text)),
             Reply::Accepted | Reply::Disabled | Reply::Unknown | Reply::Unsent => {}
         })?;
-        // The states of the servers are as they were.
+        // The states of the servers are unchanged.
         self.targets.iter_mut().for_each(Target::settle);
         let servers: Vec<&Server> = self.targets.iter().filter(|target| of(target)).map(Target::last).collect();
         if self.old_processes.iter().any(|old| old.sessions.is_some_and(|sessions| sessions > 0)) {
@@ -354,7 +354,7 @@ impl<'a> Instance<'a> {
         }
     }
 
-    /// Ends so many sessions of servers at the most, and returns how many it has ended.
+    /// Ends at most this many sessions of servers, and returns how many it has ended.
     ///
     /// # Errors
     /// When the instance does not answer.
@@ -366,7 +366,7 @@ impl<'a> Instance<'a> {
     /// Reads all servers back.
     ///
     /// # Errors
-    /// When the instance does not answer, or not as HAProxy does; then no server is known.
+    /// When the instance does not answer, or not as HAProxy does; then every server is unknown.
     pub fn read_back(&mut self) -> Result<Answered<()>> {
         let servers: Vec<&Server> = self.targets.iter().map(Target::last).collect();
         match self.client.read_back(&servers) {
@@ -384,14 +384,14 @@ impl<'a> Instance<'a> {
         }
     }
 
-    /// Does so after commands; what stopped these is also why nothing can be read back.
+    /// Reads all servers back after commands; what stopped the commands is also why nothing can be read back.
     fn read_back_after(&mut self, failure: Option<&Error>) -> Result<Answered<()>> {
         self.read_back().map_err(|error| failure.cloned().unwrap_or(error))
     }
 
-    /// Reads all servers back, since somebody else may have set them meanwhile, and follows HAProxy over a reload.
+    /// Reads all servers back, since somebody else may have changed them, and follows HAProxy over a reload.
     ///
-    /// What differs from the last plan fails, unless it is as good.
+    /// A server that differs from the last plan fails, unless that is fine too.
     pub fn refresh(&mut self, is_as_good: impl Fn(&Target) -> bool, admit: Admission<'_>) -> Answered<()> {
         match self.read_back() {
             Ok(Answered::Same(())) => self.judge(Direction::Forward, None, is_as_good),
@@ -485,24 +485,25 @@ impl<'a> Instance<'a> {
         let how = "; 'old_processes': 'wait' waits for their end";
         if !seen.is_empty() {
             self.warnings.push(format!(
-                "processes from before a reload still run ({}), and their idle keep-alive clients may still send requests                  to these servers{how}",
+                "processes from before a reload still run ({}), and their idle keep-alive clients may still send requests to these servers{how}",
                 seen.join(", ")
             ));
         }
         if !unseen.is_empty() {
             self.warnings.push(format!(
-                "processes from before a reload still run ({}), and may still send requests to these servers; what they                  serve cannot be counted without a master CLI (-S){how}",
+                "processes from before a reload still run ({}), and may still send requests to these servers; what they serve cannot be counted without a master CLI (-S){how}",
                 unseen.join(", ")
             ));
         }
     }
 
-    /// Goes on with a process that has taken over: the only place where that happens.
+    /// Continues with a process that has taken over: the only place where that happens.
     ///
-    /// Servers keep how they were before the run, and what has failed; what was planned is over.
+    /// Servers keep their state before the run and their failures; the plan is dropped.
     ///
     /// # Errors
-    /// When the process does not answer in time, is not understood, or cannot be locked; then no server is known.
+    /// When the process does not answer in time, gives an unexpected answer, or cannot be locked; then every server is
+    /// unknown.
     pub fn follow(&mut self, successor: &Process, admit: Admission<'_>) -> Result<()> {
         let (old, new) = (self.contact.process.pid, successor.pid);
         let unseen = if self.client.sees_old_processes() {
@@ -517,10 +518,10 @@ impl<'a> Instance<'a> {
         self.observe_anew(admit).inspect_err(|error| self.targets.iter_mut().for_each(|target| target.lose(error)))
     }
 
-    /// Observes the process that answers now, be it the same or another one.
+    /// Observes the process that answers now, whether the same or another one.
     ///
     /// # Errors
-    /// When it does not answer in time, is not understood, or cannot be locked.
+    /// When it does not answer in time, gives an unexpected answer, or cannot be locked.
     pub fn observe_anew(&mut self, admit: Admission<'_>) -> Result<()> {
         let observation = self.client.observe(self.detail, &mut |contact: &Contact| admit(contact))?;
         let Observation { contact, servers, rest } = observation;
@@ -543,19 +544,19 @@ impl<'a> Instance<'a> {
         Ok(())
     }
 
-    /// Keeps a server that HAProxy has no more since a reload.
+    /// Keeps a server that HAProxy has lost in a reload.
     fn take_gone(&mut self, mut gone: Target) {
-        let what = format!("{} is gone since HAProxy was reloaded", gone.before.full_name());
+        let what = format!("{} disappeared when HAProxy was reloaded", gone.before.full_name());
         if self.on_missing == OnMissing::Ignore {
             self.warnings.push(what);
             return;
         }
-        let msg = format!("{what}; look at haproxy.cfg, or set 'on_missing' to 'ignore' where it may be absent");
+        let msg = format!("{what}; check haproxy.cfg, or set 'on_missing' to 'ignore' where it may be absent");
         gone.fail(Error::new(ErrorKind::ServerNotFound, msg));
         self.targets.push(gone);
     }
 
-    /// Says of each server in the last plan why it is not as planned, unless that is as good.
+    /// Fails each server that is not as planned, unless that is fine too.
     fn judge(&mut self, direction: Direction, stopped: Option<&Error>, is_as_good: impl Fn(&Target) -> bool) {
         for target in &mut self.targets {
             if direction == Direction::Forward {
@@ -569,7 +570,7 @@ impl<'a> Instance<'a> {
                 Reading::First | Reading::Seen(_) => {
                     shortfall(&planned.goal, target.last()).map(|shortfall| match (&planned.decision, stopped) {
                         (Decision::Refuse(refusal), _) => refusal.clone(),
-                        // What stopped the work on the instance is why, and nobody else.
+                        // The reason is what stopped the work on the instance, not somebody else.
                         (Decision::Change(_), Some(error)) => error.clone(),
                         (Decision::Keep | Decision::Change(_) | Decision::Disabled, _) => shortfall,
                     })
@@ -586,7 +587,7 @@ impl<'a> Instance<'a> {
         }
     }
 
-    /// Tells whether a server that was to be set is not as planned.
+    /// Tells whether a server that had to be changed is not as planned.
     fn is_short(&self) -> bool {
         let is_short = |target: &Target| match &target.plan {
             Some(planned) if matches!(planned.decision, Decision::Change(_)) => {
@@ -597,8 +598,8 @@ impl<'a> Instance<'a> {
         self.targets.iter().any(is_short)
     }
 
-    /// Says of each server that is not as requested in the end, or not known, why: what ended the work on it before, if
-    /// anything did. What became of rolling one back is said already.
+    /// Fails each server that is not as requested in the end, or unknown: with what ended the work on it, if anything
+    /// did. Servers that were rolled back have their result already.
     pub fn conclude(&mut self, goal: &Goal, why: Option<&Error>) {
         for target in self.targets.iter_mut().filter(|target| target.is_at_work() && target.undo.is_none()) {
             let failure = match &target.reading {
@@ -612,7 +613,7 @@ impl<'a> Instance<'a> {
         }
     }
 
-    /// Waits for everything anew, as on a process that knows nothing of it.
+    /// Restarts every wait, as on a process that knows nothing of the change.
     pub fn watch_anew(&mut self) {
         self.targets.iter_mut().for_each(|target| target.watch = Watch::Due);
     }
@@ -625,10 +626,10 @@ impl<'a> Instance<'a> {
 }
 
 impl Pass<'_> {
-    /// Returns the goal of a server, unless it has nothing to do with the pass.
+    /// Returns the goal of a server, unless the pass does not concern it.
     fn goal_of(&self, target: &Target) -> Option<Goal> {
         match self.direction {
-            // A server in a disabled backend is planned as well, which says that it is.
+            // A server in a disabled backend is planned as well: the plan says that it is disabled.
             Direction::Forward if matches!(target.verdict, Verdict::Failed(_) | Verdict::Skipped) => None,
             Direction::Forward | Direction::Backward => (self.goals)(target),
         }
@@ -636,7 +637,7 @@ impl Pass<'_> {
 }
 
 impl Target {
-    /// Says that it was left alone as a spare slot, if it was.
+    /// Records that it was left alone as a spare slot, if it was.
     fn note_spare(&mut self) {
         let is_skipped = |planned: &Planned| self.last().is_skipped_by(&planned.goal);
         if self.is_at_work() && self.plan.as_ref().is_some_and(is_skipped) {
@@ -644,7 +645,7 @@ impl Target {
         }
     }
 
-    /// Writes what became of rolling it back.
+    /// Records the result of rolling it back.
     fn conclude_undo(&mut self, failure: Option<Error>) {
         if matches!(self.undo, Some(Undo::Failed(_))) {
             return;
@@ -668,14 +669,14 @@ fn gone(server: &Server) -> Error {
     Error::new(ErrorKind::ServerNotFound, format!("{} is gone: it could not be read back", server.full_name()))
 }
 
-/// Makes the failure of a command that was refused.
+/// Makes the error for a refused command.
 fn refused(server: &Server, command: &str, text: &str) -> Error {
     let (kind, hint) = match text {
         "Permission denied" => {
             (ErrorKind::PermissionDenied, "; add 'level admin' to the 'stats socket' line in haproxy.cfg")
         }
         "No such server." | "No such backend." => {
-            (ErrorKind::CommandRejected, "; it was deleted meanwhile, or another backend has the same name")
+            (ErrorKind::CommandRejected, "; it was deleted in the meantime, or another backend has the same name")
         }
         _ => (ErrorKind::CommandRejected, ""),
     };

@@ -1,4 +1,4 @@
-//! Carries a plan out: on one instance, on all of them together, with the waits that a request asks for.
+//! Carries out a plan: on one instance, on all of them together, with the requested waits.
 
 pub mod audit;
 pub mod carry_out;

@@ -1,4 +1,4 @@
-//! Finds, before anything is sent anywhere, every reason why a change must not be made; all of them, not the first.
+//! Finds every reason not to make a change before anything is sent anywhere: all of them, not just the first.
 
 use super::fleet::Fleet;
 use super::instance::{Direction, Instance, Pass};
@@ -38,7 +38,8 @@ pub fn permit(request: &Request, goal: Goal, ownership: &Ownership, fleet: &mut 
     }
 }
 
-/// Refuses to bring what another owner has taken out nearer to service, or leaves it alone; warns where its weight is set.
+/// Refuses to bring a server closer to service that another owner has taken out, or leaves it alone; warns if its
+/// weight is set.
 fn mind_owners(request: &Request, ownership: &Ownership, instance: &mut Instance<'_>) {
     if request.ignore_owner || ownership.is_empty() {
         return;
@@ -59,7 +60,7 @@ fn mind_owners(request: &Request, ownership: &Ownership, instance: &mut Instance
                 instance.warnings.push(format!("left alone: {error}"));
             }
             (false, _) if request.goal.is_some_and(|goal| goal.weight.is_some()) => {
-                instance.warnings.push(format!("the weight is set all the same: {error}"));
+                instance.warnings.push(format!("the weight is set anyway: {error}"));
             }
             (false, _) => {}
         }
@@ -73,7 +74,7 @@ fn mind_guard(guard: MinAvailable, pass: &Pass<'_>, instance: &mut Instance<'_>)
         if of_backend.peek().is_some() {
             of_backend.for_each(|target| target.fail(error.clone()));
         } else {
-            // A backend none of whose servers matched is left with too few because they track one that did.
+            // If no server of the backend matched, it is short because its servers track one that did.
             instance.error.get_or_insert(error);
         }
     }

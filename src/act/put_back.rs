@@ -1,5 +1,5 @@
-//! Puts servers back into service without letting clients find out whether they work: through drain, in which HAProxy
-//! checks them and gives them no new traffic, and to ready once a check has passed.
+//! Puts servers back into service without testing them on clients: through drain, where HAProxy checks them and gives
+//! them no new traffic, and to ready once a check has passed.
 
 use std::time::{Duration, Instant};
 
@@ -14,16 +14,16 @@ use crate::model::traffic::Obstacle;
 use crate::request::{Need, Via, WaitBounds};
 use crate::time::deadline::{Backoff, Deadline};
 
-/// Returns what a server is to become next, on its way from maint to ready.
+/// Returns the next goal of a server on its way from maint to ready.
 #[must_use]
 pub fn next_step(goal: Goal, target: &Target, bounds: WaitBounds) -> Goal {
     Goal { state: Some(next_state(goal, target, bounds)), ..goal }
 }
 
-/// The state that a server is to be in next.
+/// The next state of a server.
 ///
-/// What leaves maintenance is checked in drain first. What was in drain already goes on as soon as its check has passed:
-/// it may have left maintenance in a run that was ended.
+/// A server that leaves maintenance is checked in drain first. One that is already in drain goes on as soon as its
+/// check has passed: it may have left maintenance in an interrupted run.
 fn next_state(goal: Goal, target: &Target, bounds: WaitBounds) -> AdminState {
     let flags = target.last().state.flags;
     let is_proven = match target.watch {
@@ -50,7 +50,7 @@ fn can_be_proven(goal: Goal, target: &Target) -> bool {
 /// `keep` after each step.
 ///
 /// # Errors
-/// When a signal ends the run or the lock cannot be had again. What fails on an instance or a server is kept there.
+/// When a signal ends the run or the lock cannot be retaken. Failures of an instance or a server are kept there.
 pub fn put_back(
     fleet: &mut Fleet<'_>,
     goal: Goal,
@@ -129,7 +129,7 @@ fn proven(target: &Target, poll: &Poll) -> Nearness {
 }
 
 impl Target {
-    /// Takes over what the last poll says of whether it works.
+    /// Notes what the last poll says about whether it works.
     fn notice_check(&mut self, bounds: WaitBounds, now: Instant) {
         let Some(poll) = self.last_poll.as_deref().filter(|_| is_waited_for(self)) else { return };
         match proven(self, poll) {
@@ -150,8 +150,8 @@ impl Target {
     }
 }
 
-/// Judges servers that depend on each other: one that tracks another does not go before it, and with `any` a server that
-/// works in one backend goes to ready in all of them.
+/// Judges servers that depend on each other: one that tracks another does not overtake it, and with `any` a server that
+/// works in one backend becomes ready in all of them.
 fn judge_together(instance: &mut Instance<'_>, bounds: WaitBounds) {
     let names = |instance: &Instance<'_>, pick: &dyn Fn(&Target) -> bool| -> Vec<String> {
         let picked = instance.targets.iter().filter(|target| target.is_at_work() && pick(target));
@@ -166,7 +166,7 @@ fn judge_together(instance: &mut Instance<'_>, bounds: WaitBounds) {
     excuse(instance, bounds.need, |target| target.watch == Watch::Proven);
 }
 
-/// Waits no longer for servers that are there in another backend, where one backend is enough.
+/// Stops waiting for servers that have arrived in another backend, if one backend is enough.
 pub(super) fn excuse(instance: &mut Instance<'_>, need: Need, is_there: impl Fn(&Target) -> bool) {
     match need {
         Need::All => {}
@@ -188,7 +188,7 @@ pub(super) fn excuse(instance: &mut Instance<'_>, need: Need, is_there: impl Fn(
 fn fail_unproven(fleet: &mut Fleet<'_>, timeout: Duration) {
     for target in fleet.at_work_mut().filter(|target| is_checked(target) && is_waited_for(target)) {
         let msg = format!(
-            "{} does not take traffic after {} s: {}; it stays in drain: look at the server itself, or wait longer",
+            "{} does not take traffic after {} s: {}; it stays in drain: check the server itself, or wait longer",
             target.before.full_name(),
             timeout.as_secs_f64(),
             target.why_not()

@@ -17,7 +17,7 @@ use crate::request::Request;
 /// Gives each instance its state files, as they are before the run; `asked` has the names of all instances that are asked.
 ///
 /// # Errors
-/// When the files do not go with the instances. What cannot be read is a failure of its instance.
+/// When the files do not match the instances. A file that cannot be read fails its instance.
 pub fn open_state_files(request: &Request, asked: &[&str], fleet: &mut Fleet<'_>) -> Result<()> {
     for Assigned { instance, coverage, path } in assign(request.state_file.as_ref(), asked)? {
         // One that is skipped has none.
@@ -53,7 +53,7 @@ fn check_backends(request: &Request, instance: &Instance<'_>) -> Result<()> {
     }
 }
 
-/// Brings the state files in step, under the lock, so that no other run writes an older state over it.
+/// Brings the state files in step, under the lock, so that no other run overwrites them with an older state.
 pub fn save(request: &Request, fleet: &mut Fleet<'_>) {
     if !has_state_files(fleet) {
         return;
@@ -62,7 +62,7 @@ pub fn save(request: &Request, fleet: &mut Fleet<'_>) {
         Ok(_) => fleet.instances.iter_mut().for_each(|instance| save_one(request, instance, Mode::Write)),
         Err(error) => {
             fleet.instances.iter_mut().filter(|instance| !instance.state_files.is_empty()).for_each(|instance| {
-                instance.warnings.push(format!("the state file was not brought in step: {error}"));
+                instance.warnings.push(format!("the state file was not updated: {error}"));
             })
         }
     }
@@ -93,7 +93,7 @@ fn has_state_files(fleet: &Fleet<'_>) -> bool {
     fleet.instances.iter().any(|instance| !instance.state_files.is_empty())
 }
 
-/// Compares the state files with what is predicted.
+/// Compares the state files with the prediction.
 pub fn compare(request: &Request, fleet: &mut Fleet<'_>) {
     fleet.instances.iter_mut().for_each(|instance| save_one(request, instance, Mode::Compare));
 }
@@ -104,13 +104,13 @@ fn save_one(request: &Request, instance: &mut Instance<'_>, mode: Mode) {
         return;
     }
     let is_unread = instance.targets.iter().all(|target| target.after().is_none());
-    // Asking an instance once more that does not answer would only take time.
+    // Asking an unresponsive instance again would only take time.
     let out_of_reach = instance
         .error
         .as_ref()
         .filter(|error| is_unread && matches!(error.kind, ErrorKind::Unreachable | ErrorKind::Timeout));
     if let Some(error) = out_of_reach {
-        let not_in_step = |file: &KeptFile| format!("the state file {} was not brought in step: {error}", file.path);
+        let not_in_step = |file: &KeptFile| format!("the state file {} was not updated: {error}", file.path);
         instance.warnings.extend(instance.state_files.iter().map(not_in_step));
         return;
     }
@@ -160,7 +160,7 @@ fn entry<'e>(instance: &'e Instance<'_>, state: AdminState) -> Entry<'e> {
     }
 }
 
-/// The state that the run has brought a server to, or may have: the requested one, or drain where it got no further.
+/// The state that the run has brought a server to, or may have: the requested one, or drain if it got no further.
 fn left_in(target: &Target, requested: AdminState) -> Option<AdminState> {
     if matches!(target.verdict, Verdict::Disabled(_) | Verdict::Skipped | Verdict::Spare)
         || target.is_rolled_back() == Some(true)
@@ -171,11 +171,11 @@ fn left_in(target: &Target, requested: AdminState) -> Option<AdminState> {
         return Some(requested);
     }
     if requested == AdminState::Ready {
-        // On its way back it may be left in drain, which whoever has taken it out still answers for.
+        // On its way back it may be left in drain, for which its owner is still responsible.
         let is_in_drain = target.last().state.flags.forced() == Some(AdminState::Drain);
         return Some(AdminState::Drain).filter(|_| is_in_drain && target.is_changed());
     }
-    // Where that could not be read back, the record counts only once it is seen to be so.
+    // If that could not be read back, the record counts only once the server is seen in that state.
     if target.is_open() {
         return Some(requested);
     }

@@ -1,7 +1,7 @@
-//! Rolls back what a run has changed, in reverse, and leaves alone what somebody else has changed meanwhile.
+//! Rolls back what a run has changed, in reverse, and leaves alone what somebody else has changed since.
 //!
-//! It is a second pass over the targets: it writes what became of undoing, and leaves the verdicts as they are. It is a
-//! change like any other, so that the guard judges it under the lock.
+//! It is a second pass over the targets: it records the results of undoing, and leaves the verdicts as they are. It is
+//! a change like any other, so the guard judges it under the lock.
 
 use super::fleet::Fleet;
 use super::instance::{Admission, Direction, Instance, Pass};
@@ -11,10 +11,10 @@ use crate::model::error::{Error, Result};
 use crate::model::goal::Goal;
 use crate::time::interrupt::PATIENT;
 
-/// Rolls every server back that this run has changed.
+/// Rolls back every server that this run has changed.
 ///
 /// # Errors
-/// When the lock cannot be had again. What fails on an instance or a server is kept there.
+/// When the lock cannot be retaken. Failures of an instance or a server are kept there.
 pub fn roll_back(fleet: &mut Fleet<'_>) -> Result<()> {
     fleet.exclusion.ignore_signals();
     let lock = fleet.lock();
@@ -47,13 +47,13 @@ pub fn roll_back(fleet: &mut Fleet<'_>) -> Result<()> {
     lock.map(drop)
 }
 
-/// Keeps what stopped rolling an instance back; what cannot be read back has failed with it.
+/// Records what stopped the rollback of an instance; servers that cannot be read back fail with it.
 fn stop(instance: &mut Instance<'_>, error: Error) {
     instance.conclude(&Goal::default(), Some(&error));
     instance.undo_error = Some(error);
 }
 
-/// Sees how the servers are now; for a guard, all of them.
+/// Reads the servers as they are now; for a guard, all of them.
 fn observe_before(instance: &mut Instance<'_>, pass: &Pass<'_>) -> Result<()> {
     let admit: Admission<'_> = pass.admit;
     match instance.read_back()? {
@@ -72,8 +72,8 @@ fn observe_before(instance: &mut Instance<'_>, pass: &Pass<'_>) -> Result<()> {
     }
 }
 
-/// Notes what needs no command: what is as before already, as where a reload has forgotten the change, and what
-/// somebody else has set meanwhile.
+/// Concludes servers that need no command: those already as before, such as after a reload that has forgotten the
+/// change, and those that somebody else has set.
 fn conclude_what_was_not_sent(instance: &mut Instance<'_>) {
     for target in instance.targets.iter_mut().filter(|target| target.undo.is_none()) {
         let Some(now) = target.after().map(|server| server.state) else { continue };
@@ -82,12 +82,14 @@ fn conclude_what_was_not_sent(instance: &mut Instance<'_>) {
         } else if target.is_changed() && !target.is_as_left() {
             target.undo = Some(Undo::LeftAlone(now));
             let (name, state) = (target.before.full_name(), now.flags.effective());
-            instance.warnings.push(format!("{name} was left alone: somebody else has set it to {state} meanwhile"));
+            instance
+                .warnings
+                .push(format!("{name} was left alone: somebody else has set it to {state} in the meantime"));
         }
     }
 }
 
-/// Returns what brings a server back to what it was before, where this run has changed it and nobody else has since.
+/// Returns the goal that restores a server, if this run has changed it and nobody else has since.
 fn goal_of(target: &Target) -> Option<Goal> {
     let is_own = target.after().is_some() && target.is_changed() && target.is_as_left();
     is_own.then(|| target.before.state.as_goal())

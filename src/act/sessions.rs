@@ -11,11 +11,11 @@ use crate::model::state::AdminState;
 use crate::time::deadline::Backoff;
 use std::time::Duration;
 
-/// How often some of the sessions are ended that are ended at a pace.
+/// The interval at which a part of the sessions is ended, if they are ended gradually.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Ends the sessions that are left on servers in maint evenly over some time, so that their clients do not all come back
-/// at once.
+/// Ends the sessions that are left on servers in maint evenly over some time, so that their clients do not all
+/// reconnect at once.
 ///
 /// # Errors
 /// As [`end_sessions`].
@@ -59,23 +59,23 @@ pub fn end_sessions_over(fleet: &mut Fleet<'_>, goal: Goal, over: Duration) -> R
     Ok(())
 }
 
-/// Counts the sessions that are left on the servers of an instance that are out.
+/// Counts the sessions that are left on an instance's servers in maint.
 fn sessions_left(instance: &Instance<'_>) -> u32 {
     let busy = instance.targets.iter().filter(|target| target.is_at_work() && is_busy(target));
     let sessions = busy.filter_map(|target| Some(target.last_poll.as_ref()?.statistics.sessions));
     sessions.fold(0, u32::saturating_add)
 }
 
-/// Returns how many of all sessions are to be ended after a share of the time.
+/// Returns how many of all sessions should be ended after a share of the time.
 fn due(total: u32, share: f64) -> u32 {
     let due = (f64::from(total) * share.clamp(0.0, 1.0)).ceil();
     (0..=total).rev().find(|count| f64::from(*count) <= due).unwrap_or_default()
 }
 
-/// Ends the sessions that are left on servers in maint, again until none is left.
+/// Ends the sessions that are left on servers in maint, again and again until none is left.
 ///
 /// # Errors
-/// When a signal ends the run or the lock cannot be had again. What fails on an instance or a server is kept there.
+/// When a signal ends the run or the lock cannot be retaken. Failures of an instance or a server are kept there.
 pub fn end_sessions(fleet: &mut Fleet<'_>, goal: Goal, timeout: Duration) -> Result<()> {
     let result = until_none_is_left(fleet, goal, timeout);
     if let Err(error) = &result {
@@ -142,7 +142,7 @@ fn is_busy(target: &Target) -> bool {
 fn fail(target: &mut Target, timeout: Duration) {
     let (name, left) = (target.before.full_name(), what_is_left(target.last_poll.as_deref()));
     let msg = format!(
-        "{name} is not free of sessions after {} s: it has {left}; give more time, or find out what keeps them",
+        "{name} is not free of sessions after {} s: it has {left}; allow more time, or find out what keeps them",
         timeout.as_secs_f64()
     );
     target.fail(Error::new(ErrorKind::NotDrained, msg));

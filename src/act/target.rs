@@ -1,4 +1,4 @@
-//! One server that a run is about: how it was, how it was read last, what was sent to it, and what became of it.
+//! One server of a run: how it was, how it was read last, what was sent to it, and what became of it.
 
 use std::time::{Duration, Instant};
 
@@ -9,30 +9,30 @@ use crate::model::error::{Error, ErrorKind};
 use crate::model::server::{Server, ServerState, Statistics};
 use crate::model::state::AdminState;
 
-/// One server that a run is about.
+/// One server of a run.
 #[derive(Debug)]
 pub struct Target {
     /// How it was before the run.
     pub before: Server,
     /// How it was read last.
     pub reading: Reading,
-    /// What was planned for it last; nothing where it was left out.
+    /// What was planned for it last; `None` if it was left out.
     pub plan: Option<Planned>,
     /// What was sent to it, in order.
     pub sent: Vec<Sent>,
-    /// What it was seen to do when it was polled last.
+    /// What the last poll saw it do.
     pub last_poll: Option<Box<Poll>>,
-    /// How many sessions have begun on it while it drained.
+    /// How many sessions began on it while it was draining.
     pub new_sessions: u64,
     /// How near it is to what is waited for.
     pub watch: Watch,
     /// Whether it is as requested.
     pub verdict: Verdict,
-    /// What became of rolling it back, where that was tried.
+    /// The result of rolling it back, if that was tried.
     pub undo: Option<Undo>,
     /// How the system log knows it, where it was told of a change.
     pub logged: Option<ServerState>,
-    /// Who has taken it out, where a status found that recorded.
+    /// Who has taken it out, if a status found a record.
     pub record: Option<Box<Record>>,
 }
 
@@ -50,27 +50,27 @@ pub enum Reading {
         /// Why not.
         why: Error,
     },
-    /// Its HAProxy has it no more.
+    /// Its HAProxy no longer has it.
     Gone {
         /// How it was read before that.
         last: Server,
     },
 }
 
-/// What a server was seen to do in a poll.
+/// What a poll saw a server do.
 #[derive(Debug)]
 pub struct Poll {
     /// Its statistics, with the sessions that old processes still have on it.
     pub statistics: Statistics,
-    /// An old process that has to end before the server counts as free.
+    /// An old process that must end before the server counts as free.
     pub held_by: Option<u32>,
-    /// Whether the first poll showed the count of its check above `rise` already, so that it proves nothing
+    /// Whether the first poll already showed the count of its check above `rise`, so that it proves nothing
     /// (`init-state fully-up`).
     pub was_above_rise: bool,
-    /// When a session was last seen on it, or else when it was first polled.
+    /// When a session was last seen on it, otherwise when it was first polled.
     last_busy: Instant,
-    /// For how long it has been quiet: no session, nothing queued, and no session has begun since the poll before.
-    /// Nothing where it was not, or where it was not asked before.
+    /// For how long it has been quiet: no session, nothing queued, and no session begun since the previous poll. `None`
+    /// if it was not quiet, or not polled before.
     quiet_for: Option<Duration>,
 }
 
@@ -91,22 +91,22 @@ pub struct Sent {
     pub reply: Delivery,
     /// How the server was read last before it.
     pub from: ServerState,
-    /// How it is after all commands that were sent with it.
+    /// How it is after all commands sent together with it.
     pub to: ServerState,
-    /// How the server was read back after it; nothing as long as it was not.
+    /// How the server was read back after it; `None` until then.
     pub settled: Option<ServerState>,
 }
 
 /// What became of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// HAProxy has taken it.
+    /// HAProxy has accepted it.
     Accepted,
     /// HAProxy has refused it.
     Refused,
-    /// It was sent, but no reply came: it may have been carried out, or may still be.
+    /// It was sent but not answered: it may have been carried out, or may still be.
     Unanswered,
-    /// The process that it was sent to is gone, and so is what it has set there.
+    /// The process that it was sent to is gone, and its effect with it.
     Outlived,
     /// This is a dry run.
     Foreseen,
@@ -119,9 +119,9 @@ pub enum Verdict {
     Fine,
     /// Its backend is disabled, and no command reaches it.
     Disabled(DisabledBy),
-    /// Somebody else has taken it out, and the request says to leave it alone then.
+    /// Somebody else has taken it out, and the request says to leave it alone.
     Skipped,
-    /// It is a spare slot that no pattern is about: it was left alone.
+    /// It is a spare slot that only a pattern matched: it was left alone.
     Spare,
     /// It is not.
     Failed(Error),
@@ -132,16 +132,16 @@ pub enum Verdict {
 pub enum DisabledBy {
     /// HAProxy lists it so.
     Configuration,
-    /// HAProxy has answered a command so.
+    /// HAProxy has said so in reply to a command.
     Reply,
 }
 
-/// What became of rolling a server back.
+/// The result of rolling a server back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Undo {
     /// It is as it was before the run.
     Done,
-    /// Somebody else has set it meanwhile, to this.
+    /// Somebody else has set it to this in the meantime.
     LeftAlone(ServerState),
     /// It is not as it was before the run.
     Failed(Error),
@@ -150,22 +150,22 @@ pub enum Undo {
 /// How near a server is to what is waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Watch {
-    /// It was not polled yet.
+    /// It has not been polled yet.
     Due,
     /// It is not there yet, for this reason.
     NotYet(String),
-    /// It is there since then, and has to stay so for a while.
+    /// It has been there since then, and must stay for a while.
     Since(Instant),
-    /// A check has passed while it was in drain: nothing is left but to see it take traffic.
+    /// A check has passed while it was in drain: it only remains to see it take traffic.
     Proven,
     /// It is there in another backend, which is enough.
     Excused,
-    /// It was there for long enough.
+    /// It was there long enough.
     Over,
 }
 
 impl Target {
-    /// Makes the target of a server that nothing was sent to.
+    /// Makes the target of an untouched server.
     #[must_use]
     pub fn new(server: Server) -> Self {
         Self {
@@ -193,7 +193,7 @@ impl Target {
         }
     }
 
-    /// Returns the server as it was read back; nothing where that failed, or it is gone.
+    /// Returns the server as it was read back; `None` if that failed, or it is gone.
     #[must_use]
     pub fn after(&self) -> Option<&Server> {
         match &self.reading {
@@ -203,7 +203,8 @@ impl Target {
         }
     }
 
-    /// Tells whether what commands set on the server differs from before, or may differ where it could not be read back.
+    /// Tells whether anything that commands set on the server differs from before, or may differ because it could not
+    /// be read back.
     #[must_use]
     pub fn is_changed(&self) -> bool {
         let differs = |server: &Server| self.is_set() && !server.state.is_set_as(&self.before.state);
@@ -229,7 +230,7 @@ impl Target {
         })
     }
 
-    /// Tells whether the server is as this run has left it: what differs from that was set by somebody else.
+    /// Tells whether the server is as this run has left it: any difference was set by somebody else.
     #[must_use]
     pub fn is_as_left(&self) -> bool {
         let now = self.last().state;
@@ -262,7 +263,7 @@ impl Target {
         self.verdict == Verdict::Fine
     }
 
-    /// Returns why it is not as requested, or not as it was before, where it was to be rolled back.
+    /// Returns why it is not as requested, or after a rollback not as it was before.
     #[must_use]
     pub fn error(&self) -> Option<&Error> {
         match (&self.verdict, &self.undo) {
@@ -274,8 +275,7 @@ impl Target {
         }
     }
 
-    /// Tells whether it is back to what it was before the run; nothing where that was not tried, or left to somebody
-    /// else.
+    /// Tells whether it is back to what it was before the run; `None` if that was not tried, or left to somebody else.
     #[must_use]
     pub fn is_rolled_back(&self) -> Option<bool> {
         match self.undo.as_ref()? {
@@ -285,14 +285,14 @@ impl Target {
         }
     }
 
-    /// Says why it is not as requested, unless that is known already.
+    /// Records why it is not as requested, unless a reason is known already.
     pub fn fail(&mut self, error: Error) {
         if !matches!(self.verdict, Verdict::Failed(_)) {
             self.verdict = Verdict::Failed(error.on_server(&self.before.backend, &self.before.server));
         }
     }
 
-    /// Says that its HAProxy has it no more.
+    /// Records that its HAProxy no longer has it.
     pub fn fail_gone(&mut self) {
         let msg = format!("{} is gone: it was deleted during the run", self.before.full_name());
         self.fail(Error::new(ErrorKind::ServerNotFound, msg));
@@ -315,10 +315,10 @@ impl Target {
         self.reading = Reading::Unknown { last, why: why.clone() };
     }
 
-    /// Takes over what a poll has found; a session that has begun and ended since the poll before counts as well.
+    /// Takes over the result of a poll; a session that began and ended since the previous poll counts as well.
     pub fn note_poll(&mut self, statistics: Statistics, held_by: Option<u32>, now: Instant) {
         let before = self.last_poll.as_deref();
-        // What was observed at the start may tell as well, but what has begun since then may have begun before the drain.
+        // The first observation may serve as well, but sessions since then may have begun before the drain.
         let observed = before.map(|poll| &poll.statistics).or(self.last().statistics.as_deref());
         let begun = observed.map(|known| statistics.total_sessions.saturating_sub(known.total_sessions));
         let is_quiet = statistics.sessions == 0 && statistics.queue == 0 && begun == Some(0);
@@ -332,7 +332,7 @@ impl Target {
         self.last_poll = Some(Box::new(Poll { statistics, held_by, was_above_rise, last_busy, quiet_for }));
     }
 
-    /// Notes after commands that what they have set was read back.
+    /// Notes the state that was read back after commands.
     pub fn settle(&mut self) {
         let Some(now) = self.after().map(|server| server.state) else { return };
         let mut unsettled = self.sent.iter().filter(|sent| sent.settled.is_none());
@@ -342,7 +342,7 @@ impl Target {
         });
         for sent in self.sent.iter_mut().filter(|sent| sent.settled.is_none()) {
             let is_own = if are_accepted { now.is_set_as(&sent.to) } else { sent.may_lead_to(&now) };
-            // What they do not lead to was set by somebody else in that moment.
+            // A state that they do not lead to was set by somebody else at that moment.
             sent.settled = Some(if is_own { now } else { sent.to });
         }
     }
@@ -361,7 +361,7 @@ impl Target {
         }
     }
 
-    /// Goes on with the server of a process that has taken over, as it was observed there.
+    /// Continues with the server as observed on a process that has taken over.
     #[must_use]
     pub fn on_successor(self, server: Server) -> Self {
         let verdict = match self.verdict {
@@ -380,7 +380,7 @@ impl Target {
             sent: self.sent.into_iter().map(outlived).collect(),
             reading: Reading::Seen(server),
             verdict,
-            // What was planned for the old process says nothing of the new one.
+            // The plan for the old process does not apply to the new one.
             plan: None,
             last_poll: None,
             watch: Watch::Due,
@@ -407,7 +407,7 @@ impl Target {
             Reply::Disabled | Reply::Refused(_) => Delivery::Refused,
             Reply::Unknown => Delivery::Unanswered,
         };
-        // Mostly it is the only one.
+        // Usually it is the only one.
         self.sent.reserve_exact(1);
         let from = self.last().state;
         self.sent.push(Sent { line, reply, from, to, settled: None });
@@ -415,7 +415,7 @@ impl Target {
 }
 
 impl Sent {
-    /// Tells whether it may have set anything, or would: what ends sessions does not, nor what HAProxy has refused.
+    /// Tells whether it may have set anything, or would: ending sessions does not, and neither does a refused command.
     fn may_set(&self) -> bool {
         match self.reply {
             Delivery::Accepted | Delivery::Unanswered | Delivery::Outlived | Delivery::Foreseen => {
@@ -425,7 +425,7 @@ impl Sent {
         }
     }
 
-    /// Tells whether a server can be so after some commands of the plan.
+    /// Tells whether a server can be in this state after some commands of the plan.
     fn may_lead_to(&self, state: &ServerState) -> bool {
         state.is_set_between(&self.from, &self.to)
     }

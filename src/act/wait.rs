@@ -17,14 +17,14 @@ use crate::model::traffic::Obstacle;
 use crate::request::WaitBounds;
 use crate::time::deadline::{Backoff, Deadline};
 
-/// How long a server must stay up whose check goes down at the first failure: such a check shows nothing when it
-/// passes, so that staying up is the only evidence.
+/// How long a server must stay up if a passed check cannot be seen, such as with `fall 1`: staying up is the only
+/// evidence then.
 pub(super) const UP_WITHOUT_PROOF: Duration = Duration::from_secs(5);
 
 /// How near a server is to what is waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Nearness {
-    /// It is there, and has to stay so for this long.
+    /// It is there, and must stay there this long.
     There(Duration),
     /// It is not there yet, for this reason.
     NotYet(String),
@@ -32,7 +32,7 @@ pub enum Nearness {
     Overridden,
 }
 
-/// Tells whether a server takes traffic since it was set to ready.
+/// Tells whether a server has been taking traffic since it was set to ready.
 ///
 /// HAProxy calls a server up as soon as it leaves maintenance, before its next check: it sets the count of its check to
 /// `rise` (`srv_set_running()` in `src/server.c`), which a passed check then exceeds, unless `fall` is 1.
@@ -40,7 +40,7 @@ pub enum Nearness {
 pub fn serving(target: &Target, statistics: &Statistics) -> Nearness {
     let server = target.last();
     if statistics.is_throttled {
-        return Nearness::NotYet("its slowstart is under way".to_owned());
+        return Nearness::NotYet("its slowstart is in progress".to_owned());
     }
     match statistics.obstacle() {
         Some(Obstacle::Maint | Obstacle::Drain) => return Nearness::Overridden,
@@ -66,10 +66,10 @@ pub(super) fn why_not_serving(obstacle: Obstacle, server: &Server, statistics: &
         Obstacle::Drain => "it is in drain".to_owned(),
         Obstacle::Down if statistics.is_down_by_agent() => "its agent keeps it down".to_owned(),
         Obstacle::Down => format!("it is down ({})", why_down(server, Some(statistics))),
-        Obstacle::Stopping => "its check answers 404, so that it takes no new traffic".to_owned(),
-        Obstacle::NoWeight => "its weight is 0, so that it takes no new traffic".to_owned(),
-        Obstacle::BackendUnpublished => "its backend is unpublished, so that it takes no traffic".to_owned(),
-        Obstacle::BackendDisabled => "its backend is disabled, so that it takes no traffic".to_owned(),
+        Obstacle::Stopping => "its check answers 404, so it takes no new traffic".to_owned(),
+        Obstacle::NoWeight => "its weight is 0, so it takes no new traffic".to_owned(),
+        Obstacle::BackendUnpublished => "its backend is unpublished, so it takes no traffic".to_owned(),
+        Obstacle::BackendDisabled => "its backend is disabled, so it takes no traffic".to_owned(),
     }
 }
 
@@ -96,7 +96,7 @@ pub fn quiet(poll: &Poll, effect: Effect) -> Nearness {
 /// Waits for the servers of all instances under one deadline.
 ///
 /// # Errors
-/// When a signal ends the run or the lock cannot be had again. What fails on an instance or a server is kept there.
+/// When a signal ends the run or the lock cannot be retaken. Failures of an instance or a server are kept there.
 pub fn wait(
     fleet: &mut Fleet<'_>,
     goal: Goal,
@@ -139,14 +139,14 @@ fn until_all_are_there(
             }
             fleet.at_work_mut().for_each(|target| target.time_is_over(effect, bounds.timeout));
         }
-        // What is reported is how the servers are in the end, be it that nothing was sent to them.
+        // The report shows the servers as they are in the end, even if nothing was sent to them.
         if polled == Processes::Same && fleet.refresh()? == Processes::Same {
             if effect == Effect::InTraffic {
                 fleet.instances.iter_mut().for_each(say_unchecked);
             }
             return Ok(());
         }
-        // A new process knows nothing of the change: set it again, and wait for it anew.
+        // A new process knows nothing of the change: make it again, and restart the wait.
         fleet.step(&|_| goal)?;
         fleet.instances.iter_mut().for_each(Instance::watch_anew);
         if is_over {
@@ -156,7 +156,7 @@ fn until_all_are_there(
     }
 }
 
-/// Tells whether a server has to be polled again.
+/// Tells whether a server must be polled again.
 fn is_waited_for(target: &Target) -> bool {
     match target.watch {
         Watch::Due | Watch::NotYet(_) | Watch::Since(_) | Watch::Proven => true,
@@ -176,7 +176,7 @@ fn progress(fleet: &Fleet<'_>, effect: Effect, count: usize, deadline: &Deadline
     format!("{done} of {} {what}, {left} s to go{}", servers(all), who.unwrap_or_default())
 }
 
-/// Says which servers counted as up although nothing has seen them work.
+/// Names the servers that counted as up although nothing proves that they work.
 fn say_unchecked(instance: &mut Instance<'_>) {
     let unchecked: Vec<String> = instance
         .targets
@@ -187,14 +187,12 @@ fn say_unchecked(instance: &mut Instance<'_>) {
         .collect();
     if !unchecked.is_empty() {
         let named = a_few_of(&unchecked);
-        instance
-            .warnings
-            .push(format!("{named}: no health check is under way, so that 'wait' counted it as up at once"));
+        instance.warnings.push(format!("{named}: no health check is running, so 'wait' counted it as up at once"));
     }
 }
 
 impl Target {
-    /// Takes over what the last poll says of how near it is.
+    /// Notes what the last poll says about how near it is.
     fn notice(&mut self, effect: Effect, stable: Duration, now: Instant) {
         let Some(poll) = self.last_poll.as_deref().filter(|_| is_waited_for(self)) else { return };
         let nearness = match effect {
@@ -225,7 +223,8 @@ impl Target {
     /// Says why it is still waited for.
     pub(super) fn why_not(&self) -> &str {
         match &self.watch {
-            Watch::Due | Watch::Proven | Watch::Excused | Watch::Over => "nothing is known of it",
+            Watch::Due | Watch::Excused | Watch::Over => "it has not been polled yet",
+            Watch::Proven => "its check has passed, but it has not been seen to take traffic yet",
             Watch::NotYet(why) => why,
             Watch::Since(_) => "it has not been up for long enough",
         }
@@ -237,7 +236,7 @@ impl Target {
         self.fail(Error::new(ErrorKind::Overridden, msg));
     }
 
-    /// Fails, if it is still waited for, with what was last seen of it.
+    /// Fails with what was last seen, if it is still waited for.
     fn time_is_over(&mut self, effect: Effect, timeout: Duration) {
         if !is_waited_for(self) {
             return;
@@ -247,7 +246,7 @@ impl Target {
             Effect::InTraffic => Error::new(
                 ErrorKind::NotUp,
                 format!(
-                    "{name} does not take traffic after {seconds} s: {why}; look at the server itself, or wait longer"
+                    "{name} does not take traffic after {seconds} s: {why}; check the server itself, or wait longer"
                 ),
             ),
             Effect::FreeInDrain | Effect::FreeInMaint | Effect::FreeAtNoWeight => Error::new(

@@ -1,18 +1,18 @@
-//! What keeps a server from being used as its state says: warnings, not failures.
+//! Reasons why a server is not used as its state says: warnings, not failures.
 
 use crate::model::goal::{Goal, Switch};
 use crate::model::server::{Server, ServerState, Statistics};
 use crate::model::state::{AdminFlags, AdminState, OperationalState};
 use crate::model::traffic::Obstacle;
 
-/// What it means that a server is ready although its configuration disables it.
+/// The warning about a ready server that its configuration disables.
 pub const READY_UNTIL_RELOAD: &str =
-    "'disabled' in haproxy.cfg: ready until the next reload only; remove it there as well, or keep a 'state_file'";
+    "'disabled' in haproxy.cfg: ready until the next reload only; remove it there as well, or use a 'state_file'";
 
 /// Why the state of a server may not last.
-const AGENT: &str = "an agent check is under way, which may set the state back at any time; give 'agent': 'disabled' too, or 'wait' to see it";
+const AGENT: &str = "an agent check is running, which may override the state at any time; add 'agent': 'disabled', or 'wait' to notice it";
 
-/// Everything that keeps a server from being used as its state says, in words that continue "`servers` …".
+/// Says why a server is not used as its state says, in words that continue "`servers` …".
 #[must_use]
 pub fn cautions(change: &Goal, server: &Server, after: &ServerState) -> Vec<&'static str> {
     if server.is_in_disabled_backend() {
@@ -25,7 +25,7 @@ pub fn cautions(change: &Goal, server: &Server, after: &ServerState) -> Vec<&'st
             if server.is_in_unpublished_backend() {
                 cautions.push("no new traffic: the backend is unpublished; send HAProxy 'publish backend' for it");
             }
-            // A weight that was asked for is no surprise.
+            // A requested weight needs no warning.
             if after.weight == 0 && change.weight.is_none() {
                 cautions.push("no new traffic: the weight is 0; set 'weight' as well");
             }
@@ -33,7 +33,7 @@ pub fn cautions(change: &Goal, server: &Server, after: &ServerState) -> Vec<&'st
             if after.flags.has(AdminFlags::CONFIG_MAINT) {
                 cautions.push(READY_UNTIL_RELOAD);
             }
-            // Where it was ready before, the agent agrees.
+            // If it was ready before, the agent agrees.
             if has_agent && server.state.flags.forced() != Some(AdminState::Ready) {
                 cautions.push(AGENT);
             }
@@ -45,7 +45,7 @@ pub fn cautions(change: &Goal, server: &Server, after: &ServerState) -> Vec<&'st
     cautions
 }
 
-/// Says in a few words why a server takes no traffic; nothing where it does.
+/// Says in a few words why a server takes no traffic; `None` if it does.
 #[must_use]
 pub fn not_ok(server: &Server, owner: Option<&str>) -> Option<String> {
     let flags = server.state.flags;
@@ -95,7 +95,7 @@ pub fn why_down(server: &Server, statistics: Option<&Statistics>) -> String {
     }
 }
 
-/// What was asked of a server's checks although it has none, in the words of [`cautions`].
+/// Says which requested check a server lacks, in the words of [`cautions`].
 fn check_caution(change: &Goal, after: &ServerState) -> Option<&'static str> {
     match (change.health, after.health, change.agent, after.agent) {
         (Some(_), None, _, _) => Some("no health check to set; leave 'health' out, or add 'check' in haproxy.cfg"),
@@ -104,12 +104,12 @@ fn check_caution(change: &Goal, after: &ServerState) -> Option<&'static str> {
     }
 }
 
-/// Why a server that is ready takes no traffic, or less than its share, by what its checks make of it.
+/// Says why a ready server takes no traffic, or less than its share, because of its checks.
 fn not_running(server: &Server, after: &ServerState) -> Option<&'static str> {
     let was_in_maint = server.state.flags.effective() == AdminState::Maint;
     match after.operational {
         OperationalState::Running => None,
-        OperationalState::Starting => Some("a growing share of traffic only: slowstart is under way"),
+        OperationalState::Starting => Some("a growing share of traffic only: slowstart is in progress"),
         OperationalState::Stopping => Some("no new traffic: the health check answers 404 (disable-on-404)"),
         OperationalState::Stopped if server.statistics.as_deref().is_some_and(Statistics::is_down_by_agent) => Some(
             "no traffic although ready: the agent keeps it down; correct what the agent answers, or give 'agent': 'disabled' too",
@@ -118,10 +118,10 @@ fn not_running(server: &Server, after: &ServerState) -> Option<&'static str> {
             Some("no traffic before its health check has passed; 'wait' waits for that")
         }
         OperationalState::Stopped if server.has_check() => {
-            Some("no traffic although ready: the health check fails; look at the server itself")
+            Some("no traffic although ready: the health check fails; check the server itself")
         }
         OperationalState::Stopped if server.tracks().is_some() => {
-            Some("no traffic although ready: the tracked server is down; look at that one")
+            Some("no traffic although ready: the tracked server is down; check that one")
         }
         OperationalState::Stopped => Some(
             "no traffic although ready, and no health check that could find it up (HAProxy has kept it down from before a \

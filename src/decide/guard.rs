@@ -9,7 +9,7 @@ use crate::model::server::{Server, ServerState};
 use crate::model::state::AdminFlags;
 use crate::request::MinAvailable;
 
-/// A server of a backend that a change touches.
+/// A server in a backend that a change affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member<'a> {
     /// The server as it is.
@@ -58,7 +58,7 @@ pub fn short<'a>(guard: MinAvailable, servers: impl IntoIterator<Item = &'a Serv
     backends.into_iter().filter_map(judge).collect()
 }
 
-/// Finds the backends that a plan leaves with fewer servers than the guard allows, each with its number.
+/// Finds the backends that a plan leaves with fewer usable servers than the guard allows, each with its number.
 #[must_use]
 pub fn refusals<'a>(
     guard: MinAvailable,
@@ -78,8 +78,8 @@ pub fn refusals<'a>(
 
 /// Counts the servers of one backend.
 ///
-/// HAProxy uses backup servers only where no other is usable, and then the first of them (configuration.txt, `backup`);
-/// with `option allbackups` it uses all, which cannot be seen from outside, so that they count as one.
+/// HAProxy uses backup servers only if no other is usable, and then the first of them (configuration.txt, `backup`);
+/// with `option allbackups` it uses all, which cannot be seen from outside, so they count as one.
 #[must_use]
 pub fn count(members: &[Member<'_>]) -> Count {
     let usable = |takes_traffic: &dyn Fn(&Member<'_>) -> bool| {

@@ -1,4 +1,4 @@
-//! What it means that a server or backend that was asked for is not there: the four policies of `on_missing`.
+//! What a listed server or backend that does not exist means: the four policies of `on_missing`.
 
 use crate::haproxy::observe::Observation;
 use crate::model::error::{Error, ErrorKind, Result};
@@ -6,12 +6,12 @@ use crate::model::name::{Pattern, Selector, nearest};
 use crate::model::server::Server;
 use crate::request::{OnMissing, Request};
 
-/// What an instance has of what a request names.
+/// What an instance has of the names in a request.
 #[derive(Debug, Clone)]
 pub struct Found<'a> {
     /// Its servers that matched.
     pub servers: Vec<&'a Server>,
-    /// Which of the listed backends exist, also where they have no such server.
+    /// Which of the listed backends exist, even without such a server.
     pub backends: &'a [bool],
 }
 
@@ -23,11 +23,11 @@ impl<'a> From<&'a Observation> for Found<'a> {
 
 /// Checks that every listed server and backend is where the request expects it.
 ///
-/// `elsewhere` observes the instances that the request leaves out, and `names` reads all backends and servers that there
-/// are; both are called only where that matters.
+/// `elsewhere` observes the instances that the request leaves out, and `names` reads all backends and servers that
+/// there are; both are called only if needed.
 ///
 /// # Errors
-/// Names all that are missing, each with the name that is nearest to it.
+/// Names everything that is missing, each with the closest known name.
 pub fn check(
     request: &Request,
     found: &[Found<'_>],
@@ -57,7 +57,7 @@ struct Missing<'r> {
 
 /// Writes a name that is missing, and the one that was probably meant.
 fn with_nearest<'n>(missing: &str, wanted: &Pattern, names: impl Iterator<Item = &'n str>) -> String {
-    // Another number is another server, and no slip of the finger.
+    // Another number is another server, not a typo.
     let digits = |name: &str| name.chars().filter(char::is_ascii_digit).collect::<String>();
     let near = wanted.literal().and_then(|wanted| {
         let number = digits(wanted);

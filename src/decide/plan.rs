@@ -1,7 +1,8 @@
-//! Decides, without touching anything, what is to be sent to each server: nothing, a change, or a refusal.
+//! Decides, without touching anything, what each server needs: nothing, a change, or a refusal.
 //!
-//! The transitions are HAProxy's own: see [`AdminFlags::after`], [`AdminFlags::after_target`] and
-//! [`operational_after`], which a test compares with the table measured on real HAProxy.
+//! The transitions are HAProxy's own: see [`AdminFlags::after`](crate::model::state::AdminFlags::after),
+//! [`AdminFlags::after_target`](crate::model::state::AdminFlags::after_target) and [`operational_after`], which a test
+//! compares with the table measured on real HAProxy.
 
 use std::collections::HashMap;
 
@@ -15,7 +16,7 @@ use crate::model::state::{AdminState, operational_after};
 /// What is decided for one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// It is as wanted, or a spare slot that is skipped.
+    /// It is as requested, or a spare slot that is skipped.
     Keep,
     /// These commands are needed, in this order.
     Change(Actions),
@@ -25,22 +26,21 @@ pub enum Decision {
     Disabled,
 }
 
-/// Up to one command for each thing that can be set, and no more than one of the two for an agent check: most servers
-/// need one, and none of them memory of its own.
+/// At most one command for each thing that can be set: most servers need one, and none needs its own allocation.
 pub type Actions = [Option<Action>; 5];
 
 /// What is decided for one server, and how it will be then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
-    /// What it is to become.
+    /// What it should become.
     pub goal: Goal,
-    /// What is to be done.
+    /// What to do.
     pub decision: Decision,
     /// The state that HAProxy's transitions lead to.
     pub after: ServerState,
 }
 
-/// The servers in the order in which commands go to them: those that are tracked before those that track them.
+/// The order in which commands go to the servers: tracked servers before those that track them.
 #[must_use]
 pub fn order(servers: &[&Server]) -> Vec<usize> {
     let Some(links) = Links::of(servers) else { return (0..servers.len()).collect() };
@@ -54,7 +54,7 @@ pub fn order(servers: &[&Server]) -> Vec<usize> {
 struct Links(Vec<Option<usize>>);
 
 impl Links {
-    /// Finds the server that each one tracks; nothing where none tracks any, as on most hosts.
+    /// Finds the server that each one tracks; `None` if none tracks any, as on most hosts.
     fn of(servers: &[&Server]) -> Option<Self> {
         if servers.iter().all(|server| server.tracks().is_none()) {
             return None;
@@ -71,13 +71,13 @@ impl Links {
         self.0.get(index).copied().flatten()
     }
 
-    /// Counts the servers that one tracks, and those which these track.
+    /// Counts the servers in the chain that one tracks.
     fn depth(&self, start: usize) -> usize {
         std::iter::successors(self.target(start), |&index| self.target(index)).take(self.0.len()).count()
     }
 }
 
-/// Plans what is to become of servers of one instance, each with its goal.
+/// Plans the servers of one instance, each with its goal.
 #[must_use]
 pub fn plan(wishes: &[(&Server, Goal)]) -> Vec<Planned> {
     let servers: Vec<&Server> = wishes.iter().map(|(server, _)| *server).collect();
@@ -96,7 +96,7 @@ pub fn plan(wishes: &[(&Server, Goal)]) -> Vec<Planned> {
     planned.into_iter().flatten().collect()
 }
 
-/// Plans the change of one server, whose tracked server, if it is planned too, will be as `target` says.
+/// Plans one server; `target` is the predicted state of the server that it tracks, if that is planned too.
 fn plan_one(goal: Goal, server: &Server, target: Option<ServerState>) -> Planned {
     let before = server.state;
     if server.is_in_disabled_backend() {
@@ -127,7 +127,7 @@ fn plan_one(goal: Goal, server: &Server, target: Option<ServerState>) -> Planned
     Planned { goal, decision, after }
 }
 
-/// The commands that lead from one state to another, in an order that never lets traffic or an agent in between.
+/// The commands that lead from one state to another, in an order that never lets traffic or an agent slip in between.
 fn actions(goal: &Goal, before: &ServerState, after: &ServerState) -> Actions {
     let state = goal.state.filter(|state| before.flags.forced() != Some(*state)).map(Action::State);
     let weight = goal.weight.filter(|_| before.weight != after.weight).map(Action::Weight);
@@ -143,7 +143,7 @@ fn actions(goal: &Goal, before: &ServerState, after: &ServerState) -> Actions {
 
 #[cfg(test)]
 mod tests {
-    //! Plans over generated hosts, carried out on a model: HAProxy's transitions, one command after the other.
+    //! Plans over generated hosts, carried out on a model: HAProxy's transitions, one command at a time.
 
     use proptest::prelude::*;
 
@@ -222,7 +222,7 @@ mod tests {
         });
         (prop::collection::vec(made, 1..12), any::<u64>()).prop_map(|(made, seed)| {
             let servers = made.iter().enumerate().map(|(index, made)| {
-                // Only those before it in a hidden order are tracked; the list is turned round by the seed.
+                // Only those before it in a hidden order are tracked; the seed rotates the list.
                 let tracks = made.tracks.as_ref().filter(|_| index > 0 && !made.is_disabled).map(|it| it.index(index));
                 server(index, made, tracks)
             });
@@ -267,7 +267,7 @@ mod tests {
         *check = Some(switch);
     }
 
-    /// Carries the commands of a plan out, in their order.
+    /// Carries out the commands of a plan, in order.
     fn carry_out(servers: &mut [Server], planned: &[Planned]) {
         let places = order(&servers.iter().collect::<Vec<_>>());
         for index in places {

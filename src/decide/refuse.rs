@@ -1,4 +1,4 @@
-//! Every reason not to make a change, apart from the guard: the rights of the socket, `expect`, owners.
+//! Every reason not to make a change, except the guard: the rights of the socket, `expect`, owners.
 
 use super::plan::Decision;
 use crate::haproxy::open::Contact;
@@ -39,14 +39,14 @@ pub fn unexpected(expected: Expectation, server: &Server, decision: &Decision) -
     Some(Error::new(ErrorKind::ExpectationFailed, msg).on_server(&server.backend, &server.server))
 }
 
-/// Refuses to put back a server that somebody else has taken out, until the time that it was meant for is over.
+/// Refuses to put back a server that somebody else has taken out, until the record has expired.
 #[must_use]
 pub fn owned(recorded: &Claim, claimant: Option<&str>, now: u64, server: &Server) -> Option<Error> {
     let owner = recorded.owner.as_deref().filter(|owner| Some(*owner) != claimant && !recorded.is_expired(now))?;
     let reason = recorded.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     let until = recorded.expires.map(|at| format!(" until {}", expiry::render(at))).unwrap_or_default();
     let msg = format!(
-        "{} was taken out by {owner}{reason}{until}; ask first, or give 'ignore_owner': true",
+        "{} was taken out by {owner}{reason}{until}; ask first, or set 'ignore_owner': true",
         server.full_name()
     );
     Some(Error::new(ErrorKind::Owned, msg).on_server(&server.backend, &server.server))

@@ -1,4 +1,4 @@
-//! Says why a server is not, or cannot be, in the state that was asked for.
+//! Says why a server is not, or cannot be, in the requested state.
 
 use crate::model::error::{Error, ErrorKind};
 use crate::model::goal::{Goal, SpareSlots, Switch, Weight};
@@ -15,7 +15,7 @@ pub(super) fn unreachable(goal: &Goal, server: &Server, after: AdminFlags) -> Op
     let name = server.full_name();
     let stays = after.effective();
     let why = if after.has(AdminFlags::DNS_MAINT) {
-        "its name does not resolve; mend the DNS records or the resolvers section, and it leaves maintenance by itself"
+        "its name does not resolve; fix the DNS records or the resolvers section, and it leaves maintenance on its own"
             .to_owned()
     } else {
         let target = server.tracks().unwrap_or("another server");
@@ -25,7 +25,7 @@ pub(super) fn unreachable(goal: &Goal, server: &Server, after: AdminFlags) -> Op
     Some(of(ErrorKind::UnreachableState, server, &msg))
 }
 
-/// Says why a share of its configured weight would take a server out of service unasked, if that is so.
+/// Says why a percentage of its configured weight would unintentionally take a server out of service, if that is so.
 pub(super) fn vanishing(requested: Weight, server: &Server) -> Option<Error> {
     let configured = server.configured_weight;
     let percent = match requested {
@@ -69,16 +69,16 @@ pub fn shortfall(goal: &Goal, server: &Server) -> Option<Error> {
     let what = if let Some(weight) = weight {
         format!("was given the weight {weight}, but was read back with {}: {who} sets the weight as well", state.weight)
     } else if differs(goal.health, state.health) {
-        format!("had its health check set, but it was read back otherwise: {who} sets it as well")
+        format!("had its health check set, but it was read back differently: {who} sets it as well")
     } else if differs(goal.agent, state.agent) {
-        format!("had its agent check set, but it was read back otherwise: {who} sets it as well")
+        format!("had its agent check set, but it was read back differently: {who} sets it as well")
     } else {
         return None;
     };
     Some(of(ErrorKind::Overridden, server, &format!("{} {what}", server.full_name())))
 }
 
-/// Says who sets a server besides this run, and what to do about it.
+/// Says who else changes a server, and what to do about it.
 #[must_use]
 pub fn who_overrides_it(server: &Server) -> &'static str {
     if server.has_agent() {

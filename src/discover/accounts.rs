@@ -4,9 +4,9 @@
 //! whoever owns the folder that root has made for HAProxy in `/run` or `/var/lib`. It runs HAProxy also where no
 //! configuration says so: systemd's `User=haproxy`, NixOS, the image of docker-library.
 //!
-//! The C library knows them from everywhere that `/etc/nsswitch.conf` says. Where the C library is part of the program
-//! (`crt-static`) it cannot load what asks there, so that only `/etc/passwd` and `/etc/group` are read: an account that
-//! LDAP or the like alone knows is not found then, and is not trusted.
+//! The C library finds them through all sources in `/etc/nsswitch.conf`. In a statically linked program (`crt-static`)
+//! it cannot load the modules for that, so only `/etc/passwd` and `/etc/group` are read: an account that only LDAP or
+//! the like knows is not found then, and not trusted.
 
 mod files;
 
@@ -70,7 +70,7 @@ impl House {
         }
     }
 
-    /// Trusts the users and groups that the configuration names, too; a user's own group is among them.
+    /// Also trusts the users and groups that the configuration names, including a user's own group.
     pub(super) fn with_accounts(&self, settings: &Settings) -> Owners {
         let users = settings.users.iter().filter_map(|account| match account {
             Account::Id(id) => Some((*id, None)),

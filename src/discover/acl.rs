@@ -1,7 +1,7 @@
-//! POSIX access control lists: who else may write, besides what a mode says (acl(5)).
+//! POSIX access control lists: who else may write, beyond what the mode says (acl(5)).
 //!
-//! A file with a list shows the list's mask as the group's bits of its mode. So where the mode does not let the group
-//! write, no list does, and none is read. NFSv4 lists are not understood; their file systems show them in the mode.
+//! A file with a list shows the list's mask as the group's bits of its mode. So if the mode does not let the group
+//! write, no list does, and none is read. NFSv4 lists are not supported; their file systems show them in the mode.
 
 use std::io;
 use std::path::Path;
@@ -21,10 +21,10 @@ const GROUP_OF_FILE: u16 = 0x04;
 const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 
-/// The bit that allows to write.
+/// The bit that allows writing.
 const WRITE: u16 = 0o2;
 
-/// Who may write by a list, besides the owner and everybody.
+/// Who may write according to a list, besides the owner and everybody.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Writers {
     /// The users that the list names.
@@ -35,9 +35,9 @@ pub(super) struct Writers {
     pub(super) group_of_file: bool,
 }
 
-/// Reads who may write to a file or folder by its list; none if it has no list.
+/// Reads who may write to a file or folder according to its list; `None` without a list.
 ///
-/// The path is not followed through a link at its end.
+/// A link at the end of the path is not followed.
 pub(super) fn writers(path: &Path) -> io::Result<Option<Writers>> {
     let mut value = vec![0; VALUE_MAX];
     match rustix::fs::lgetxattr(path, ATTRIBUTE, &mut value) {

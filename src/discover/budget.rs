@@ -1,8 +1,8 @@
-//! What one discovery may take.
+//! The limits of one discovery.
 //!
-//! Anybody can start processes that are called haproxy, with command lines of megabytes that name any number of files.
-//! So all of it together has a limit. The processes of root, the caller and HAProxy's own account come first, so that
-//! nobody else can use up what they need; what is then not examined is said in a warning.
+//! Anybody can start processes called haproxy, with command lines of megabytes that name any number of files. So
+//! everything together has a limit. The processes of root, the caller and HAProxy's own account come first, so that
+//! nobody else can use up what they need; a warning names whatever is not examined.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::time::interrupt::Interrupt;
 /// The longest that a discovery may take.
 const TIME: Duration = Duration::from_secs(2);
 
-/// The most configuration files and folders that are opened for all processes together.
+/// The most configuration files and folders to open, for all processes together.
 pub(super) const FILES_MAX: usize = 1000;
 
-/// The most bytes of configuration that are read for all processes together.
+/// The most bytes of configuration to read, for all processes together.
 pub(super) const BYTES_MAX: usize = 16 << 20;
 
-/// The most bytes of command lines that are read for all processes together.
+/// The most bytes of command lines to read, for all processes together.
 const COMMAND_LINES_MAX: usize = 16 << 20;
 
-/// The most processes of one account that are examined, unless it is root's or the caller's.
+/// The most processes of one account to examine, unless it is root or the caller.
 pub(super) const OF_ACCOUNT_MAX: usize = 64;
 
 /// How many processes a warning names.
@@ -113,13 +113,13 @@ impl<'a> Budget<'a> {
     }
 }
 
-/// Takes from what is left; what does not suffice is left as it is.
+/// Takes from what is left; if that does not suffice, it is left as it is.
 fn take(left: &Cell<usize>, count: usize) -> Option<()> {
     left.set(left.get().checked_sub(count)?);
     Some(())
 }
 
-/// The processes that no limit was left for.
+/// The processes for which no limit was left.
 #[derive(Debug, Default)]
 pub(super) struct Unexamined {
     processes: Vec<(Spent, Vec<u32>)>,

@@ -1,10 +1,10 @@
 //! Finds every HAProxy of this host, without opening a socket.
 //!
-//! The way goes from the processes over their command lines and configurations to their stats sockets:
+//! It goes from the processes through their command lines and configurations to their stats sockets:
 //!
 //! 1. `process`: the HAProxy processes in `/proc` that serve, are not workers of another, and were not replaced.
 //! 2. `config`: what their configurations say, the `stats socket` lines above all, as HAProxy reads them.
-//! 3. `mounts` and `trust`: what belongs to somebody else is left out, with a warning that says why.
+//! 3. `mounts` and `trust`: anything that belongs to somebody else is left out, with a warning that says why.
 //! 4. `places`: where a configuration cannot be read, or `/proc` shows nothing, the sockets in the usual places.
 //!
 //! Two processes are never taken for one because their paths are equal: HAProxy lets a second process take the path of
@@ -13,11 +13,11 @@
 //!
 //! # Trust
 //!
-//! This program mostly runs as root, and anybody can start a process that is called haproxy. So:
+//! This program usually runs as root, and anybody can start a process called haproxy. So:
 //!
 //! - The process must see the files that this program sees. A process in another mount namespace does, if the same
-//!   place of the same device is mounted at the path of its configuration and of its sockets: Debian's service has a
-//!   namespace of its own (`BindReadOnlyPaths=`) and the host's `/etc` and `/run`, a container has others.
+//!   place of the same device is mounted at the path of its configuration and of its sockets: Debian's service has its
+//!   own namespace (`BindReadOnlyPaths=`) with the host's `/etc` and `/run`, a container has others.
 //! - HAProxy's own account is trusted: the user haproxy, or who owns the folder that root has made for HAProxy in
 //!   `/run` or `/var/lib` (see `accounts`). With root and the caller it is called the house below.
 //! - The configuration, and each folder above it, must be the house's alone to write.
@@ -28,11 +28,11 @@
 //! - The `-S` address, and the sockets that the kernel says a process listens on, count for a process of the house
 //!   only, as nothing but the process says them.
 //!
-//! The environment and the working folder of a process are believed, because what they lead to is checked.
+//! The environment and the working folder of a process are trusted, because whatever they lead to is checked.
 //!
 //! # Limits
 //!
-//! `budget` bounds all of it together, so that processes of an ordinary user cost root next to nothing. A process of
+//! `budget` bounds everything together, so that processes of an ordinary user cost root almost nothing. A process of
 //! root, the caller or HAProxy's own account comes before all others, and nothing that others could have written is
 //! opened.
 
@@ -73,7 +73,7 @@ use process::{Process, Standing};
 use subject::{Files, Subject};
 use trust::{Owners, Refusal};
 
-/// The most warnings that are kept; anybody can start any number of processes that are called haproxy.
+/// The most warnings to keep; anybody can start any number of processes called haproxy.
 const WARNINGS_MAX: usize = 20;
 
 /// The longest path that a warning shows, in bytes.
@@ -92,19 +92,20 @@ pub struct Candidate {
     pub name: InstanceName,
     /// The name that it would have if it were alone.
     pub plain_name: InstanceName,
-    /// The file that declares the first stats socket, or the first `-f` file where none does.
+    /// The file that declares the first stats socket, or the first `-f` file if none does.
     pub config: Option<PathBuf>,
     /// The process that was found: the master, or the only one.
     pub pid: Option<u32>,
     /// When that was started, in clock ticks since the host was; 0 where there is none.
     pub start: u64,
-    /// The stats sockets in the configuration's order (those in an `.if` that cannot be told last), then the master CLI.
+    /// The stats sockets in the configuration's order (those in an `.if` that cannot be decided last), then the master
+    /// CLI.
     ///
-    /// They are all of one HAProxy, though they may differ in level; none is missed while another answers.
+    /// They all belong to one HAProxy, though they may differ in level; it is enough that one answers.
     pub sockets: Vec<Address>,
-    /// Those of the sockets that are the master CLI's.
+    /// Those of the sockets that are the master CLI.
     pub masters: Vec<Address>,
-    /// Where it is known from.
+    /// How it is known.
     pub origin: Origin,
     /// Which state files its configuration loads, where the whole of it is known.
     pub state_files: Option<Arc<StateFileRules>>,
@@ -112,10 +113,10 @@ pub struct Candidate {
     pub servers: Option<Arc<Configured>>,
 }
 
-/// Where a candidate is known from.
+/// How a candidate is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// A process that runs, and its configuration: when nothing answers, the instance is unreachable.
+    /// A running process and its configuration: if nothing answers, the instance is unreachable.
     Running,
     /// A socket alone, which may be left over or be something else's.
     Guess,
@@ -211,7 +212,7 @@ impl Host {
                 continue;
             }
             found.candidates.extend(examined.candidate);
-            // What has ended meanwhile needs no explanation.
+            // A process that has ended in the meantime needs no explanation.
             match examined.verdict.filter(|_| process::is_there(&self.proc, process.pid)) {
                 None => {}
                 Some(Verdict::LeftOut(warning)) => found.warnings.push(warning),
@@ -264,7 +265,7 @@ impl Host {
         }
     }
 
-    /// Makes the candidate of a process whose configuration could be read.
+    /// Makes the candidate for a process whose configuration could be read.
     fn running(&self, subject: &Subject<'_>, files: Files, house: &House) -> Examined {
         let process = subject.process;
         let owners = house.with_accounts(&files.settings);
@@ -329,7 +330,8 @@ impl Host {
 
     /// Makes do without a configuration: with what the kernel and the command line say of a process of the house.
     ///
-    /// Not so for root about somebody else's process: root can read what is there, and anybody can name what is not.
+    /// This does not apply to root and somebody else's process: root can read whatever exists, and anybody can name
+    /// what does not.
     fn unknown(&self, subject: &Subject<'_>, why: &str, house: &House) -> Examined {
         let process = subject.process;
         let is_strange = house.standing(process.uid) == Standing::Stranger;
@@ -363,7 +365,7 @@ impl Host {
             ))
         } else {
             Verdict::Unknown(format!(
-                "{label} has a configuration that is not known here ({why}), so that only the usual places were \
+                "{label} has a configuration that is not known here ({why}), so only the usual places were \
                  searched for its stats socket; {}name the socket's address in 'instances'",
                 if self.caller == 0 { "" } else { "run as root, or " }
             ))
@@ -459,7 +461,7 @@ impl Usable {
     }
 }
 
-/// Goes through the stats sockets and the master CLI.
+/// Checks the stats sockets and the master CLI.
 fn usable(subject: &Subject<'_>, settings: &Settings, owners: &Owners, house: &House) -> Usable {
     let chroot = settings.chroot.as_deref();
     let mut usable = Usable::default();
@@ -535,7 +537,7 @@ fn drop_namesakes(found: &mut Discovery) {
     found.candidates = kept;
 }
 
-/// Drops the warnings that are too many, and says so.
+/// Drops excess warnings, and says so.
 fn shorten(warnings: &mut Vec<String>) {
     warnings.sort();
     warnings.dedup();

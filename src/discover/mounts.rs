@@ -1,13 +1,13 @@
 //! Whether a process sees a path as this program does.
 //!
-//! A process of the same mount namespace does. Debian's own service does not run in it, because of
-//! `BindReadOnlyPaths=`, and yet sees the same `/etc` and `/run`; a container has other ones under the same names.
-//! So where the namespaces differ, or may not be compared (an ordinary user may not read `/proc/PID/ns/mnt` of
-//! others), the mounts that hold the path are compared instead: the same device, and the same place on it. Anybody
-//! may read `/proc/PID/mountinfo` (proc(5)).
+//! A process of the same mount namespace does. Debian's own service runs in another one, because of
+//! `BindReadOnlyPaths=`, and yet sees the same `/etc` and `/run`; a container has different ones under the same names.
+//! So if the namespaces differ, or cannot be compared (an ordinary user may not read `/proc/PID/ns/mnt` of others), the
+//! mounts that hold the path are compared instead: the same device, and the same place on it. Anybody may read
+//! `/proc/PID/mountinfo` (proc(5)).
 //!
-//! A process that has made a folder its root (`chroot`) shows there only what is below that folder, mostly nothing.
-//! It had opened its files before, so it is taken to see what this program sees, unless its network is another one.
+//! A process that has made a folder its root (`chroot`) shows there only what is below that folder, usually nothing. It
+//! opened its files before that, so it is assumed to see what this program sees, unless its network is a different one.
 
 use super::process::read;
 use std::ffi::OsString;
@@ -79,7 +79,7 @@ pub(super) struct Sight {
 }
 
 impl Sight {
-    /// Looks at what `/proc` shows of the process.
+    /// Examines what `/proc` shows of the process.
     pub(super) fn of(proc: &Path, pid: u32) -> Self {
         let (folder, own) = (proc.join(pid.to_string()), proc.join("self"));
         let is_same = |name: &str| Some(fs::read_link(folder.join(name)).ok()? == fs::read_link(own.join(name)).ok()?);
@@ -107,7 +107,7 @@ impl Sight {
         self.same_mounts
     }
 
-    /// Tells whether nothing can be seen: the process has a root folder of its own, and this program may not look.
+    /// Tells whether nothing can be seen: the process has its own root folder, and this program may not look inside.
     pub(super) fn is_blind(&self) -> bool {
         !self.same_mounts && self.theirs.place(Path::new("/")).is_none()
     }
@@ -137,7 +137,7 @@ impl Sight {
         let real = fs::canonicalize(chroot).unwrap_or_else(|_| chroot.to_owned());
         match &self.root {
             Some(root) if root == Path::new("/") => false,
-            // `chroot auto` (3.3 and later) is a folder that is gone at once.
+            // `chroot auto` (3.3 and later) is a folder that is removed at once.
             Some(root) => *root == real || chroot == Path::new("auto"),
             None if self.same_mounts => true,
             None => self.theirs.place(Path::new("/")).is_none_or(|place| self.ours.place(&real) == Some(place)),

@@ -9,7 +9,7 @@ use crate::model::name::InstanceName;
 
 /// Names an instance by its `-f` argument: the file, or the folder that holds the file.
 ///
-/// A folder that only says that configurations are in it is passed over: `/etc/haproxy-ldap/conf.d` gives `ldap`.
+/// A folder name that only says that it holds configurations is skipped: `/etc/haproxy-ldap/conf.d` gives `ldap`.
 pub(super) fn name_of(file: &Path, argument: &Path) -> InstanceName {
     // `/dev/stdin` and the like say nothing.
     let is_special = ["/dev", "/proc"].iter().any(|folder| argument.starts_with(folder));

@@ -1,4 +1,4 @@
-//! The places where the packages of the distributions put stats sockets.
+//! The places where distribution packages put stats sockets.
 //!
 //! They are searched where a configuration cannot be read, or where `/proc` shows no HAProxy or hides some.
 
@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-/// The most entries of a folder that are looked at.
+/// The most entries of a folder to examine.
 const ENTRIES_MAX: usize = 4096;
 
 /// Lists the sockets in `/run/haproxy/*.sock`, `/run/haproxy-*/*.sock`, `/run/hapee-*/*.sock`, `/run/haproxy.sock`,
@@ -27,7 +27,7 @@ pub(super) fn sockets(root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Lists what is in a folder under such a name, sorted.
+/// Lists the entries of a folder with matching names, sorted.
 fn entries(folder: &Path, is_wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(ENTRIES_MAX);
     let wanted = entries.filter(|entry| entry.file_name().to_str().is_some_and(&is_wanted));

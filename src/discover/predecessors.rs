@@ -1,7 +1,7 @@
-//! Finds the processes that a HAProxy has replaced and that still run, where no master CLI lists them.
+//! Finds the processes that a HAProxy has replaced and that still run, if no master CLI lists them.
 //!
-//! They are the other workers of its master, and those that it was started to replace (`-sf`, `-st`), and those that
-//! these were. Only what serves the same configuration counts.
+//! They are the other workers of its master, the processes that it was started to replace (`-sf`, `-st`), and those
+//! that these replaced. Only processes with the same configuration count.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use super::process::{Arguments, Seen, WORDS_MAX, is_called_haproxy, read_to, see};
 use crate::haproxy::open::Contact;
 
-/// How many processes are followed back.
+/// How many processes to follow back.
 const MOST: usize = 64;
 
-/// Returns the ids of the processes that the one which answers has replaced, and that still run.
+/// Returns the ids of the processes that the answering one has replaced and that still run.
 #[must_use]
 pub fn predecessors(contact: &Contact) -> Vec<u32> {
     let own = contact.process.pid;
@@ -33,7 +33,7 @@ pub fn predecessors(contact: &Contact) -> Vec<u32> {
     found.into_keys().filter(|pid| !masters.contains(pid)).collect()
 }
 
-/// Tells whether a process calls itself by the id that it has here; in a container it may call itself by another one.
+/// Tells whether a process knows itself by the id that it has here; in a container it may have another one.
 fn is_seen_from_here(pid: u32) -> bool {
     let status = fs::read_to_string(folder(pid).join("status")).unwrap_or_default();
     let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
@@ -44,7 +44,7 @@ fn folder(pid: u32) -> PathBuf {
     Path::new("/proc").join(pid.to_string())
 }
 
-/// A HAProxy that runs.
+/// A running HAProxy.
 struct Running {
     seen: Seen,
     arguments: Arguments,
@@ -58,7 +58,7 @@ impl Running {
         Some(Self { seen: see(&folder, pid)?, arguments })
     }
 
-    /// Tells whether it serves the same configuration as another one, and has done so before it.
+    /// Tells whether it serves the same configuration as another one, and started before it.
     fn was_before(&self, other: &Self) -> bool {
         self.arguments.configs == other.arguments.configs
             && self.seen.uid == other.seen.uid

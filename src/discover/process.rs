@@ -1,4 +1,4 @@
-//! The HAProxy processes of this host, as `/proc` shows them, and what their command lines say.
+//! The HAProxy processes of this host, as shown in `/proc`, and what their command lines say.
 //!
 //! The command line is read as `haproxy_init_args()` of HAProxy's `src/haproxy.c` reads it (2.2 to 3.5 agree): an
 //! option is known by its first letter or two, whatever follows them, and its operand is always the next word.
@@ -23,7 +23,7 @@ pub(super) const WORDS_MAX: usize = 256 << 10;
 /// The longest other file of `/proc` that is read, in bytes.
 const PROC_FILE_MAX: usize = 4 << 20;
 
-/// The most `-S` options and the most processes of a `-sf` that are kept of a command line.
+/// The most `-S` options and the most processes of a `-sf` to keep from a command line.
 const MASTER_SOCKETS_MAX: usize = 16;
 const OLD_PIDS_MAX: usize = 1024;
 
@@ -32,9 +32,9 @@ const OLD_PIDS_MAX: usize = 1024;
 pub(super) struct Process {
     /// The process id.
     pub(super) pid: u32,
-    /// The real user id: a program that somebody else's set-user-id bit has raised counts as its starter's.
+    /// The real user id: a set-user-id program counts as its starter's.
     pub(super) uid: u32,
-    /// When it was started, in clock ticks since the host was.
+    /// When it was started, in clock ticks since boot.
     pub(super) start: u64,
     /// What its command line says.
     pub(super) arguments: Arguments,
@@ -88,7 +88,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// Reads the words of a command line; none if this is no HAProxy that serves, such as `haproxy -c`.
+    /// Reads the words of a command line; `None` if this HAProxy does not serve, as with `haproxy -c`.
     pub(super) fn parse(cmdline: &[u8]) -> Option<Self> {
         let mut read = Self::default();
         let mut words = cmdline.strip_suffix(&[0]).unwrap_or(cmdline).split(|byte| *byte == 0).skip(1).peekable();
@@ -110,7 +110,7 @@ impl Arguments {
                         read.old_pids.extend(number::<u32>(pid).filter(|_| read.old_pids.len() < OLD_PIDS_MAX));
                     }
                 }
-                // One more than is ever read tells that there are too many.
+                // One more than the limit shows that there are too many.
                 b"-" => {
                     read.configs.extend(words.by_ref().map(path).take(FILES_MAX + 1));
                     break;
@@ -151,11 +151,11 @@ pub(super) enum Standing {
     Own,
     /// The account that HAProxy runs as on this host.
     OfHaproxy,
-    /// Anybody else, whom only a configuration of the former can vouch for.
+    /// Anybody else, who needs a configuration of the former to vouch for them.
     Stranger,
 }
 
-/// What the kernel says of a process that is called haproxy; nothing in it is the process's own word.
+/// What the kernel says about a process called haproxy; none of it is the process's own claim.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
     /// The process id.
@@ -166,14 +166,14 @@ pub(super) struct Seen {
     pub(super) parent: u32,
     /// The real user id.
     pub(super) uid: u32,
-    /// When it was started, in clock ticks since the host was.
+    /// When it was started, in clock ticks since boot.
     pub(super) start: u64,
 }
 
-/// Finds the HAProxy processes that are neither workers of another nor on their way out.
+/// Finds the HAProxy processes that are neither workers of another nor about to end.
 ///
 /// A master's worker has the same command line as its master. A process that a younger one was started to replace
-/// (`-sf`) no longer listens, so it would be reported as unreachable for as long as its last session takes.
+/// (`-sf`) no longer listens, so it would be reported as unreachable until its last session ends.
 pub(super) fn survey(proc: &Path, standing: impl Fn(u32) -> Standing, budget: &Budget<'_>) -> Survey {
     let mut hidden = fs::symlink_metadata(proc.join("1")).is_err_and(|error| error.kind() == ErrorKind::NotFound);
     let mut unexamined = Unexamined::default();
@@ -190,7 +190,7 @@ pub(super) fn survey(proc: &Path, standing: impl Fn(u32) -> Standing, budget: &B
             Err(error) => hidden |= error.kind() == ErrorKind::PermissionDenied,
         }
     }
-    // A master before its workers; of strangers, the accounts of the system before those of people.
+    // Masters before their workers; among strangers, system accounts before those of people.
     seen.sort_by_key(|one| (standing(one.uid), one.uid, one.start, one.pid));
     let mut found: Vec<Process> = Vec::new();
     let mut of_account = HashMap::new();
@@ -251,10 +251,10 @@ fn pids(proc: &Path) -> impl Iterator<Item = u32> {
     names.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Reads what the kernel says of a process; none if it ends meanwhile.
+/// Reads what the kernel says about a process; `None` if it ends meanwhile.
 pub(super) fn see(folder: &Path, pid: u32) -> Option<Seen> {
     let status = read(&folder.join("status")).ok()?;
-    // The name in parentheses may hold anything, parentheses too; what follows the last one is numbers (proc(5)).
+    // The name in parentheses may contain anything, even parentheses; numbers follow the last one (proc(5)).
     let stat = read(&folder.join("stat")).ok()?;
     let after_name = stat.rsplit(|byte| *byte == b')').next()?;
     let start = number(after_name.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).nth(19)?)?;
@@ -264,8 +264,8 @@ pub(super) fn see(folder: &Path, pid: u32) -> Option<Seen> {
     Some(Seen { pid, own_pid, parent: field(&status, b"PPid:")?, uid: field(&status, b"Uid:")?, start })
 }
 
-/// Reads the command line of a process; none if it ends meanwhile, or is something else that is called haproxy, such
-/// as a shell script.
+/// Reads the command line of a process; `None` if it ends meanwhile, or is something else called haproxy, such as a
+/// shell script.
 fn read_process(proc: &Path, seen: Seen, budget: &Budget<'_>) -> Result<Option<Process>, Spent> {
     let Seen { pid, own_pid, parent: _, uid, start } = seen;
     let Ok(cmdline) = read_to(&proc.join(pid.to_string()).join("cmdline"), WORDS_MAX) else { return Ok(None) };
@@ -350,7 +350,7 @@ mod tests {
             ("-sf 12 13 -x sockpair@3 -Ws -f a.cfg", &["a.cfg"]),
             ("-Ws -st 1 2 3 -f a.cfg", &["a.cfg"]),
             ("-f a.cfg -- b.cfg -c -x", &["a.cfg", "b.cfg", "-c", "-x"]),
-            // What is glued to -f is not its file: HAProxy takes the next word.
+            // Text attached to -f is not its file: HAProxy takes the next word.
             ("-fa.cfg b.cfg", &["b.cfg"]),
             ("-f -D", &["-D"]),
             ("-dt h1:+all -f a.cfg", &["a.cfg"]),
@@ -447,7 +447,7 @@ mod tests {
         fake.add_of(33, 200, 1, 6, "haproxy", "haproxy -f a.cfg");
         fake.add(300, 1, 7, "haproxy", &format!("haproxy -f {}", "x".repeat(WORDS_MAX)));
         fake.add_of(0, 301, 1, 8, "haproxy", "haproxy -f a.cfg");
-        // A worker counts for nothing, whoever it runs as.
+        // A worker does not count, whoever it runs as.
         fake.add_of(65534, 302, 301, 9, "haproxy", "haproxy -f a.cfg");
         let survey = fake.survey();
         let pids: Vec<u32> = survey.processes.iter().map(|one| one.pid).collect();

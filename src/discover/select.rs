@@ -1,4 +1,4 @@
-//! Which instances a request means: those it names, among those that are discovered, or those at the addresses it gives.
+//! Which instances a request means: those it names among the discovered ones, or those at the addresses it gives.
 
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ pub struct Site {
     pub name: InstanceName,
     /// The process that was found, where one was.
     pub pid: Option<u32>,
-    /// Where it may answer, in the order in which that is tried.
+    /// Where it may answer, in the order of attempts.
     pub addresses: Vec<Address>,
-    /// What it was found by: its configuration, or its address.
+    /// How it was found: its configuration, or its address.
     pub origin: String,
     /// How sure it is that it exists.
     pub presence: Presence,
@@ -32,7 +32,7 @@ pub struct Site {
 /// How sure it is that an instance exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// It was asked for, or its process runs: that it does not answer is a failure.
+    /// It was requested, or its process runs: no answer is a failure.
     Certain,
     /// There is a socket that may be its: that nothing listens there says that it is not one.
     Possible,
@@ -47,8 +47,8 @@ pub struct Selected {
     pub others: Vec<Site>,
 }
 
-/// Finds the instances that a request means; what discovery leaves out is a warning where the request leaves it the
-/// choice.
+/// Finds the instances that a request means; whatever discovery leaves out is a warning if the request leaves the
+/// choice to it.
 ///
 /// # Errors
 /// As [`select`]; also when a signal ends the search.
@@ -167,7 +167,7 @@ impl From<&Candidate> for Site {
     }
 }
 
-/// The failure of a request that leaves the instances to discovery where there are none.
+/// The error if a request leaves the instances to discovery and there are none.
 #[must_use]
 pub fn nothing_runs() -> Error {
     Error::new(
@@ -192,10 +192,10 @@ fn unknown(name: &InstanceName, discovered: &[Candidate]) -> Error {
     .on_instance(name.as_str())
 }
 
-/// Finds two instances of one name, which no report could tell apart.
+/// Finds two instances with the same name, which no report could tell apart.
 ///
 /// # Errors
-/// Shows both.
+/// Names both.
 pub fn check_names<'a>(instances: impl Iterator<Item = &'a Site>) -> Result<()> {
     let mut seen: Vec<&Site> = Vec::new();
     for instance in instances {

@@ -26,7 +26,7 @@ const MILLISECONDS_PER_TICK: u64 = 10;
 /// How exact the starts of processes and the times of files are.
 const PRECISION: Duration = Duration::from_millis(100);
 
-/// What is known about a process before its configuration.
+/// What is known about a process before its configuration is read.
 pub(super) struct Subject<'a> {
     /// The process.
     pub(super) process: &'a Process,
@@ -62,7 +62,7 @@ impl<'a> Subject<'a> {
     pub(super) fn of(proc: &Path, process: &'a Process) -> Self {
         let folder = proc.join(process.pid.to_string());
         let sight = Sight::of(proc, process.pid);
-        // What was cut off may name any variable, so that none is known.
+        // The part that was cut off may name any variable, so none is known.
         let environ = read_to(&folder.join("environ"), WORDS_MAX).ok();
         let mut environment = Environment::new(environ.as_deref().filter(|environ| environ.len() < WORDS_MAX));
         let base = base(process, &folder, &sight, &environment);
@@ -209,8 +209,8 @@ fn changed_at(metadata: &Metadata) -> SystemTime {
 
 /// Finds the folder that relative paths start from: where the process was when it read its configuration.
 ///
-/// `-C` has been followed by the time the process runs. After `chroot` it has left that folder, and what is left is
-/// where its starter said that it was.
+/// A running process has already followed `-C`. After `chroot` it has left that folder, and only the folder named by
+/// its starter remains.
 fn base(process: &Process, folder: &Path, sight: &Sight, environment: &Environment) -> Option<PathBuf> {
     let change = process.arguments.change_dir.as_deref();
     if let Some(absolute) = change.filter(|change| change.is_absolute()) {

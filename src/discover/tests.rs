@@ -281,13 +281,13 @@ fn the_usual_places_count_where_nothing_else_is_known() {
     fs::create_dir_all(tree.path("run/haproxy")).unwrap();
     let _one = UnixListener::bind(tree.path("run/haproxy/admin.sock")).unwrap();
     assert_eq!(tree.found(), ["haproxy 0 Guess @@/run/haproxy/admin.sock"]);
-    // A configuration that is gone leaves the master CLI, and makes one look around.
+    // Without its configuration, the master CLI remains, and the usual places are searched.
     let config = tree.path("etc/gone.cfg");
     tree.run(100, &format!("-W -S abns@master -f {}", config.display()));
     let expected = ["gone 100 Guess abns@master", "haproxy 0 Guess @@/run/haproxy/admin.sock"];
     assert_eq!(tree.found(), expected);
     assert!(tree.discover().warnings.concat().contains("No such file"));
-    // One that is known is not found again.
+    // A known socket is not found again.
     tree.write("etc/gone.cfg", "global\nstats socket @@/run/haproxy/admin.sock\n");
     assert_eq!(tree.found(), ["gone 100 Running @@/run/haproxy/admin.sock abns@master"]);
     fs::remove_dir_all(tree.path("proc/1")).unwrap();

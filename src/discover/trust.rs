@@ -1,14 +1,14 @@
 //! Who could have changed a file or put a socket in its place.
 //!
 //! A configuration and every folder above it must belong to root or the caller, and nobody else may write there: what
-//! it says decides which sockets this program, mostly as root, talks to. The folder of a socket may also belong to the
-//! user and group that the configuration itself names, for that is who HAProxy is; Debian's `/run/haproxy` is 2775
-//! haproxy:haproxy. A folder that all may write with the sticky bit, such as `/tmp`, is fine above an entry of a
-//! trusted owner, but no place for a socket: with nothing bound, anybody could bind there.
+//! it says decides which sockets this program, usually as root, talks to. The folder of a socket may also belong to the
+//! user and group that the configuration itself names, because HAProxy runs as them; Debian's `/run/haproxy` is 2775
+//! haproxy:haproxy. A world-writable folder with the sticky bit, such as `/tmp`, is fine above an entry of a trusted
+//! owner, but not as the folder of a socket: while nothing is bound there, anybody could bind.
 //!
 //! A path is followed part by part, and each folder and link is judged by its metadata before anything below it is
-//! touched: what an ordinary user's process names can be a file system that never answers. The one file that is opened
-//! is checked again once it is open.
+//! touched: an ordinary user's process can name a file system that never answers. The file that is finally opened is
+//! checked again once it is open.
 
 use super::acl::{self, Writers};
 use super::budget::{Budget, Spent};
@@ -21,13 +21,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
-/// How many links a path may lead through, as in the kernel.
+/// How many links a path may contain, as in the kernel.
 const LINKS_MAX: usize = 40;
 
 /// How much is read at a time, in bytes.
 const CHUNK: usize = 256 << 10;
 
-/// Who may own and write what is trusted.
+/// Who may own and write trusted files.
 #[derive(Debug, Clone)]
 pub(super) struct Owners {
     uids: Vec<u32>,
@@ -43,7 +43,7 @@ pub(super) enum Refusal {
     /// It cannot be read.
     #[error("{0}")]
     Unreadable(String),
-    /// It is not there, or not any more.
+    /// It does not exist, or no longer.
     #[error("{0}")]
     Missing(String),
     /// No limit is left to read it.
@@ -51,7 +51,7 @@ pub(super) enum Refusal {
     Spent(#[from] Spent),
 }
 
-/// Whether a folder may be one that everybody can write, with the sticky bit.
+/// Whether a folder may be world-writable with the sticky bit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shared {
     Fine,
@@ -63,7 +63,7 @@ enum Shared {
 pub(super) struct Reached {
     /// The path without links.
     pub(super) real: PathBuf,
-    /// What is there; not yet judged.
+    /// The metadata there, not yet judged.
     pub(super) metadata: Metadata,
 }
 
@@ -126,7 +126,7 @@ impl Owners {
         self.uids.contains(&uid)
     }
 
-    /// Finds what a path leads to, through folders and links of nobody else.
+    /// Finds what a path leads to, through folders and links of trusted owners only.
     pub(super) fn reach(&self, path: &Path, budget: &Budget<'_>) -> Result<Reached, Refusal> {
         budget.file()?;
         self.walk(path).map_err(|astray| match astray {
@@ -135,7 +135,7 @@ impl Owners {
         })
     }
 
-    /// Reads a configuration file that nobody else could have written, piece by piece; no more than a limit allows.
+    /// Reads a configuration file that nobody else could have written, piece by piece, within the limits.
     pub(super) fn read(&self, file: &Reached, budget: &Budget<'_>) -> Result<Content, Refusal> {
         let real = &file.real;
         let unreadable = |error| Refusal::unreadable(real, &error);
@@ -145,7 +145,7 @@ impl Owners {
         };
         regular(&file.metadata)?;
         self.entry(real, &file.metadata, Shared::Refused)?;
-        // A FIFO or a device must not hold the run up or notice it.
+        // A FIFO or a device must not block the run or be affected by it.
         let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW | nix::libc::O_NOCTTY;
         let mut opened = OpenOptions::new().read(true).custom_flags(flags).open(real).map_err(unreadable)?;
         let metadata = opened.metadata().map_err(unreadable)?;
@@ -190,10 +190,10 @@ impl Owners {
         Ok(Expanded { folder: Some(reached.metadata), files })
     }
 
-    /// Checks the folder that a socket is in, and the folders above it.
+    /// Checks the folder of a socket, and the folders above it.
     ///
-    /// A folder that may not be looked at is no ground for refusal: its socket cannot be reached either, which the
-    /// report then says. For one that does not exist, the nearest that does must be trusted.
+    /// An inaccessible folder is not a reason to refuse: its socket cannot be reached either, and the report says so.
+    /// If the folder does not exist, the closest existing one must be trusted.
     pub(super) fn socket_folder(&self, socket: &Path) -> Result<PathBuf, Refusal> {
         let real = match self.walk(socket) {
             Ok(reached) => reached.real.parent().unwrap_or(Path::new("/")).to_owned(),
@@ -206,12 +206,12 @@ impl Owners {
         }
     }
 
-    /// Follows a path part by part, and goes nowhere that others could have put in its way.
+    /// Follows a path part by part, without being redirected by others.
     fn walk(&self, path: &Path) -> Result<Reached, Astray> {
         let mut real = PathBuf::from("/");
         let mut ahead = parts(path);
         let mut links = 0;
-        let mut metadata = self.look(&real)?;
+        let mut metadata = self.examine(&real)?;
         while let Some(part) = ahead.pop() {
             if metadata.is_dir() {
                 self.entry(&real, &metadata, Shared::Fine).map_err(Astray::Refused)?;
@@ -241,14 +241,14 @@ impl Owners {
                     return Err(Astray::Refused(Refusal::Untrusted(why)));
                 }
                 ahead.extend(parts(&fs::read_link(&real).map_err(unseen)?));
-                metadata = self.look(&folder)?;
+                metadata = self.examine(&folder)?;
                 real = folder;
             }
         }
         Ok(Reached { real, metadata })
     }
 
-    fn look(&self, path: &Path) -> Result<Metadata, Astray> {
+    fn examine(&self, path: &Path) -> Result<Metadata, Astray> {
         fs::symlink_metadata(path).map_err(|error| Astray::Unseen { folder: path.to_owned(), error })
     }
 
@@ -267,7 +267,7 @@ impl Owners {
         if metadata.mode() & 0o020 == 0 {
             return Ok(());
         }
-        // The group's bits are those of the mask where there is an access control list.
+        // With an access control list, the group's bits are those of the mask.
         let group_alone = || Writers { group_of_file: true, ..Writers::default() };
         let writers = match acl::writers(path) {
             Ok(writers) => writers.unwrap_or_else(group_alone),
@@ -287,7 +287,7 @@ impl Owners {
     }
 }
 
-/// Cuts a path into its parts, the last one first.
+/// Splits a path into its parts, last one first.
 fn parts(path: &Path) -> Vec<OsString> {
     let parts = path.components().filter(|part| !matches!(part, Component::CurDir));
     let mut parts: Vec<OsString> = parts.map(|part| part.as_os_str().to_owned()).collect();
@@ -295,15 +295,15 @@ fn parts(path: &Path) -> Vec<OsString> {
     parts
 }
 
-/// Tells whether HAProxy reads a file of that name where `-f` names a folder.
+/// Tells whether HAProxy reads a file of that name if `-f` names a folder.
 fn is_config_name(name: &OsStr) -> bool {
     let bytes = name.as_bytes();
-    // It takes the first `.cfg` for the end, so that `a.cfg.cfg` does not count.
+    // It treats the first `.cfg` as the end, so `a.cfg.cfg` does not count.
     let ends = bytes.windows(4).position(|part| part == b".cfg") == bytes.len().checked_sub(4);
     ends && !bytes.starts_with(b".")
 }
 
-/// Makes a path absolute and drops its `.` parts, without looking at the file system.
+/// Makes a path absolute and drops its `.` parts, without accessing the file system.
 pub(super) fn absolute(base: Option<&Path>, path: &Path) -> Option<PathBuf> {
     let joined = if path.is_absolute() { path.to_owned() } else { base?.join(path) };
     joined.is_absolute().then(|| joined.components().collect())

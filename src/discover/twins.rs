@@ -1,5 +1,5 @@
-//! Finds out that two addresses lead to one HAProxy: only what is proven counts, since two containers of one image that
-//! start in the same second have the same process id, start and names.
+//! Recognises two addresses of the same HAProxy: only proof counts, since two containers of one image that start in the
+//! same second have the same process id, start and names.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::haproxy::observe::Observation;
 use crate::haproxy::open::Contact;
 use crate::model::name::Address;
 
-/// Tells whether one HAProxy has answered at two addresses.
+/// Tells whether the same HAProxy has answered at two addresses.
 #[must_use]
 pub fn is_same_haproxy(one: &Observation, other: &Observation) -> bool {
     one.contact.process.is(&other.contact.process)
@@ -26,15 +26,15 @@ fn is_proven(one: &Observation, other: &Observation) -> bool {
     if first.address == second.address || is_one_socket(&first.address, &second.address) {
         return true;
     }
-    // Where only one HAProxy that can be seen calls itself so, it is the one that has answered at both.
+    // If only one visible HAProxy has this id, it has answered at both.
     match seen_as(first.process.pid).as_slice() {
         [only] => [first, second].iter().all(|contact| is_served_by(contact, *only)),
         _ => false,
     }
 }
 
-/// Finds the HAProxy processes that call themselves by a process id, by their ids here: in each container it may be
-/// another one.
+/// Finds the HAProxy processes that know themselves by a process id, and returns their ids here: each container may
+/// have one.
 fn seen_as(pid: u32) -> Vec<u32> {
     let calls_itself_so = |folder: &Path| {
         let status = fs::read_to_string(folder.join("status")).ok()?;
@@ -53,7 +53,7 @@ fn is_served_by(contact: &Contact, pid: u32) -> bool {
     }
 }
 
-/// Tells whether both paths lead to one socket.
+/// Tells whether both paths lead to the same socket.
 fn is_one_socket(first: &Address, second: &Address) -> bool {
     let inode = |address: &Address| match address {
         Address::Unix(path) => fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino())),
@@ -74,7 +74,7 @@ fn listening_at(address: SocketAddr) -> BTreeSet<u64> {
         is_it.then(|| inode.parse().ok()).flatten()
     };
     let inodes: BTreeSet<u64> = tables.iter().flat_map(|table| table.lines().skip(1).filter_map(inode)).collect();
-    // Two that listen at one port could be two HAProxy.
+    // Two listeners at one port could be two HAProxy processes.
     if inodes.len() == 1 { inodes } else { BTreeSet::new() }
 }
 

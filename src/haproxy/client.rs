@@ -1,7 +1,7 @@
 //! What the work on one instance asks of its HAProxy: commands, servers read back, statistics, a successor.
 //!
-//! [`Client`] is all that the work knows of it, so that the work can be tested on values alone; [`Runtime`] asks a real
-//! HAProxy over its sockets.
+//! [`Client`] is all that the work knows about it, so that the work can be tested on values alone; [`Runtime`] talks to
+//! a real HAProxy over its sockets.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::model::server::{Process, Server, Statistics};
 use crate::time::deadline::patiently;
 use crate::time::interrupt::Interrupt;
 
-/// How many commands are under way at a time: HAProxy stops reading when its replies are not read.
+/// How many commands are in flight at a time: HAProxy stops reading when its replies are not read.
 const WINDOW: usize = 256;
 
-/// An answer of the process that was observed, or the process that answers instead of it.
+/// An answer of the observed process, or the process that answers instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answered<T> {
     /// The same process has answered.
@@ -33,13 +33,13 @@ pub enum Answered<T> {
 /// What became of one command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// HAProxy has taken it.
+    /// HAProxy has accepted it.
     Accepted,
     /// HAProxy says that the backend is disabled or stopped, or its process is about to end.
     Disabled,
     /// HAProxy has refused it, with these words.
     Refused(Box<str>),
-    /// It was sent, but no reply came: it may have been carried out, or may still be.
+    /// It was sent but not answered: it may have been carried out, or may still be.
     Unknown,
     /// It was not sent.
     Unsent,
@@ -54,7 +54,7 @@ pub struct Exchange {
     pub failure: Option<Error>,
 }
 
-/// What a poll has found.
+/// The result of a poll.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Polled {
     /// The statistics of each server, with what old processes still do for it; one that is gone has none.
@@ -63,7 +63,7 @@ pub struct Polled {
     pub old: Vec<OldProcess>,
 }
 
-/// Finds the processes that the one which answers has replaced, and that still run, where no master CLI lists them.
+/// Finds the processes that the answering one has replaced and that still run, if no master CLI lists them.
 pub type Predecessors = fn(&Contact) -> Vec<u32>;
 
 /// Allows the observation of a process that has taken over, once it is locked.
@@ -71,22 +71,22 @@ pub type Admit<'a> = &'a mut dyn FnMut(&Contact) -> Result<()>;
 
 /// What the work on one instance asks of its HAProxy.
 pub trait Client: Send {
-    /// Sends commands, until all are answered, the connection fails, or a signal comes.
+    /// Sends commands until all are answered, the connection fails, or a signal arrives.
     ///
     /// # Errors
-    /// When there is no connection to be had.
+    /// When no connection can be opened.
     fn send(&mut self, lines: &[&str], signals: &Interrupt) -> Result<Answered<Exchange>>;
 
-    /// Reads servers back over a new connection; one that is gone has no value.
+    /// Reads servers back over a new connection; one that is gone is `None`.
     ///
     /// # Errors
-    /// When HAProxy does not answer in time, or is not understood.
+    /// When HAProxy does not answer in time, or gives an unexpected answer.
     fn read_back(&mut self, servers: &[&Server]) -> Result<Answered<Vec<Option<Server>>>>;
 
     /// Asks for the statistics of servers, with what old processes still do for them; one that is gone has none.
     ///
     /// # Errors
-    /// When HAProxy does not answer in time, or is not understood.
+    /// When HAProxy does not answer in time, or gives an unexpected answer.
     fn poll(&mut self, servers: &[&Server]) -> Result<Answered<Polled>>;
 
     /// Finds the processes from before a reload that still run, and what they still do for servers.
@@ -95,32 +95,32 @@ pub trait Client: Send {
     /// As [`Client::poll`].
     fn old_load(&mut self, servers: &[&Server]) -> Result<OldLoad>;
 
-    /// Ends the sessions of servers on old processes, as far as these can be reached.
+    /// Ends the sessions of servers on old processes, if these can be reached.
     ///
     /// # Errors
     /// As [`Client::poll`].
     fn end_old_sessions(&mut self, servers: &[&Server]) -> Result<()>;
 
-    /// Ends so many sessions of servers at the most, on this process and on old ones, and returns how many it has ended.
+    /// Ends at most this many sessions of servers, on this process and on old ones, and returns how many it has ended.
     ///
     /// # Errors
     /// As [`Client::poll`].
     fn end_some_sessions(&mut self, servers: &[&Server], most: usize) -> Result<Answered<usize>>;
 
-    /// Observes the process that answers now, once it is admitted, and talks to that one from then on.
+    /// Observes the process that answers now, once it is admitted, and talks to it from then on.
     ///
     /// # Errors
-    /// When none answers in time, it is not understood, or not admitted.
+    /// When none answers in time, the answer is unexpected, or the process is not admitted.
     fn observe(&mut self, detail: Detail, admit: Admit<'_>) -> Result<Observation>;
 
-    /// Tells whether the sessions of old processes are seen.
+    /// Tells whether the sessions of old processes can be seen.
     fn sees_old_processes(&self) -> bool;
 
-    /// Gives HAProxy time for what it was sent before.
+    /// Gives HAProxy time for the commands it was sent before.
     fn give_time(&mut self, time: Duration);
 }
 
-/// A HAProxy that is asked over its sockets.
+/// A real HAProxy, over its sockets.
 #[derive(Debug)]
 pub struct Runtime<'a> {
     name: &'a str,
@@ -137,10 +137,10 @@ pub struct Runtime<'a> {
 }
 
 impl<'a> Runtime<'a> {
-    /// Opens the socket of an instance that serves best.
+    /// Opens the best socket of an instance.
     ///
     /// # Errors
-    /// When none leads to a HAProxy that answers in time and is understood.
+    /// When none leads to a HAProxy that answers in time and as expected.
     pub fn open(
         name: &'a str,
         (addresses, masters): (&'a [Address], &'a [Address]),
@@ -153,7 +153,7 @@ impl<'a> Runtime<'a> {
         Ok(Self { name, addresses, masters, selection, timeout, predecessors, contact, backends: 0, connection })
     }
 
-    /// Returns where and by whom it answers.
+    /// Returns where it answers, and which process.
     #[must_use]
     pub fn contact(&self) -> &Contact {
         &self.contact
@@ -174,7 +174,7 @@ impl<'a> Runtime<'a> {
         Ok(observation)
     }
 
-    /// Connects to the process that was observed, unless another one answers.
+    /// Connects to the observed process, unless another one answers.
     fn connect(&mut self) -> Result<Answered<Connection>> {
         if let Some(connection) = self.connection.take().filter(Connection::is_open) {
             return Ok(Answered::Same(connection));
@@ -206,7 +206,7 @@ impl Client for Runtime<'_> {
     }
 
     fn read_back(&mut self, servers: &[&Server]) -> Result<Answered<Vec<Option<Server>>>> {
-        // A connection from before would hold a place among the few that HAProxy gives to clients.
+        // An earlier connection would occupy one of the few that HAProxy grants to clients.
         self.connection = None;
         let address = &self.contact.address;
         let read = || read_back(address, self.selection, servers, self.backends, self.timeout);
@@ -275,7 +275,7 @@ impl Client for Runtime<'_> {
     }
 }
 
-/// Sends commands over one connection, until all are answered, the connection fails or a signal comes.
+/// Sends commands over one connection until all are answered, the connection fails, or a signal arrives.
 fn exchange(connection: &mut Connection, lines: &[&str], signals: &Interrupt) -> Exchange {
     let mut replies = Vec::with_capacity(lines.len());
     let mut failure = None;
@@ -298,7 +298,7 @@ fn exchange(connection: &mut Connection, lines: &[&str], signals: &Interrupt) ->
 }
 
 /// Reads the reply to a `set server` command: silence is success (`cli_parse_set_server()` in HAProxy's
-/// `src/server.c`), any text a refusal.
+/// `src/server.c`), any text is a refusal.
 fn understand(answer: &str) -> Reply {
     match without_severity(answer.trim()).trim() {
         "" => Reply::Accepted,

@@ -10,7 +10,7 @@ use crate::model::name::is_plain;
 use crate::model::server::{Server, Uniqueness};
 use crate::model::state::AdminState;
 
-/// A proxy or a server as a command names it: by its name, or by its number (`#7`) where the name would not do.
+/// A proxy or a server as a command names it: by its name, or by its number (`#7`) if the name cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reference<'a> {
     /// By name; only characters that HAProxy's parser leaves alone.
@@ -20,7 +20,7 @@ pub enum Reference<'a> {
 }
 
 impl<'a> Reference<'a> {
-    /// Refers by name where that is unambiguous and safe to send, otherwise by number.
+    /// Refers by name if that is unambiguous and safe to send, otherwise by number.
     #[must_use]
     pub fn new(name: &'a str, id: u32, unique: Uniqueness) -> Self {
         match unique {
@@ -74,9 +74,9 @@ pub enum Query<'a> {
     ServersState(Option<Reference<'a>>),
     /// The statistics of one server, or of all servers of a proxy, or of all proxies, by their numbers.
     Stat {
-        /// The proxy; all of them where it is missing.
+        /// The proxy; all if it is missing.
         proxy: Option<u32>,
-        /// The server; all of them where it is missing.
+        /// The server; all if it is missing.
         server: Option<u32>,
         /// Which rows besides those of servers.
         rows: StatRows,
@@ -130,8 +130,8 @@ impl fmt::Display for Query<'_> {
     }
 }
 
-/// Writes the command that ends one session of the process, or of a worker on the CLI of its master; nothing where the
-/// session is not named by an address as `show sess` does.
+/// Writes the command that ends one session of the process, or of a worker on the CLI of its master; `None` if the
+/// session is not named by an address, as in `show sess`.
 #[must_use]
 pub fn end_session(worker: Option<u32>, session: &str) -> Option<String> {
     let digits = session.strip_prefix("0x")?;
@@ -140,23 +140,23 @@ pub fn end_session(worker: Option<u32>, session: &str) -> Option<String> {
     is_address.then(|| format!("{prefix}shutdown session {session}"))
 }
 
-/// What a command makes of a server.
+/// What a command does to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Sets the administrative state.
     State(AdminState),
-    /// Sets the weight, absolute or as a share of the configured one.
+    /// Sets the weight, absolute or as a percentage of the configured one.
     Weight(Weight),
     /// Resumes or pauses health checks.
     Health(Switch),
     /// Resumes or pauses agent checks.
     Agent(Switch),
-    /// Ends the sessions that are under way.
+    /// Ends all current sessions.
     ShutdownSessions,
 }
 
 impl Action {
-    /// Writes the line that does this to a server, in one allocation of its size: there may be many of them.
+    /// Writes the command line for a server, in one allocation of the exact size: there may be many of them.
     #[must_use]
     pub fn line(self, target: Target<'_>) -> Box<str> {
         let (before, after, value) = match self {

@@ -1,4 +1,5 @@
-//! HAProxy's runtime API: the sockets, the commands sent to them, the replies read from them, and what they add up to.
+//! HAProxy's runtime API: the sockets, the commands sent to them, the replies read from them, and the observations made
+//! from them.
 
 pub mod client;
 pub mod command;
@@ -15,7 +16,7 @@ use self::parse::ParseError;
 use crate::model::error::{Error, ErrorKind};
 use crate::model::name::Address;
 
-/// Makes the failure of a reply that is not understood.
+/// Makes the error for an unexpected reply.
 fn not_understood(address: &Address, error: &ParseError) -> Error {
-    Error::new(ErrorKind::BadReply, format!("the HAProxy at {address} gave an answer that is not understood: {error}"))
+    Error::new(ErrorKind::BadReply, format!("the HAProxy at {address} gave an unexpected answer: {error}"))
 }

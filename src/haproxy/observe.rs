@@ -1,6 +1,6 @@
-//! Asks an instance how its servers are, over one connection, and changes nothing.
+//! Reads the servers of an instance over one connection, and changes nothing.
 //!
-//! Every dump is streamed: only the servers that are selected are kept.
+//! Every dump is streamed: only selected servers are kept.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -16,21 +16,21 @@ use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::{Address, Selection};
 use crate::model::server::{Process, Server, Uniqueness};
 
-/// How much is asked of the servers that are selected.
+/// How much to ask about the selected servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
     /// What a plan needs: which servers track others.
     Links,
     /// What a status shows: sessions, queue and check as well.
     Statistics,
-    /// What a guard needs: the servers that are not selected as well, and all about all of them.
+    /// What a guard needs: everything about all servers, including those not selected.
     Everything,
 }
 
 /// What an instance said.
 #[derive(Debug, Clone)]
 pub struct Observation {
-    /// Where and by whom it was said.
+    /// Where it was said, and by which process.
     pub contact: Contact,
     /// The selected servers, in HAProxy's order.
     pub servers: Vec<Server>,
@@ -41,20 +41,20 @@ pub struct Observation {
 /// What an instance has besides the selected servers.
 #[derive(Debug, Clone, Default)]
 pub struct Rest {
-    /// The other servers, where everything was asked for.
+    /// The other servers, if everything was requested.
     pub others: Vec<Server>,
     /// The numbers of the backends that have a selected server, and another one that takes traffic.
     pub served_by_others: BTreeSet<u32>,
     /// How many backends have servers.
     pub backends: usize,
-    /// Which of the selected backends exist, also where they have no selected server.
+    /// Which of the selected backends exist, even without a selected server.
     pub backends_found: Vec<bool>,
 }
 
-/// Asks for the selected servers over a connection that is open already.
+/// Reads the selected servers over an open connection.
 ///
 /// # Errors
-/// When the answer does not come in time, or is not understood.
+/// When the answer does not arrive in time, or is unexpected.
 pub fn observe(
     connection: &mut Connection,
     contact: Contact,
@@ -81,19 +81,19 @@ pub fn observe(
     if detail == Detail::Everything {
         let is_selected = |it: &Server| selection.matches(it.backend.as_bytes(), it.server.as_bytes());
         (servers, rest.others) = servers.into_iter().partition(is_selected);
-        // The dump looks at those that it does not hand over, and here it has handed over all.
+        // The dump examines only rows that it does not hand over, and here it has handed over all.
         let usable = rest.others.iter().filter(|server| server.takes_traffic());
         rest.served_by_others.extend(usable.map(|server| server.backend_id));
     }
     Ok(Observation { contact, servers, rest })
 }
 
-/// Asks again for servers that were observed before, over a new connection; one that is gone has no value.
+/// Reads observed servers again over a new connection; one that is gone is `None`.
 ///
-/// Few backends are asked for one by one, many with one dump of all.
+/// A few backends are read one by one, many with one dump of all.
 ///
 /// # Errors
-/// When HAProxy does not answer in time, is not understood, or is replaced meanwhile.
+/// When HAProxy does not answer in time, gives an unexpected answer, or is replaced meanwhile.
 pub fn read_back(
     address: &Address,
     selection: Selection<'_>,
@@ -120,23 +120,22 @@ pub fn read_back(
     Ok((process, rows.after))
 }
 
-/// How servers are predicted to be, for a dump that shows them so.
+/// The predicted servers, for a dump that shows them that way.
 #[derive(Debug, Default)]
 pub struct Predicted<'a>(HashMap<(&'a [u8], &'a [u8]), &'a Server>);
 
 impl<'a> Predicted<'a> {
-    /// Takes the servers as they are predicted to be.
+    /// Takes the predicted servers.
     #[must_use]
     pub fn of(servers: &[&'a Server]) -> Self {
         Self(servers.iter().map(|it| ((it.backend.as_bytes(), it.server.as_bytes()), *it)).collect())
     }
 }
 
-/// Asks for all servers over a new connection and hands over every line of the answer, with the predicted servers as
-/// they are predicted to be.
+/// Dumps all servers over a new connection and hands over every line, with predicted servers as predicted.
 ///
 /// # Errors
-/// When the answer does not come in time or not complete, or with what `on_line` returned.
+/// When the answer does not arrive in time or is incomplete, or returns what `on_line` returned.
 pub fn dump(
     address: &Address,
     timeout: Duration,
@@ -162,10 +161,10 @@ pub fn dump(
     Ok(())
 }
 
-/// Asks for the names of all backends that have servers, and of their servers, over a new connection.
+/// Reads the names of all backends with servers, and of their servers, over a new connection.
 ///
 /// # Errors
-/// When HAProxy does not answer in time, or is not understood.
+/// When HAProxy does not answer in time, or gives an unexpected answer.
 pub fn names(address: &Address, timeout: Duration) -> Result<Vec<(String, String)>> {
     let (mut connection, _) = open(address, timeout)?;
     let all = Selection { servers: &[], backends: &[] };

@@ -15,7 +15,7 @@ use crate::model::name::{Address, is_plain};
 use crate::model::server::Server;
 use crate::time::deadline::patiently;
 
-/// How long a count is tried again that the end of a connection has cut off.
+/// How long to retry a count that was cut off by the end of a connection.
 const TRIES: Duration = Duration::from_secs(2);
 
 /// A process from before a reload that still runs.
@@ -23,7 +23,7 @@ const TRIES: Duration = Duration::from_secs(2);
 pub struct OldProcess {
     /// Its process id.
     pub pid: u32,
-    /// What it still does for the servers that were asked about; nothing where that cannot be seen.
+    /// What it still does for the given servers; `None` if that cannot be seen.
     pub sessions: Option<u32>,
 }
 
@@ -37,7 +37,7 @@ pub struct OldLoad {
 }
 
 impl OldLoad {
-    /// Notes processes of which nothing but their ids is known.
+    /// Notes processes of which only the ids are known.
     #[must_use]
     pub fn unseen(pids: impl IntoIterator<Item = u32>) -> Self {
         let processes = pids.into_iter().map(|pid| OldProcess { pid, sessions: None }).collect();
@@ -57,8 +57,8 @@ impl OldLoad {
 
 /// Counts the sessions and queued requests of servers on all old processes.
 ///
-/// The connection ends when a worker does, and also when the master starts itself anew in a reload. The next list of
-/// processes tells which: no worker that is on it goes uncounted.
+/// The connection ends with a worker, and also when the master restarts itself in a reload. The next list of processes
+/// shows which: every worker on it is counted.
 ///
 /// # Errors
 /// When the master CLI does not answer, or not as HAProxy does.
@@ -66,7 +66,7 @@ pub(super) fn count(master: &Address, servers: &[&Server], timeout: Duration) ->
     patiently(TRIES.min(timeout), || try_to_count(master, servers, timeout).map_err(cut_off))
 }
 
-/// Ends so many sessions of servers on old processes at the most, and returns how many it has ended: `set server` and
+/// Ends at most this many sessions of servers on old processes, and returns how many it has ended: `set server` and
 /// `shutdown sessions server` do not work there.
 ///
 /// # Errors
@@ -75,7 +75,7 @@ pub(super) fn end_sessions(master: &Address, servers: &[&Server], most: usize, t
     patiently(TRIES.min(timeout), || try_to_end(master, servers, most, timeout).map_err(cut_off))
 }
 
-/// The end of a worker may leave any answer behind.
+/// The end of a worker may cut off any answer.
 fn cut_off(error: Error) -> Error {
     if error.kind == ErrorKind::BadReply { error.cut_off() } else { error }
 }
@@ -85,9 +85,7 @@ fn open(master: &Address, timeout: Duration) -> Result<(Connection, Vec<u32>)> {
     let mut connection = Connection::open_master(master, timeout)?;
     let reply = connection.ask(&Query::Processes.to_string())?;
     let workers = old_workers(&reply).ok_or_else(|| {
-        let msg = format!(
-            "the master CLI at {master} gave an answer that is not understood: 'show proc' has no line '# workers'"
-        );
+        let msg = format!("the master CLI at {master} gave an unexpected answer: 'show proc' has no line '# workers'");
         Error::new(ErrorKind::BadReply, msg)
     })?;
     Ok((connection, workers))
@@ -124,7 +122,7 @@ fn try_to_end(master: &Address, servers: &[&Server], most: usize, timeout: Durat
 /// What is done for servers, by their names.
 type Counts = Vec<((String, String), u32)>;
 
-/// Counts what one worker still does for the servers of backends; nothing where the worker has ended.
+/// Counts what one worker still does for the servers of backends; `None` if the worker has ended.
 fn load_of(connection: &mut Connection, worker: u32, backends: &BTreeSet<&str>) -> Result<Counts> {
     let mut counts = Vec::new();
     let mut is_shown = false;
@@ -153,7 +151,7 @@ fn load_of(connection: &mut Connection, worker: u32, backends: &BTreeSet<&str>) 
     Ok(counts)
 }
 
-/// Reads the processes that `show proc` lists as old workers; nothing where the reply is not its.
+/// Reads the processes that `show proc` lists as old workers; `None` if the reply is something else.
 fn old_workers(reply: &str) -> Option<Vec<u32>> {
     let (_, workers) = reply.split_once("# workers\n")?;
     let Some((_, old)) = workers.split_once("# old workers\n") else { return Some(Vec::new()) };

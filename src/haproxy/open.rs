@@ -1,4 +1,4 @@
-//! Opens a connection to the process that serves an instance now, and finds out which one that is and what it allows.
+//! Opens a connection to the process that serves an instance now, and finds out which one it is and what it allows.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use crate::model::server::Process;
 use crate::model::text::printable;
 use crate::time::clock;
 
-/// How often a connection that leads to a process that is stopping is opened again, and after what pause.
+/// How often, and after what pause, to reconnect if the connection leads to a stopping process.
 const STOPPING_TRIES: u32 = 50;
 const STOPPING_PAUSE: Duration = Duration::from_millis(20);
 
-/// Where and by whom an instance answers.
+/// Where an instance answers, and which process.
 #[derive(Debug, Clone)]
 pub struct Contact {
     /// Where it was asked.
@@ -27,7 +27,7 @@ pub struct Contact {
     pub process: Process,
     /// What the socket allows.
     pub level: Level,
-    /// The process that listens there, by its id here, where that can be seen ([`Connection::peer`]).
+    /// The process that listens there, by its id here, if that can be seen ([`Connection::peer`]).
     pub peer: Option<u32>,
 }
 
@@ -52,10 +52,10 @@ pub fn open_for_commands(address: &Address, timeout: Duration) -> Result<(Connec
     Ok((connection, contact))
 }
 
-/// Opens the socket that serves best.
+/// Opens the best socket.
 ///
 /// # Errors
-/// When none of them leads to a HAProxy that answers in time and is understood.
+/// When none of them leads to a HAProxy that answers in time and as expected.
 pub fn open_best(name: &str, addresses: &[Address], timeout: Duration) -> Result<(Connection, Contact)> {
     let mut best: Option<(Connection, Contact)> = None;
     let mut failure = None;
@@ -79,21 +79,21 @@ fn without_socket(name: &str) -> Error {
     Error::new(
         ErrorKind::Unreachable,
         format!(
-            "the instance {name} has no stats socket that can be connected to; add 'stats socket /run/haproxy/{name}.sock \
+            "the instance {name} has no usable stats socket; add 'stats socket /run/haproxy/{name}.sock \
              mode 660 level admin' to the global section of its configuration"
         ),
     )
 }
 
 impl Contact {
-    /// Ranks sockets of one HAProxy by how well they serve: admin level wins, then Unix, then the first.
+    /// Ranks sockets of one HAProxy: the highest level wins, then Unix, then the first.
     #[must_use]
     pub fn rank(&self) -> (Level, bool) {
         (self.level, matches!(self.address, Address::Unix(_)))
     }
 }
 
-/// Opens a connection to a process that is not about to stop, and asks something else at once.
+/// Opens a connection to a process that is not about to stop, and sends another query right away.
 fn open_and_ask(
     address: &Address,
     timeout: Duration,
@@ -131,10 +131,10 @@ fn open_and_ask(
     }
 }
 
-/// Asks on a connection that is open already whether its process still serves.
+/// Asks on an open connection whether its process still serves.
 ///
 /// # Errors
-/// When the answer does not come in time, or is not understood.
+/// When the answer does not arrive in time, or is unexpected.
 pub fn still_serves(connection: &mut Connection) -> Result<bool> {
     let reply = connection.ask(&Query::Info.to_string())?;
     Ok(!info_of(connection.address(), reply.as_bytes())?.stopping)

@@ -1,7 +1,7 @@
 //! Replies of the runtime API as types: pure functions from text, which name what is missing.
 //!
-//! Columns and keys are looked up by name, because every version adds some. What is not understood is an error that
-//! shows the line; no row is passed over.
+//! Columns and keys are looked up by name, because every version adds some. An unexpected line is an error that shows
+//! it; no row is skipped.
 
 use std::borrow::Cow;
 
@@ -12,17 +12,17 @@ use crate::model::state::{AdminFlags, OperationalState};
 use crate::model::text::{excerpt, printable};
 use crate::model::traffic::obstacle;
 
-/// How much of a line that is not understood an error shows, in bytes.
+/// How much of an unexpected line an error shows, in bytes.
 const SHOWN: usize = 200;
 
 /// The fewest columns that `show servers state` has had (HAProxy 2.2), and more than it will soon have.
 const FEWEST_COLUMNS: usize = 20;
 const MOST_COLUMNS: usize = 48;
 
-/// The columns that come first in all versions, and that are looked at in every row.
+/// The columns that come first in all versions and are examined in every row.
 const FIRST: [&str; 4] = ["be_id", "be_name", "srv_id", "srv_name"];
 
-/// Why a reply was not understood.
+/// Why a reply could not be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// `show servers state` starts with the version of its format.
@@ -50,7 +50,7 @@ pub enum ParseError {
         /// The row as it was read.
         line: String,
     },
-    /// A value of a row cannot be what the column says.
+    /// A value in a row does not fit its column.
     #[error("a row of '{command}' has '{value}' as its {column}: '{line}'")]
     Value {
         /// The command that was asked.
@@ -70,7 +70,7 @@ pub enum ParseError {
         /// The reply as it was read.
         reply: String,
     },
-    /// `show cli level` answered with another word.
+    /// `show cli level` answered with an unknown word.
     #[error("'show cli level' answered '{0}'")]
     Level(String),
 }
@@ -116,7 +116,7 @@ pub struct StateRow<'a> {
     pub server_id: u32,
     /// The server.
     pub server: &'a str,
-    /// Its address, `-` where it is not resolved.
+    /// Its address, `-` if it is not resolved.
     pub address: &'a str,
     /// Its port.
     pub port: &'a str,
@@ -126,9 +126,9 @@ pub struct StateRow<'a> {
     pub operational: OperationalState,
     /// The administrative flags.
     pub flags: AdminFlags,
-    /// The weight that is in force.
+    /// The effective weight.
     pub weight: u32,
-    /// The weight of the configuration.
+    /// The configured weight.
     pub initial_weight: u32,
     /// The health check: 2 configured, 4 enabled, 8 paused.
     pub check: u32,
@@ -136,10 +136,10 @@ pub struct StateRow<'a> {
     pub agent: u32,
 }
 
-/// The backend of the row before: the servers of a backend follow each other, so that its columns are mostly known.
+/// The backend of the previous row: the servers of a backend are adjacent, so its columns are usually known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LastBackend {
-    /// Both of its columns as they stand in a row, with the space after each.
+    /// Both of its columns as in a row, each with the space after it.
     columns: Vec<u8>,
     id: u32,
     /// Where its name begins in them.
@@ -147,7 +147,7 @@ pub struct LastBackend {
 }
 
 impl LastBackend {
-    /// Takes over the backend of a row, and returns the other columns; nothing where its number is none.
+    /// Takes over the backend of a row, and returns the other columns; `None` if its number is invalid.
     fn rest_of<'a>(&mut self, line: &'a [u8]) -> Option<&'a [u8]> {
         if let Some(rest) = line.strip_prefix(self.columns.as_slice()).filter(|_| !self.columns.is_empty()) {
             return Some(rest);
@@ -166,16 +166,16 @@ impl LastBackend {
     }
 }
 
-/// A server as far as it is of interest.
+/// The part of a row that matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AnyRow<'a> {
-    /// It is wanted.
+    /// It is a selected server.
     Wanted(StateRow<'a>),
     /// It is another one.
     Other(OtherRow<'a>),
 }
 
-/// A server that is not wanted; most of its row is looked at only where that is asked for.
+/// A server that is not selected; most of its row is examined only on demand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherRow<'a> {
     header: &'a StateHeader,
@@ -200,7 +200,7 @@ impl OtherRow<'_> {
 /// Checks the first line of `show servers state`.
 ///
 /// # Errors
-/// Refuses every version of the format but 1.
+/// Refuses every version of the format except 1.
 pub fn state_version(line: &[u8]) -> Result<(), ParseError> {
     if line == b"1" { Ok(()) } else { Err(ParseError::Version(excerpt(line, SHOWN))) }
 }
@@ -244,7 +244,7 @@ impl StateHeader {
     }
 
     /// Reads a row, if the number of its backend, its backend and its server are `wanted`. The number of columns is
-    /// checked in any case. `backend` is that of the row before.
+    /// always checked. `backend` is that of the previous row.
     ///
     /// # Errors
     /// Shows the row and what is wrong with it.
@@ -259,7 +259,7 @@ impl StateHeader {
             let line = excerpt(line, SHOWN);
             return Err(ParseError::Count { command: STATE, found, expected: self.count, line });
         }
-        // Most rows are not wanted, and then only the first columns are looked at.
+        // Most rows are not selected, and then only the first columns are examined.
         let rest = backend.rest_of(line).ok_or_else(|| wrong(STATE, column(line, self.be_id), "be_id", line))?;
         if !wanted(backend.id, backend.name(), column(rest, 1)) {
             return Ok(AnyRow::Other(OtherRow { header: self, line }));
@@ -288,7 +288,7 @@ impl StateHeader {
 }
 
 impl StateHeader {
-    /// Writes a row anew with the flags, the weight and the checks that `of` gives for its backend, its server and its
+    /// Rewrites a row with the flags, the weight and the checks that `of` gives for its backend, its server and its
     /// checks.
     #[must_use]
     pub fn rewritten(
@@ -315,7 +315,7 @@ fn column(line: &[u8], index: usize) -> &[u8] {
     line.split(is_space).nth(index).unwrap_or_default()
 }
 
-/// Counts the spaces of a row, in pieces so short that a byte can count them: that is done with many bytes at a time.
+/// Counts the spaces of a row, in pieces so short that a byte can hold the count, which allows many bytes at a time.
 fn spaces(line: &[u8]) -> usize {
     let in_piece = |piece: &[u8]| piece.iter().map(|byte| u8::from(is_space(byte))).sum::<u8>();
     line.chunks(usize::from(u8::MAX)).map(|piece| usize::from(in_piece(piece))).sum()
@@ -385,7 +385,7 @@ pub(crate) fn decimal(digits: &[u8]) -> Option<u32> {
     })
 }
 
-/// What `show info` tells about the process that answers.
+/// What `show info` says about the answering process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Info {
     /// The version, as `2.6.12-1+deb12u4`.
@@ -631,7 +631,7 @@ fn csv(line: &[u8]) -> Vec<Cow<'_, [u8]>> {
     values
 }
 
-/// Takes off the severity that a socket with `severity-output` puts before a message: `[3]: ` or `[err]: `.
+/// Removes the severity that a socket with `severity-output` puts before a message: `[3]: ` or `[err]: `.
 #[must_use]
 pub fn without_severity(reply: &str) -> &str {
     let Some((severity, rest)) = reply.strip_prefix('[').and_then(|rest| rest.split_once("]: ")) else {

@@ -1,4 +1,4 @@
-//! Reads the rows of `show servers state` into servers; only those that are selected are kept.
+//! Reads the rows of `show servers state` into servers; only selected ones are kept.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -20,7 +20,7 @@ use crate::model::text::printable;
 const CHECK_CONFIGURED: u32 = 2;
 const CHECK_ENABLED: u32 = 4;
 
-/// Reads whether a check runs; nothing where it is not configured.
+/// Reads whether a check runs; `None` if it is not configured.
 fn switch(check: u32) -> Option<Switch> {
     match (check & CHECK_CONFIGURED != 0, check & CHECK_ENABLED != 0) {
         (false, _) => None,
@@ -29,7 +29,7 @@ fn switch(check: u32) -> Option<Switch> {
     }
 }
 
-/// Writes a check that runs, or does not, in the place of one that was read.
+/// Writes whether a check runs into a value that was read.
 pub(super) fn with_switch(check: u32, switch: Option<Switch>) -> u32 {
     match switch {
         Some(Switch::Enabled) => check | CHECK_ENABLED,
@@ -38,7 +38,7 @@ pub(super) fn with_switch(check: u32, switch: Option<Switch>) -> u32 {
     }
 }
 
-/// Makes a server of a row; what is the same as in the one before is kept once.
+/// Makes a server from a row; text that is the same as in the previous one is shared.
 fn server_of(row: &StateRow<'_>, before: Option<&Server>) -> Server {
     let share = |parts: &[&str], before: Option<&Arc<str>>| {
         let is_same = |text: &Arc<str>| {
@@ -79,8 +79,8 @@ fn is_of(server: &Server, row: &StateRow<'_>) -> bool {
         && (server.backend_id == row.backend_id || server.backend_name == Uniqueness::Unique)
 }
 
-/// Tells whether the row is no server at all: with `-S`, HAProxy 2.2 lists the proxy through which its master reaches
-/// its workers (`mworker_cli_proxy_create()` in its `src/cli.c`).
+/// Tells whether the row is not a server at all: with `-S`, HAProxy 2.2 lists the proxy through which its master
+/// reaches its workers (`mworker_cli_proxy_create()` in its `src/cli.c`).
 fn is_of_master_cli(row: &StateRow<'_>) -> bool {
     row.backend == "MASTER"
         && (row.server.starts_with("cur-") || row.server.starts_with("old-"))
@@ -88,7 +88,7 @@ fn is_of_master_cli(row: &StateRow<'_>) -> bool {
         && row.initial_weight == 0
 }
 
-/// Writes address and port as HAProxy does; a name that is not resolved stands for its address.
+/// Writes address and port as HAProxy does; an unresolved name stands for its address.
 fn address<'a>(row: &StateRow<'a>) -> [&'a str; 4] {
     let host = match (row.address, row.fqdn) {
         ("-", "-") => return ["-", "", "", ""],
@@ -100,17 +100,17 @@ fn address<'a>(row: &StateRow<'a>) -> [&'a str; 4] {
 
 /// What is kept of the rows of `show servers state`.
 pub(super) trait Rows {
-    /// Tells whether the row of a server is wanted, by the number and the name of its backend and its own name.
+    /// Tells whether a server's row is selected, by the number and the name of its backend and its own name.
     fn wants(&mut self, backend_id: u32, backend: &[u8], server: &[u8]) -> bool;
 
-    /// Takes a row that is wanted.
+    /// Takes a selected row.
     fn take(&mut self, row: &StateRow<'_>);
 
-    /// Passes over a row that is not.
+    /// Skips a row that is not selected.
     fn pass(&mut self, _: &OtherRow<'_>) {}
 }
 
-/// Keeps the servers that are wanted.
+/// Keeps the selected servers.
 pub(super) struct Matching<'a> {
     selection: Selection<'a>,
     detail: Detail,
@@ -143,7 +143,7 @@ impl Rows for Matching<'_> {
     }
 
     fn pass(&mut self, row: &OtherRow<'_>) {
-        // One is enough, so that most rows are not looked at.
+        // One is enough, so most rows are not examined.
         self.backends.has_other = self.backends.has_other || row.takes_traffic();
     }
 }
@@ -168,7 +168,7 @@ impl Rows for ReadBack<'_> {
     }
 
     fn take(&mut self, row: &StateRow<'_>) {
-        // Both are in HAProxy's order, so that the one that is looked for is nearly always the next.
+        // Both are in HAProxy's order, so the server is nearly always the next one.
         let is_here = |place: &usize| self.before.get(*place).is_some_and(|server| is_of(server, row));
         let Some(place) = (self.next..self.before.len()).chain(0..self.next).find(is_here) else { return };
         self.next = place + 1;
@@ -178,11 +178,11 @@ impl Rows for ReadBack<'_> {
     }
 }
 
-/// Which backends a dump has, to find two of one name: what a name then means is not what it says.
+/// Which backends a dump has, to find two with the same name: such a name is ambiguous.
 #[derive(Default)]
 pub(super) struct Backends {
     last: Option<u32>,
-    /// What stands for the name of each.
+    /// The hash of each name.
     pub(super) names: Vec<u64>,
     has_wanted: bool,
     has_other: bool,
@@ -196,13 +196,13 @@ impl Backends {
         self.names.push(hash(name));
     }
 
-    /// Keeps of the backend that has ended whether it has a wanted server and another one that takes traffic.
+    /// Notes whether the backend that has ended has a selected server and another one that takes traffic.
     pub(super) fn end(&mut self) {
         let has_both = std::mem::take(&mut self.has_wanted) & std::mem::take(&mut self.has_other);
         self.served_by_others.extend(self.last.filter(|_| has_both));
     }
 
-    /// The names that more than one of them has.
+    /// Names that several of them share.
     pub(super) fn shared_names(&self) -> Vec<u64> {
         let mut names = self.names.clone();
         names.sort_unstable();

@@ -7,7 +7,7 @@ use super::socket::{Connection, Form};
 use crate::model::error::Result;
 use crate::model::server::Server;
 
-/// How many commands are under way at a time.
+/// How many commands are in flight at a time.
 const WINDOW: usize = 64;
 
 /// A session as `show sess` shows it.
@@ -18,8 +18,8 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Reads a line as `0x55d0c0ffee00: proto=tcpv4 src=127.0.0.1:40000 fe=http be=app srv=web1 ts=02 age=2s …`; nothing
-    /// where it has no server.
+    /// Reads a line such as `0x55d0c0ffee00: proto=tcpv4 src=127.0.0.1:40000 fe=http be=app srv=web1 ts=02 age=2s …`;
+    /// `None` without a server.
     fn parse(line: &'a str) -> Option<Self> {
         let (id, rest) = line.split_once(": ")?;
         let value = |key: &str| rest.split(' ').find_map(|word| word.strip_prefix(key));
@@ -39,7 +39,7 @@ pub(super) fn read_sessions(
     })
 }
 
-/// Ends so many sessions of servers at the most, and returns how many it has ended.
+/// Ends at most this many sessions of servers, and returns how many it has ended.
 pub(super) fn end_sessions_on(
     connection: &mut Connection,
     worker: Option<u32>,

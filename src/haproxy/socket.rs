@@ -1,11 +1,11 @@
-//! The only place that opens sockets: a conversation with one HAProxy process, every wait of which has a bound.
+//! The only place that opens sockets: a conversation with one HAProxy process, with a bound on every wait.
 //!
-//! The conversation is the one form that all versions understand alike: `prompt`, then one command a line, each
-//! reply ended by the prompt, then `quit` (management.txt, section 9.3; `cli_io_handler()` in HAProxy's `src/cli.c`).
-//! On a master CLI socket, `@1` comes first and leads to the current worker.
+//! The conversation has the one form that all versions understand in the same way: `prompt`, then one command a line,
+//! each reply ended by the prompt, then `quit` (management.txt, section 9.3; `cli_io_handler()` in HAProxy's
+//! `src/cli.c`). On a master CLI socket, `@1` comes first and leads to the current worker.
 //!
-//! A dump that has begun is read to its end, whatever else is wrong: HAProxy 3.2.26 dies of a client that leaves in
-//! the middle of one. Only a process that has been silent for all of the time allowed is left.
+//! A dump that has begun is read to its end, whatever else is wrong: HAProxy 3.2.26 dies of a client that leaves
+//! halfway. Only a process that has been silent for all the allowed time is abandoned.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -24,10 +24,10 @@ use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::Address;
 use crate::model::text::excerpt;
 
-/// The least silence after which a dump that has begun may be left.
+/// The shortest silence after which a dump that has begun may be abandoned.
 const DUMP_SILENCE: Duration = Duration::from_secs(5);
 
-/// The longest time and the largest size of a dump, which no HAProxy comes near: what goes beyond is no dump.
+/// The longest time and the largest size of a dump, which no HAProxy comes near: anything beyond is not a dump.
 const DUMP_TIME: Duration = Duration::from_secs(300);
 const DUMP_SIZE: usize = 1 << 30;
 
@@ -40,10 +40,10 @@ const LINE_SIZE: usize = 64 << 10;
 /// How much is read at a time: as much as HAProxy writes at a time (`tune.bufsize`).
 const CHUNK: usize = 16 << 10;
 
-/// How much of a reply that is not understood an error shows.
+/// How much of an unexpected reply an error shows.
 const SHOWN: usize = 200;
 
-/// How often, and how far apart, a refused connection is tried again: a reload without `-x` refuses for a moment, and a
+/// How often, and how far apart, to retry a refused connection: a reload without `-x` refuses for a moment, and a
 /// master CLI for as long as its master reads the configuration (50 ms and more).
 const REFUSED_TRIES: u32 = 15;
 const REFUSED_PAUSE: Duration = Duration::from_millis(20);
@@ -100,15 +100,15 @@ impl Connection {
     /// Connects, agrees on the prompt and asks the first commands, which only read; returns the replies to them.
     ///
     /// # Errors
-    /// Tells apart what is not there, what may not be opened, what does not answer in time, and what is no HAProxy.
+    /// Distinguishes a missing socket, missing rights, no answer in time, and something that is not HAProxy.
     pub fn open(address: &Address, timeout: Duration, first: &[String]) -> Result<(Self, Vec<Vec<u8>>)> {
         Self::enter(address, timeout, Entry::Worker, first)
     }
 
-    /// Connects to a master CLI and stays with the master, instead of going on to its worker.
+    /// Connects to a master CLI and stays with the master, instead of continuing with its worker.
     ///
     /// # Errors
-    /// As [`Connection::open`]; also when it is no master CLI.
+    /// As [`Connection::open`]; also when it is not a master CLI.
     pub fn open_master(address: &Address, timeout: Duration) -> Result<Self> {
         Self::enter(address, timeout, Entry::Master, &[]).map(|(connection, _)| connection)
     }
@@ -129,7 +129,7 @@ impl Connection {
             };
             match connection.greet(entry, first) {
                 Ok(replies) => return Ok((connection, replies)),
-                // Its process has ended, or its master has started itself anew; nothing was changed yet.
+                // Its process has ended, or its master has restarted itself; nothing was changed yet.
                 Err(error) if error.kind == ErrorKind::Unreachable && tries < REFUSED_TRIES => {
                     tries += 1;
                     std::thread::sleep(REFUSED_PAUSE);
@@ -151,8 +151,8 @@ impl Connection {
         self.door
     }
 
-    /// Returns the process that listens at a Unix socket, or that did when it began to, by its id here; nothing where it
-    /// cannot be seen from here, as in a container.
+    /// Returns the process that listens, or started to listen, at a Unix socket, by its id here; `None` if it cannot be
+    /// seen from here, as in a container.
     #[must_use]
     pub fn peer(&self) -> Option<u32> {
         let peer = getsockopt(&self.fd, sockopt::PeerCredentials).ok()?;
@@ -162,7 +162,7 @@ impl Connection {
     /// Asks one command and returns its reply without the prompt.
     ///
     /// # Errors
-    /// When the reply does not come in time, is too large, or not complete.
+    /// When the reply does not arrive in time, is too large, or incomplete.
     pub fn ask(&mut self, command: &str) -> Result<String> {
         self.send_commands(&[command])?;
         self.reply(command).map(|reply| String::from_utf8_lossy(&reply).into_owned())
@@ -171,8 +171,7 @@ impl Connection {
     /// Sends several commands, one a line, and returns the reply to each that was answered.
     ///
     /// # Errors
-    /// With what stopped it, after the replies that came before; the commands that have no reply may still be carried
-    /// out.
+    /// Returns what stopped it, after the replies so far; unanswered commands may still be carried out.
     pub fn exchange<C: AsRef<str>>(&mut self, commands: &[C]) -> (Vec<Vec<u8>>, Result<()>) {
         match self.send_commands(commands) {
             Ok(()) => self.replies(commands),
@@ -194,10 +193,10 @@ impl Connection {
 
     /// Sends several `show stat`, one a line, and hands over the rows of their replies one by one.
     ///
-    /// The replies are read to their end also when a row is refused; the first refusal is what is returned then.
+    /// The replies are read to their end even if a row is refused; then the first refusal is returned.
     ///
     /// # Errors
-    /// When the replies do not come in time or not complete, or with what `on_row` returned.
+    /// When the replies do not arrive in time or are incomplete, or returns what `on_row` returned.
     pub fn rows(&mut self, commands: &[String], mut on_row: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         self.send_commands(commands)?;
         let bounds = self.reply_bounds();
@@ -214,10 +213,10 @@ impl Connection {
 
     /// Asks for a dump and hands over its lines one by one.
     ///
-    /// The dump is read to its end also when a line is refused; the first refusal is what is returned then.
+    /// The dump is read to its end even if a line is refused; then the first refusal is returned.
     ///
     /// # Errors
-    /// When the dump does not come in time or not complete, or with what `on_line` returned.
+    /// When the dump does not arrive in time or is incomplete, or returns what `on_line` returned.
     pub fn dump(&mut self, command: &str, form: Form, mut on_line: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         self.send_commands(&[command])?;
         let silence = self.timeout.max(DUMP_SILENCE);
@@ -238,14 +237,14 @@ impl Connection {
         self.unread().is_empty() && recv(self.fd.as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)
     }
 
-    /// Asks for the prompt, sees by the answer what listens here, and reads the replies to the first commands, which are
-    /// sent at once, because each wait for an answer costs about as much as the answer itself.
+    /// Requests the prompt, recognises what listens here by the answer, and reads the replies to the first commands,
+    /// which are sent along with it, because each wait for an answer costs about as much as the answer itself.
     ///
-    /// A dump is never among them: HAProxy 3.2.26 may die of one whose client has left before it began.
+    /// A dump is never among them: HAProxy 3.2.26 may die of one whose client left before it began.
     fn greet(&mut self, entry: Entry, first: &[String]) -> Result<Vec<Vec<u8>>> {
         let lines: String =
             ["prompt"].into_iter().chain(first.iter().map(String::as_str)).flat_map(|it| [it, "\n"]).collect();
-        // Who has closed already is found out by reading.
+        // Reading shows whether the peer has closed already.
         match self.send(lines.as_bytes(), "prompt") {
             Err(error) if error.kind != ErrorKind::Unreachable => return Err(error),
             Ok(()) | Err(_) => {}
@@ -264,7 +263,7 @@ impl Connection {
         result?;
         match (door, entry) {
             (Door::Master, Entry::Worker) => {
-                // What the master has answered was meant for its worker.
+                // The master's answers were meant for its worker.
                 self.enter_worker(until)?;
                 let (replies, result) = self.exchange(first);
                 result.map(|()| replies)
@@ -273,7 +272,7 @@ impl Connection {
         }
     }
 
-    /// Reads the answer to `prompt`, by which a stats socket and a master CLI are known.
+    /// Reads the answer to `prompt`, which distinguishes a stats socket from a master CLI.
     fn read_greeting(&mut self, until: Instant) -> Result<Door> {
         const GREETINGS: [(&[u8], Door); 2] = [(b"\n> ", Door::Stats), (MASTER_PROMPT, Door::Master)];
         loop {
@@ -289,7 +288,7 @@ impl Connection {
         }
     }
 
-    /// Reads on until something that looks like a prompt has come.
+    /// Reads until something that looks like a prompt arrives.
     fn read_prompt(&mut self, command: &str, until: Instant) -> Result<()> {
         while !self.unread().ends_with(PROMPT) {
             if self.unread().len() > SHOWN {
@@ -306,7 +305,7 @@ impl Connection {
         let read = if left.is_zero() { Err(Errno::EAGAIN) } else { self.fill(left) };
         match read {
             Ok(0) if self.unread().is_empty() => {
-                let what = "was closed without a word; its HAProxy has just ended, or it is no HAProxy";
+                let what = "was closed without an answer; its HAProxy has just ended, or it is not HAProxy";
                 Err(self.error(ErrorKind::Unreachable, what))
             }
             Ok(0) => Err(self.stranger()),
@@ -315,7 +314,7 @@ impl Connection {
         }
     }
 
-    /// Goes from the master CLI to its current worker, whose prompt is its process id.
+    /// Moves from the master CLI to its current worker, whose prompt is its process id.
     fn enter_worker(&mut self, until: Instant) -> Result<()> {
         self.send(b"@1\n", "@1")?;
         self.read_prompt("@1", until)?;
@@ -331,11 +330,11 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads one reply: text in any encoding, since HAProxy passes on what its configuration describes it with.
+    /// Reads one reply: text in any encoding, since HAProxy passes on the description in its configuration.
     fn reply(&mut self, command: &str) -> Result<Vec<u8>> {
         let mut text = Vec::new();
         self.lines(command, Form::Lines, &self.reply_bounds(), |line| {
-            // The silence that means success is no text at all.
+            // The silence that means success is an empty text.
             if !(text.is_empty() && line.is_empty()) {
                 text.extend_from_slice(line);
                 text.push(b'\n');
@@ -344,7 +343,7 @@ impl Connection {
         Ok(text)
     }
 
-    /// How long and how much of a reply that is no dump is waited for.
+    /// The bounds of a reply that is not a dump.
     fn reply_bounds(&self) -> Bounds {
         Bounds { first: self.timeout, silence: self.timeout, whole: self.timeout, size: REPLY_SIZE }
     }
@@ -378,7 +377,7 @@ impl Connection {
                 }
                 Ok(0) => {
                     let what = format!(
-                        "was closed in the middle of the answer to '{command}', so that nothing of it can be relied on; \
+                        "was closed in the middle of the answer to '{command}', so none of it can be relied on; \
                          HAProxy ended or its 'stats timeout' is too short"
                     );
                     return Err(self.error(ErrorKind::BadReply, &what).cut_off());
@@ -402,7 +401,7 @@ impl Connection {
         self.buffer.get(self.start..self.end).unwrap_or_default()
     }
 
-    /// Reads what there is, waiting at most `limit` for the first byte of it.
+    /// Reads whatever is available, waiting at most `limit` for its first byte.
     fn fill(&mut self, limit: Duration) -> std::result::Result<usize, Errno> {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
@@ -412,7 +411,7 @@ impl Connection {
         if self.end == self.buffer.len() {
             self.buffer.resize(self.end + CHUNK, 0);
         }
-        // What is a little longer does as well, and saves a call for each piece of an answer.
+        // A slightly longer limit does as well, and saves a call for each piece of an answer.
         let serves = |set: Duration| set >= limit && set - limit <= limit / 8;
         if !self.receive_limit.is_some_and(serves) {
             setsockopt(&self.fd, sockopt::ReceiveTimeout, &time_value(limit))?;
@@ -467,7 +466,7 @@ impl Connection {
     }
 
     fn stranger(&self) -> Error {
-        let what = format!("is no HAProxy stats socket: it greets with '{}'", excerpt(self.unread(), SHOWN));
+        let what = format!("is not a HAProxy stats socket: it greets with '{}'", excerpt(self.unread(), SHOWN));
         self.error(ErrorKind::NotHaproxy, &what)
     }
 
@@ -477,16 +476,16 @@ impl Connection {
 }
 
 impl Drop for Connection {
-    /// Ends the conversation in the way that leaves nothing behind in HAProxy.
+    /// Ends the conversation in a way that leaves nothing behind in HAProxy.
     fn drop(&mut self) {
-        // Who has closed already needs no farewell, and who does not read waits for none.
+        // A peer that has closed needs no farewell, and one that does not read waits for none.
         let _ = send(self.fd.as_raw_fd(), b"quit\n", MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT);
     }
 }
 
-/// Hands over the lines that are there; returns how many bytes they are, and whether the prompt comes next.
+/// Hands over the complete lines; returns their length in bytes, and whether the prompt comes next.
 fn take_lines(text: &[u8], prompt: &[u8], form: Form, on_line: &mut impl FnMut(&[u8])) -> (usize, bool) {
-    // Nearly no line begins as the prompt does.
+    // Almost no line begins like the prompt.
     let is_over = |rest: &[u8]| rest.first() == prompt.first() && rest.starts_with(prompt);
     let mut rest = text;
     while !is_over(rest) {
@@ -497,11 +496,11 @@ fn take_lines(text: &[u8], prompt: &[u8], form: Form, on_line: &mut impl FnMut(&
     (text.len() - rest.len(), is_over(rest))
 }
 
-/// Takes the first line off; nothing where it has not ended yet.
+/// Splits off the first line; `None` if it has not ended yet.
 fn split_line(text: &[u8], form: Form) -> Option<(&[u8], &[u8])> {
     let mut end = memchr(b'\n', text)?;
     if form == Form::Rows {
-        // Quotes within a quoted value are doubled: where their number is odd, one is open.
+        // Quotes within a quoted value are doubled: if their number is odd, one is open.
         while text.get(..end)?.iter().filter(|byte| **byte == b'"').count() % 2 == 1 {
             end += 1 + memchr(b'\n', text.get(end + 1..)?)?;
         }
@@ -510,7 +509,7 @@ fn split_line(text: &[u8], form: Form) -> Option<(&[u8], &[u8])> {
     Some((line, rest.get(1..)?))
 }
 
-/// How long and how much of a reply is waited for.
+/// The bounds of a reply: time and size.
 struct Bounds {
     /// For its first byte.
     first: Duration,
@@ -522,7 +521,7 @@ struct Bounds {
     size: usize,
 }
 
-/// Connects within the time allowed.
+/// Connects within the allowed time.
 fn connected(address: &Address, timeout: Duration) -> Result<OwnedFd> {
     let mut tries = 1;
     loop {
@@ -540,7 +539,7 @@ fn connected(address: &Address, timeout: Duration) -> Result<OwnedFd> {
 fn connect_once(address: &Address, timeout: Duration) -> nix::Result<OwnedFd> {
     let open = |family| {
         let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        // On Linux the limit for sending is the one for connecting as well (socket(7)).
+        // On Linux the limit for sending also applies to connecting (socket(7)).
         setsockopt(&fd, sockopt::SendTimeout, &time_value(timeout))?;
         Ok::<_, Errno>(fd)
     };
@@ -599,7 +598,7 @@ fn cannot_connect(address: &Address, timeout: Duration, errno: Errno) -> Error {
             (ErrorKind::Unreachable, "does not exist; start HAProxy, or correct the address in 'instances'".to_owned())
         }
         Errno::ECONNREFUSED => {
-            (ErrorKind::Unreachable, "has nothing listening; HAProxy has stopped, or it is not this address".to_owned())
+            (ErrorKind::Unreachable, "has no listener; HAProxy has stopped, or the address is wrong".to_owned())
         }
         Errno::EACCES | Errno::EPERM => (
             ErrorKind::PermissionDenied,
@@ -609,13 +608,13 @@ fn cannot_connect(address: &Address, timeout: Duration, errno: Errno) -> Error {
         ),
         Errno::EAGAIN | Errno::EINPROGRESS | Errno::ETIMEDOUT => (
             ErrorKind::Timeout,
-            format!("took no connection within {} s; its HAProxy hangs or is overloaded", timeout.as_secs_f64()),
+            format!("accepted no connection within {} s; its HAProxy hangs or is overloaded", timeout.as_secs_f64()),
         ),
         Errno::EADDRNOTAVAIL => (
             ErrorKind::BadRequest,
             "is not an address of this host; only local HAProxy instances are managed".to_owned(),
         ),
-        Errno::EPROTOTYPE | Errno::ENOTSOCK => (ErrorKind::NotHaproxy, "is no stream socket".to_owned()),
+        Errno::EPROTOTYPE | Errno::ENOTSOCK => (ErrorKind::NotHaproxy, "is not a stream socket".to_owned()),
         _ => (ErrorKind::Unreachable, format!("cannot be connected to: {}", io::Error::from(errno))),
     };
     Error::new(kind, format!("the socket {address} {what}"))

@@ -1,4 +1,4 @@
-//! Reads `show stat`: what `show servers state` does not tell of a server.
+//! Reads `show stat`: what `show servers state` does not say about a server.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -15,13 +15,13 @@ use crate::model::server::{Process, Publication, Server, Statistics};
 use crate::model::state::AdminFlags;
 use crate::model::text::excerpt;
 
-/// Up to how many servers are asked for one by one in `show stat`; beyond, one dump of all costs less.
+/// Up to how many servers `show stat` is sent one by one; beyond that, one dump of all costs less.
 const ONE_BY_ONE: usize = 64;
 
 /// Reads the statistics of servers that were just observed.
 ///
-/// Of few servers all is asked; of many, a plan needs only those whose flags are inherited from the one they track,
-/// unless their backends may be unpublished.
+/// For a few servers, all are read; of many, a plan needs only those that inherit flags from the one they track, unless
+/// their backends may be unpublished.
 pub(super) fn read_statistics(
     connection: &mut Connection,
     process: &Process,
@@ -66,10 +66,10 @@ pub(super) fn read_statistics(
     Ok(())
 }
 
-/// Asks for the statistics of servers over a new connection; a server that is gone has none.
+/// Reads the statistics of servers over a new connection; a server that is gone has none.
 ///
 /// # Errors
-/// When HAProxy does not answer in time, or is not understood.
+/// When HAProxy does not answer in time, or gives an unexpected answer.
 pub(super) fn poll(
     address: &Address,
     servers: &[&Server],
@@ -118,7 +118,7 @@ fn query_of(server: &Server, rows: StatRows) -> String {
     Query::Stat { proxy: Some(server.backend_id), server: Some(server.server_id), rows }.to_string()
 }
 
-/// Tells whether a row is about a server: by its names, since numbers are given away again.
+/// Tells whether a row is about a server: by its names, since numbers are reused.
 fn is_of(server: &Server, row: &StatRow<'_>) -> bool {
     *server.server == *row.server && *server.backend == *row.backend
 }
@@ -147,7 +147,7 @@ impl<'a, R: FnMut(StatRow<'_>)> StatReader<'a, R> {
                 (self.on_row)(header.row(line).map_err(understood)?);
                 Ok(())
             }
-            // The proxy was deleted since it was observed.
+            // The proxy was deleted after it was observed.
             None if line == b"No such proxy." => Ok(()),
             None => Err(Error::new(
                 ErrorKind::BadReply,

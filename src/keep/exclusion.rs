@@ -1,5 +1,5 @@
-//! Keeps two runs from changing the same HAProxy at once: the lock is held while a run observes, decides and sets, and
-//! released while it only waits.
+//! Keeps two runs from changing the same HAProxy at once: the lock is held while observing, planning and applying, and
+//! released between polls.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -25,7 +25,7 @@ pub struct Exclusion<'a> {
     signals: &'a Interrupt,
     progress: Progress<'a>,
     held: Mutex<Held>,
-    /// One thread at a time waits, so that none waits for a lock that another one of this run takes.
+    /// Only one thread waits at a time, so that none waits for a lock that another thread of this run holds.
     waiting: Mutex<()>,
 }
 
@@ -34,11 +34,11 @@ pub struct Exclusion<'a> {
 struct Held {
     locks: LockSet,
     keys: BTreeSet<String>,
-    /// Whether others could change something since this run has observed.
+    /// Whether others could have changed something since this run observed.
     was_released: bool,
 }
 
-/// Whether others could change something since this run has observed.
+/// Whether others could have changed something since this run observed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
     /// The lock was held all the time.
@@ -56,18 +56,18 @@ impl<'a> Exclusion<'a> {
         let unavailable = OnceLock::new();
         let folder = match request.goal {
             Some(_) if !request.dry_run => Folder::of_caller().map_err(|why| unavailable.set(why)).ok(),
-            // What changes nothing leaves no trace on the host.
+            // A run that changes nothing leaves no trace on the host.
             Some(_) | None => None,
         };
         let (held, waiting) = (Mutex::default(), Mutex::default());
         Self { folder, unavailable, note, timeout: request.lock_timeout, signals, progress, held, waiting }
     }
 
-    /// Takes the lock on the processes, as far as it is not held, in the order that all runs keep; tells whether it was
-    /// released since this run has observed.
+    /// Takes the locks on the processes that are not held yet, in the order that all runs use; tells whether they were
+    /// released since this run observed.
     ///
     /// # Errors
-    /// When another run does not release it in time, or a signal comes.
+    /// When another run does not release them in time, or a signal arrives.
     pub fn take<'c>(&self, contacts: impl IntoIterator<Item = &'c Contact>) -> Result<Since> {
         let was_released = std::mem::take(&mut self.held().was_released);
         self.wait_for(contacts.into_iter().flat_map(keys).collect())?;
@@ -82,8 +82,8 @@ impl<'a> Exclusion<'a> {
         self.wait_for(keys(contact).into())
     }
 
-    /// Takes the lock on one process, if nobody else has it, and tells whether it is held now: who waits for nobody may
-    /// take several in any order.
+    /// Takes the lock on one process if nobody else has it, and tells whether it is held now: without waiting, several
+    /// can be taken in any order.
     #[must_use]
     pub fn try_take(&self, contact: &Contact) -> bool {
         let Some(folder) = self.folder() else { return true };
@@ -136,7 +136,7 @@ impl<'a> Exclusion<'a> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the lock over signals from now on: who rolls back must not be kept from it.
+    /// Ignores signals while waiting for the lock from now on: nothing may prevent a rollback.
     pub fn ignore_signals(&mut self) {
         self.signals = &PATIENT;
     }
@@ -146,36 +146,37 @@ impl<'a> Exclusion<'a> {
         *self.held() = Held { was_released: true, ..Held::default() };
     }
 
-    /// Returns the folder that the lock is in, where there is one.
+    /// Returns the folder of the lock, if there is one.
     #[must_use]
     pub fn folder(&self) -> Option<&Folder> {
         self.folder.as_ref().filter(|_| self.unavailable.get().is_none())
     }
 
-    /// Says what it means that there is no lock: a warning, but a failure for a guard, which could then be passed by two
-    /// runs at once.
+    /// Judges a run without a lock: that is a warning, but a failure with a guard, which two runs could then pass at
+    /// once.
     ///
     /// # Errors
     /// When there is a guard.
     pub fn check(&self, request: &Request) -> Result<Option<String>> {
         let Some(why) = self.unavailable.get() else { return Ok(None) };
         if request.guard.is_some() {
-            let msg =
-                format!("'guard' needs the lock that keeps other runs out, but {why}; run as root, or leave it out");
+            let msg = format!(
+                "'guard' needs the lock that keeps other runs out, but {why}; run as root, or leave 'guard' out"
+            );
             return Err(Error::new(ErrorKind::GuardRefused, msg));
         }
-        Ok(Some(format!("other runs are not kept out meanwhile: {why}")))
+        Ok(Some(format!("other runs are not kept out: {why}")))
     }
 }
 
-/// Returns the keys of the locks for a process: its own, which all its sockets share, and that of the socket, which
-/// stays the same when a reload brings a new process during a run.
+/// Returns the keys of the locks on a process: its own, which all its sockets share, and that of the socket, which
+/// stays the same when a reload replaces the process during a run.
 fn keys(contact: &Contact) -> [String; 2] {
     let Contact { address, process, .. } = contact;
     [process.key(), socket_key(address)]
 }
 
-/// Returns what stands for a socket in the name of a file, in which a path cannot stand as it is.
+/// Returns what identifies a socket in a file name, which cannot contain its path.
 fn socket_key(address: &Address) -> String {
     let mut hasher = DefaultHasher::new();
     address.to_string().hash(&mut hasher);

@@ -1,8 +1,8 @@
-//! The folder that locks and owners are kept in: `/run/haproxy_server`, or one of the caller's own.
+//! The folder of locks and owners: `/run/haproxy_server`, or the caller's own.
 //!
-//! Others may list it and read the owners, so that a monitoring user sees who took a server out; hence 0755. What is
-//! in the names, process ids and starts, everybody sees in `/proc` as well. The lock files are 0600, since whoever can
-//! open a file can lock it. Nobody else can write in the folder, or it is not used.
+//! Others may list it and read the owners, so that a monitoring user sees who took a server out; hence 0755. The names
+//! contain process ids and starts, which everybody sees in `/proc` anyway. The lock files are 0600, since whoever can
+//! open a file can lock it. A folder that others can write in is not used.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -18,18 +18,18 @@ use nix::unistd::{Uid, geteuid, mkdir};
 /// The folder of root.
 pub const OF_ROOT: &str = "/run/haproxy_server";
 
-/// The name of the folder of another caller, below `XDG_RUNTIME_DIR`.
+/// The name of another caller's folder, below `XDG_RUNTIME_DIR`.
 const OF_CALLER: &str = "haproxy_server";
 
-/// The bits of a mode that let others than the owner write.
+/// The mode bits that let anybody but the owner write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// Why there is no folder that can be used, as a sentence.
+/// Why there is no usable folder, as a sentence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unavailable(pub String);
 
-/// The folder, held open, so that all that follows happens in this very one.
+/// The folder, held open, so that everything happens in this very one.
 #[derive(Debug, Clone)]
 pub struct Folder {
     fd: Arc<OwnedFd>,
@@ -37,7 +37,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens the folder of the caller, and creates it where it is missing.
+    /// Opens the folder of the caller, and creates it if it is missing.
     ///
     /// # Errors
     /// Says why there is none, or why it cannot be trusted.
@@ -47,21 +47,21 @@ impl Folder {
         Self::open(&place(caller, runtime.as_deref())?, caller)
     }
 
-    /// Opens the folder of root, in which others may read the owners, where there is one that can be trusted.
+    /// Opens the folder of root, in which others may read the owners, if there is one that can be trusted.
     #[must_use]
     pub fn of_root() -> Option<Self> {
-        Self::look(Path::new(OF_ROOT), Uid::from_raw(0)).ok()
+        Self::open_existing(Path::new(OF_ROOT), Uid::from_raw(0)).ok()
     }
 
-    /// Opens the folder of the caller where there is one that can be trusted, without creating it.
+    /// Opens the folder of the caller if there is one that can be trusted, without creating it.
     #[must_use]
     pub fn of_caller_if_any() -> Option<Self> {
         let caller = geteuid();
         let runtime = std::env::var_os("XDG_RUNTIME_DIR");
-        Self::look(&place(caller, runtime.as_deref()).ok()?, caller).ok()
+        Self::open_existing(&place(caller, runtime.as_deref()).ok()?, caller).ok()
     }
 
-    /// Opens a folder that belongs to `owner`, and creates it where it is missing.
+    /// Opens a folder that belongs to `owner`, and creates it if it is missing.
     ///
     /// # Errors
     /// Says why it cannot be created or opened, or who else could write in it.
@@ -71,32 +71,32 @@ impl Folder {
             Err(Errno::EEXIST) => false,
             Err(errno) => return Err(unavailable(path, "cannot be created", errno)),
         };
-        let folder = Self::look(path, owner)?;
+        let folder = Self::open_existing(path, owner)?;
         if created {
             // Whatever the umask is.
             fchmod(&folder, Mode::from_bits_truncate(0o755))
-                .map_err(|errno| unavailable(path, "cannot be opened to its readers", errno))?;
+                .map_err(|errno| unavailable(path, "cannot be made readable for others", errno))?;
         }
         Ok(folder)
     }
 
-    /// Opens a folder that is there and belongs to `owner`.
+    /// Opens an existing folder that belongs to `owner`.
     ///
     /// # Errors
     /// Says why it cannot be opened, or who else could write in it.
-    pub fn look(path: &Path, owner: Uid) -> Result<Self, Unavailable> {
+    pub fn open_existing(path: &Path, owner: Uid) -> Result<Self, Unavailable> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = match open(path, flags, Mode::empty()) {
             Ok(fd) => fd,
             Err(Errno::ENOTDIR | Errno::ELOOP) => {
                 return Err(Unavailable(format!(
-                    "{} is a link or no folder, so that nothing can be kept there; remove it",
+                    "{} is a link or not a folder, so nothing can be kept there; remove it",
                     path.display()
                 )));
             }
             Err(errno) => return Err(unavailable(path, "cannot be opened", errno)),
         };
-        let stat = fstat(&fd).map_err(|errno| unavailable(path, "cannot be looked at", errno))?;
+        let stat = fstat(&fd).map_err(|errno| unavailable(path, "cannot be examined", errno))?;
         check(&stat, owner).map_err(|why| Unavailable(format!("{} {why}", path.display())))?;
         Ok(Self { fd: Arc::new(fd), path: path.to_owned() })
     }
@@ -107,14 +107,14 @@ impl Folder {
         &self.path
     }
 
-    /// Opens a file of the folder, never through a link.
+    /// Opens a file in the folder, never through a link.
     pub(super) fn file(&self, name: &str, flags: OFlag, mode: Mode) -> nix::Result<File> {
-        // What is no regular file must not hold the run up.
+        // Anything but a regular file must not block the run.
         let always = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         openat(self, name, flags | always, mode).map(File::from)
     }
 
-    /// Looks at a file of the folder without opening it.
+    /// Examines a file in the folder without opening it.
     pub(super) fn stat(&self, name: &str) -> nix::Result<FileStat> {
         fstatat(self, name, AtFlags::AT_SYMLINK_NOFOLLOW)
     }
@@ -134,7 +134,7 @@ fn place(caller: Uid, runtime: Option<&OsStr>) -> Result<PathBuf, Unavailable> {
     match runtime.map(Path::new).filter(|path| path.is_absolute()) {
         Some(path) => Ok(path.join(OF_CALLER)),
         None => Err(Unavailable(format!(
-            "user id {caller} has no folder of its own for locks and owners; run as root, or set XDG_RUNTIME_DIR"
+            "user id {caller} has no folder for locks and owners; run as root, or set XDG_RUNTIME_DIR"
         ))),
     }
 }
@@ -142,9 +142,9 @@ fn place(caller: Uid, runtime: Option<&OsStr>) -> Result<PathBuf, Unavailable> {
 /// Checks that nobody but its owner can write in the folder.
 fn check(stat: &FileStat, owner: Uid) -> Result<(), String> {
     if stat.st_uid != owner.as_raw() {
-        Err(format!("belongs to user id {}, not to {owner}, so that nothing can be kept there; remove it", stat.st_uid))
+        Err(format!("belongs to user id {}, not to {owner}, so nothing can be kept there; remove it", stat.st_uid))
     } else if stat.st_mode & WRITABLE_BY_OTHERS != 0 {
-        Err("can be written by others, so that nothing can be kept there; take that right away with chmod go-w".into())
+        Err("is writable by others, so nothing can be kept there; run chmod go-w on it".into())
     } else {
         Ok(())
     }
@@ -227,10 +227,10 @@ mod tests {
         symlink(&real, &link).unwrap();
         fs::write(&file, "").unwrap();
         for path in [&link, &file] {
-            assert!(Folder::open(path, geteuid()).unwrap_err().to_string().contains("is a link or no folder"));
+            assert!(Folder::open(path, geteuid()).unwrap_err().to_string().contains("is a link or not a folder"));
         }
         assert!(Folder::open(&place.path().join("no/where"), geteuid()).is_err());
-        assert!(Folder::look(&place.path().join("missing"), geteuid()).is_err());
+        assert!(Folder::open_existing(&place.path().join("missing"), geteuid()).is_err());
     }
 
     #[test]

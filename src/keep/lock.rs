@@ -1,9 +1,9 @@
 //! One run at a time on a HAProxy process: locks that end with their holder, however it ends.
 //!
-//! A lock is `flock(2)` on a file of the [folder](super::folder). The kernel lets it go when its holder dies, so that a
-//! file that is left over never blocks. The holder writes its process id and what it does into the file, for those who
-//! wait. It removes the file while it still holds it; whoever then gets hold of the removed file sees that the name
-//! leads elsewhere, and begins again.
+//! A lock is `flock(2)` on a file of the [folder](super::folder). The kernel releases it when its holder dies, so a
+//! leftover file never blocks. The holder writes its process id and what it does into the file, for others who wait. It
+//! removes the file while it still holds the lock; whoever then locks the removed file notices that the name leads
+//! elsewhere, and starts over.
 
 use std::fs::File;
 use std::io;
@@ -20,22 +20,22 @@ use crate::model::error::{Error, ErrorKind};
 use crate::model::text::excerpt;
 use crate::time::interrupt::Interrupt;
 
-/// How long to wait between two tries.
+/// How long to wait between two attempts.
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// How often a lock file may vanish in the moment of locking before something else is wrong.
+/// How often a lock file may vanish during locking before something else must be wrong.
 const GONE_MAX: u32 = 1000;
 
-/// How much of what this run does is said, and how much of what a holder says is read, in bytes.
+/// How much of a note is shown, and how much of a holder's note is read, in bytes.
 const NOTE_SHOWN: usize = 150;
 const NOTE_MAX: usize = 1000;
 
-/// What is to be locked, and for what.
+/// What to lock, and why.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
     /// The keys of the processes, in any order ([`Process::key`](crate::model::server::Process::key)).
     pub keys: &'a [String],
-    /// What this run is about to do, for others who wait, as `web1 to maint`.
+    /// What this run is about to do, for others who wait, such as `web1 to maint`.
     pub note: &'a str,
     /// The longest wait for all of them together.
     pub timeout: Duration,
@@ -46,7 +46,7 @@ pub struct Ask<'a> {
 pub enum NotTaken {
     /// Another run holds one ([`ErrorKind::Locked`]), or a signal ended the wait: the run cannot go on.
     Failed(Error),
-    /// No lock can be had here at all, whoever else runs.
+    /// Locks cannot be taken here at all, whoever else runs.
     Unavailable(Unavailable),
 }
 
@@ -57,13 +57,13 @@ pub struct LockSet {
 }
 
 impl LockSet {
-    /// Takes a lock for each key, and says through `on_wait` for whom it waits, once for each holder.
+    /// Takes a lock for each key, and reports each holder that it waits for through `on_wait`, once.
     ///
-    /// The keys are taken in one order by all runs, so that no two wait for each other. Everything is tried at least
-    /// once, also with no time at all.
+    /// All runs take the keys in the same order, so that no two wait for each other. Every key is tried at least once,
+    /// even without any time.
     ///
     /// # Errors
-    /// When the time is over, a signal has come, or no lock file can be opened; then none is held.
+    /// When the time is up, a signal has arrived, or a lock file cannot be opened; then none is held.
     pub fn take(
         folder: &Folder,
         ask: &Ask<'_>,
@@ -73,7 +73,7 @@ impl LockSet {
         let deadline = Instant::now().checked_add(ask.timeout);
         let mut keys: Vec<&str> = ask.keys.iter().map(String::as_str).collect();
         keys.sort_unstable();
-        // Two opens of one file exclude each other also within a process.
+        // Two opens of one file exclude each other even within a process.
         keys.dedup();
         let mut set = Self::default();
         for key in keys {
@@ -105,7 +105,7 @@ impl LockSet {
 }
 
 impl LockSet {
-    /// Holds the locks of another set as well.
+    /// Takes over the locks of another set.
     pub fn join(&mut self, other: Self) {
         self.held.extend(other.held);
     }
@@ -119,28 +119,28 @@ struct Held {
     file: Flock<File>,
 }
 
-/// What became of one try.
+/// The result of one attempt.
 enum Attempt {
     Held(Held),
     /// Somebody else has it, as a phrase.
     HeldBy(String),
 }
 
-/// Tries once, on the file that the name leads to also after it is locked.
+/// Tries once, on the file that the name still leads to after it is locked.
 fn try_existing(folder: &Folder, key: &str) -> io::Result<Attempt> {
     for _ in 0..GONE_MAX {
         if let Some(attempt) = try_lock(folder, key)? {
             return Ok(attempt);
         }
     }
-    Err(io::Error::other("the lock file vanishes again and again"))
+    Err(io::Error::other("the lock file keeps vanishing"))
 }
 
-/// Tries once; nothing where the file was removed meanwhile, so that another one counts now.
+/// Tries once; `None` if the file was removed in the meantime, so that another one counts now.
 fn try_lock(folder: &Folder, key: &str) -> io::Result<Option<Attempt>> {
     let name = format!("{key}.lock");
     if !key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-        return Err(io::Error::other(format!("'{}' is no name for a lock", excerpt(key.as_bytes(), NOTE_SHOWN))));
+        return Err(io::Error::other(format!("'{}' is not a valid lock name", excerpt(key.as_bytes(), NOTE_SHOWN))));
     }
     let file = folder.file(&name, OFlag::O_RDWR | OFlag::O_CREAT, Mode::S_IRUSR | Mode::S_IWUSR)?;
     let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -161,7 +161,7 @@ impl Held {
         }
     }
 
-    /// Says in the file who holds it. Only people read that, so that a full disk is no obstacle.
+    /// Writes into the file who holds it. Only people read that, so a full disk does not matter.
     fn write(&self, note: &str) {
         let text = format!("{} {}", std::process::id(), excerpt(note.as_bytes(), NOTE_SHOWN));
         let _ = self.file.write_all_at(text.as_bytes(), 0);
@@ -195,7 +195,7 @@ fn too_late(holder: &str, timeout: Duration) -> Error {
     Error::new(
         ErrorKind::Locked,
         format!(
-            "{holder} works on the same HAProxy and did not end within {} s; run this again when it has ended, or raise \
+            "{holder} is working on the same HAProxy and did not finish within {} s; run this again when it has finished, or raise \
              'lock_timeout'",
             timeout.as_secs_f64()
         ),
@@ -203,7 +203,7 @@ fn too_late(holder: &str, timeout: Duration) -> Error {
 }
 
 fn unavailable(folder: &Folder, why: &io::Error) -> Unavailable {
-    Unavailable(format!("no lock can be taken in {} ({why})", folder.path().display()))
+    Unavailable(format!("cannot take a lock in {} ({why})", folder.path().display()))
 }
 
 #[cfg(test)]

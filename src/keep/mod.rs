@@ -1,4 +1,4 @@
-//! What stays on the host when a run has ended: [locks](lock), [owners](owner) and HAProxy's [state file](state_file).
+//! What stays on the host after a run: [locks](lock), [owners](owner) and HAProxy's [state file](state_file).
 //!
 //! The [audit] is what its system log keeps. Locks and owners are in one [folder]. The state file is HAProxy's own, where its configuration says.
 

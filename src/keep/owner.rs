@@ -1,7 +1,7 @@
 //! Who has taken a server out, why, and until when: one small file of records in the [folder](super::folder).
 //!
-//! A record never keeps a server out; it only says who did. So a file that is lost or damaged is worth a warning, and a
-//! record that no longer fits what HAProxy shows does not count.
+//! A record never keeps a server out; it only says who did. So a lost or damaged file is only a warning, and a record
+//! that no longer matches what HAProxy shows does not count.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -21,7 +21,7 @@ use crate::model::state::{AdminFlags, AdminState};
 use crate::request::Claim;
 use crate::time::interrupt::Interrupt;
 
-/// The longest owner or reason that is recorded, in bytes; what is longer is cut.
+/// The longest owner or reason that is recorded, in bytes; longer ones are cut.
 pub const TEXT_MAX: usize = 1000;
 
 /// The name of the file, and the key of its lock.
@@ -37,7 +37,7 @@ const FILE_MAX: u64 = 16 << 20;
 /// How long another run may take to write its records.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// After what time a record that has expired goes, when nothing shows that it still counts: 30 days, in seconds.
+/// How long an expired record is kept if nothing shows that it still counts: 30 days, in seconds.
 const LONG_EXPIRED: u64 = 30 * 24 * 3600;
 
 /// Who has taken one server out, and how.
@@ -45,7 +45,7 @@ const LONG_EXPIRED: u64 = 30 * 24 * 3600;
 pub struct Record {
     /// The address of the instance, in HAProxy's notation.
     pub address: String,
-    /// The process that it was done in.
+    /// The process in which it was done.
     pub process: Process,
     /// Whether a state file brings the state back after a reload.
     pub survives_reload: bool,
@@ -63,16 +63,16 @@ pub struct Record {
 }
 
 impl Record {
-    /// Tells whether the record is about this very server now.
+    /// Tells whether the record applies to this very server now.
     ///
-    /// It is while the server is forced into the recorded state, and either the process is the recorded one, at
-    /// whatever address, or the state has come over a reload by the state file.
+    /// It does while the server is forced into the recorded state, and either the process is the recorded one, at
+    /// whatever address, or the state has survived a reload through the state file.
     fn counts(&self, at: &At<'_>, flags: AdminFlags) -> bool {
         let same = at.process.is(&self.process) || (self.survives_reload && self.address == at.address);
         same && is_forced_to(self.state, flags)
     }
 
-    /// Tells whether the record is about the same instance, as it is or as it was before a reload.
+    /// Tells whether the record belongs to the same instance, now or before a reload.
     fn is_of(&self, at: &At<'_>) -> bool {
         self.address == at.address || at.process.is(&self.process)
     }
@@ -82,7 +82,7 @@ impl Record {
     }
 }
 
-/// Tells whether commands have brought a server to that state: maintenance wins where both flags are set.
+/// Tells whether commands have brought a server to that state: maintenance wins if both flags are set.
 fn is_forced_to(state: AdminState, flags: AdminFlags) -> bool {
     match state {
         AdminState::Ready => false,
@@ -91,7 +91,7 @@ fn is_forced_to(state: AdminState, flags: AdminFlags) -> bool {
     }
 }
 
-/// The instance that records are looked for in.
+/// The instance whose records are wanted.
 #[derive(Debug, Clone, Copy)]
 pub struct At<'a> {
     /// Its address, in HAProxy's notation.
@@ -100,7 +100,7 @@ pub struct At<'a> {
     pub process: &'a Process,
 }
 
-/// A server as it was observed, as far as records are about it.
+/// The part of an observed server that records depend on.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen<'a> {
     /// The backend.
@@ -120,12 +120,12 @@ impl<'a> From<&'a Server> for Seen<'a> {
 /// All records of a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Records {
-    /// By the full name of the server, of which several instances may have one.
+    /// By the full name of the server, which several instances may have.
     by_name: BTreeMap<String, Vec<Record>>,
 }
 
 impl Records {
-    /// Finds the record that counts for a server as it was observed.
+    /// Finds the record that counts for an observed server.
     #[must_use]
     pub fn find(&self, at: &At<'_>, seen: &Seen<'_>) -> Option<&Record> {
         let records = self.by_name.get(&full_name(seen.backend, seen.server))?;
@@ -138,13 +138,13 @@ impl Records {
         self.by_name.is_empty()
     }
 
-    /// Tells whether anything is recorded for an instance, as it is or as it was before a reload.
+    /// Tells whether anything is recorded for an instance, now or before a reload.
     #[must_use]
     pub fn knows(&self, at: &At<'_>) -> bool {
         self.by_name.values().flatten().any(|record| record.is_of(at))
     }
 
-    /// Records who has taken a server out, in place of what was recorded for that server of that instance.
+    /// Records who has taken a server out, replacing any record of that server on that instance.
     pub fn put(&mut self, mut record: Record) {
         for text in [&mut record.claim.owner, &mut record.claim.reason].into_iter().flatten() {
             cut(text);
@@ -154,7 +154,7 @@ impl Records {
         self.by_name.entry(full_name(backend, server)).or_default().push(record);
     }
 
-    /// Removes what is recorded for a server of an instance, as when it is back in service.
+    /// Removes the record of a server on an instance, for example when it is back in service.
     pub fn remove(&mut self, at: &At<'_>, backend: &str, server: &str) {
         let name = full_name(backend, server);
         if let Some(records) = self.by_name.get_mut(&name) {
@@ -165,7 +165,7 @@ impl Records {
         }
     }
 
-    /// Removes what the observed servers of an instance show to be over, and what expired long ago.
+    /// Removes records that the observed servers of an instance show to be over, and those that expired long ago.
     ///
     /// A record that counts for an observed server stays, however long ago it expired.
     pub fn prune<'a>(&mut self, at: &At<'_>, seen: impl IntoIterator<Item = Seen<'a>>, now: u64) {
@@ -197,7 +197,7 @@ impl Records {
         Ok(records)
     }
 
-    /// Writes the content of the file; the oldest records go where they are too many.
+    /// Writes the content of the file; if there are too many records, the oldest are dropped.
     fn render(&mut self) -> Result<Vec<u8>, String> {
         loop {
             let records: Vec<&Record> = self.by_name.values().flatten().collect();
@@ -232,7 +232,7 @@ fn full_name(backend: &str, server: &str) -> String {
     format!("{backend}/{server}")
 }
 
-/// Cuts a text that is too long, between two characters.
+/// Cuts text that is too long, between two characters.
 fn cut(text: &mut String) {
     let mut length = text.len().min(TEXT_MAX);
     while !text.is_char_boundary(length) {
@@ -244,13 +244,13 @@ fn cut(text: &mut String) {
 /// What was read of the records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Loaded {
-    /// The records; none where the file is missing or damaged.
+    /// The records; none if the file is missing or damaged.
     pub records: Records,
     /// What is wrong with the file, as a sentence.
     pub warning: Option<String>,
 }
 
-/// Reads the records; a file that is missing has none.
+/// Reads the records; a missing file has none.
 #[must_use]
 pub fn load(folder: &Folder) -> Loaded {
     let path = folder.path().join(NAME);
@@ -264,21 +264,21 @@ pub fn load(folder: &Folder) -> Loaded {
         Err(why) => Loaded {
             records: Records::default(),
             warning: Some(format!(
-                "who has taken servers out is not known, because {} cannot be read ({why}); the next record replaces it",
+                "the owners of servers are unknown, because {} cannot be read ({why}); the next record replaces it",
                 path.display()
             )),
         },
     }
 }
 
-/// Changes the records, while no other run does; returns what went wrong, as a sentence.
+/// Changes the records while no other run does; returns what went wrong, as a sentence.
 ///
-/// The file is read afresh, so that what other runs have recorded meanwhile stays.
+/// The file is read again first, so that records of other runs are kept.
 #[must_use]
 pub fn update(folder: &Folder, change: impl FnOnce(&mut Records)) -> Option<String> {
     let keys = [LOCK.to_owned()];
     let ask = Ask { keys: &keys, note: "recording owners", timeout: PATIENCE };
-    // What was done must be recorded also when a signal has come.
+    // What was done must be recorded even if a signal has arrived.
     let lock = match LockSet::take(folder, &ask, &Interrupt::default(), &|_| {}) {
         Ok(lock) => lock,
         Err(NotTaken::Failed(error)) => return Some(not_recorded(folder, &error.msg)),
@@ -308,7 +308,7 @@ fn content(folder: &Folder) -> io::Result<Option<Vec<u8>>> {
     };
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.len() > FILE_MAX {
-        return Err(io::Error::other(format!("it is no regular file of at most {FILE_MAX} bytes")));
+        return Err(io::Error::other(format!("it is not a regular file of at most {FILE_MAX} bytes")));
     }
     let mut content = Vec::new();
     file.take(FILE_MAX).read_to_end(&mut content)?;
@@ -316,7 +316,7 @@ fn content(folder: &Folder) -> io::Result<Option<Vec<u8>>> {
 }
 
 fn not_recorded(folder: &Folder, why: &str) -> String {
-    format!("who has taken servers out could not be recorded in {} ({why})", folder.path().join(NAME).display())
+    format!("the owners of servers could not be recorded in {} ({why})", folder.path().join(NAME).display())
 }
 
 #[cfg(test)]

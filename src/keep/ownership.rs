@@ -16,25 +16,25 @@ pub struct Ownership {
     pub warnings: Vec<String>,
 }
 
-/// What is to be recorded of an instance.
+/// What to record about an instance.
 #[derive(Debug)]
 pub struct Entry<'a> {
     /// Its name.
     pub instance: &'a str,
-    /// Where and by whom it answers.
+    /// Where it answers, and which process.
     pub contact: &'a Contact,
     /// Its servers.
     pub servers: Vec<Change<'a>>,
 }
 
-/// What a run has made of a server.
+/// What a run has done to a server.
 #[derive(Debug)]
 pub struct Change<'a> {
     /// How it was before the run.
     pub before: &'a Server,
-    /// How it was read back; nothing where that failed.
+    /// How it was read back; `None` if that failed.
     pub after: Option<&'a Server>,
-    /// The state that the run has brought it to, or may have; nothing where it has not.
+    /// The state that the run has brought it to, or may have; `None` if it has not.
     pub left_in: Option<AdminState>,
     /// Whether a state file brings that back over a reload.
     pub survives_reload: bool,
@@ -65,7 +65,7 @@ impl Ownership {
         self.records.iter().all(Records::is_empty)
     }
 
-    /// Finds who has taken a server of an instance out, as long as that still counts.
+    /// Finds the record of who has taken a server out, if it still counts.
     #[must_use]
     pub fn find(&self, contact: &Contact, server: &Server) -> Option<&Record> {
         if self.is_empty() {
@@ -80,7 +80,7 @@ impl Ownership {
     #[must_use]
     pub fn record(&self, claim: Option<&Claim>, folder: Option<&Folder>, entries: &[Entry<'_>]) -> Vec<String> {
         let mut warnings = Vec::new();
-        // The records of other instances are not this run's business, and their lock is not worth a wait.
+        // Records of other instances do not concern this run, and are not worth waiting for their lock.
         let is_known = |entry: &Entry<'_>| {
             let address = entry.contact.address.to_string();
             let at = At { address: &address, process: &entry.contact.process };
@@ -88,8 +88,7 @@ impl Ownership {
         };
         let Some(folder) = folder.filter(|_| claim.is_some() || entries.iter().any(is_known)) else {
             if claim.is_some() {
-                warnings
-                    .push("who takes the servers out was not recorded: there is no folder to keep it in".to_owned());
+                warnings.push("the owner of the servers was not recorded: there is no folder for it".to_owned());
             }
             return warnings;
         };
@@ -104,7 +103,7 @@ impl Ownership {
     }
 }
 
-/// Records what a run has made of the servers of one instance.
+/// Records what a run has done to the servers of one instance.
 fn record_one(records: &mut Records, claim: Option<&Claim>, entry: &Entry<'_>, now: u64, warnings: &mut Vec<String>) {
     let address = entry.contact.address.to_string();
     let process = &entry.contact.process;
@@ -120,7 +119,7 @@ fn record_one(records: &mut Records, claim: Option<&Claim>, entry: &Entry<'_>, n
         let known = known.filter(|known| known.claim.owner.is_some() && !known.claim.is_expired(now)).cloned();
         let owner = claim.and_then(|claim| claim.owner.as_ref());
         match (known.filter(|known| known.claim.owner.as_ref() != owner), claim) {
-            // Who has taken it out first keeps it, also from one kind of outage to the other.
+            // The first owner keeps it, even from one kind of outage to another.
             (Some(known), _) => {
                 if claim.is_some() || known.state != state {
                     let first = known.claim.owner.as_deref().unwrap_or_default();
@@ -142,7 +141,7 @@ fn record_one(records: &mut Records, claim: Option<&Claim>, entry: &Entry<'_>, n
             (None, None) => {}
         }
     }
-    // One that could not be read back was not seen.
+    // A server that could not be read back was not seen.
     let read_back = entry.servers.iter().filter_map(|change| change.after).map(Seen::from);
     records.prune(&at, read_back, now);
 }

@@ -30,7 +30,7 @@ pub struct KeptFile {
     pub path: String,
     /// As it was before the run.
     former: StateFile,
-    /// What became of it; nothing as long as it was not compared.
+    /// What became of it; `None` until it was compared.
     pub outcome: Option<InStep>,
 }
 
@@ -39,7 +39,7 @@ pub struct KeptFile {
 pub enum InStep {
     /// It is as it was before the run.
     Unchanged,
-    /// It differs from what it was before the run, or would in a dry run.
+    /// It differs from before the run, or would in a dry run.
     Changed,
 }
 
@@ -61,7 +61,7 @@ pub struct Source<'a> {
     pub address: &'a Address,
     /// The longest that it may take to answer.
     pub timeout: std::time::Duration,
-    /// The servers that the run is about, as they were read back or are predicted.
+    /// The matched servers, as they were read back or are predicted.
     pub servers: &'a [&'a Server],
     /// Which state files the instance's configuration loads, where that is known.
     pub rules: Option<&'a StateFileRules>,
@@ -74,7 +74,7 @@ pub struct Source<'a> {
 /// `asked` has the names of all instances that are asked, including those that are skipped because they did not answer.
 ///
 /// # Errors
-/// When one plain path is given for several instances, or an instance is named that is not asked.
+/// When one path is given for several instances, or an instance is named that the request does not cover.
 pub fn assign<'r>(files: Option<&'r StateFiles>, asked: &[&'r str]) -> Result<Vec<Assigned<'r>>> {
     match files {
         None => Ok(Vec::new()),
@@ -93,8 +93,8 @@ pub fn assign<'r>(files: Option<&'r StateFiles>, asked: &[&'r str]) -> Result<Ve
                     return Ok(Assigned { instance, coverage, path });
                 }
                 Err(bad(format!(
-                    "'state_file' names the instance '{}', which is not among those that are asked; name it in 'instances' \
-                     as well, or correct the name",
+                    "'state_file' names the instance '{}', which the request does not cover; add it to 'instances', or \
+                     correct the name",
                     instance.escape_debug()
                 )))
             };
@@ -185,7 +185,7 @@ impl KeptFile {
     /// Reads a file as it is before the run.
     ///
     /// # Errors
-    /// When it cannot be read, or is something else: known before anything is sent.
+    /// When it cannot be read or is not a state file; this is known before anything is sent.
     pub fn open(coverage: Coverage, path: &str) -> Result<Self> {
         let former = StateFile::read(Path::new(path))?;
         former.check()?;

@@ -1,4 +1,4 @@
-//! Puts a new file in the place of an old one, at once and whole: never through a link, and never half.
+//! Replaces a file atomically and whole: never through a link, and never in part.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -10,7 +10,7 @@ use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
 
-/// How many names for the new file are tried, of which killed runs may have left some.
+/// How many names for the new file are tried; killed runs may have left some.
 const NAMES_MAX: u32 = 100;
 
 /// Who may do what with a file.
@@ -29,7 +29,7 @@ impl Rights {
     }
 }
 
-/// Replaces a file of a folder, or makes a new one; whatever fails before the last step leaves the old one as it was.
+/// Replaces a file in a folder, or creates it; any failure before the last step leaves the old one as it was.
 pub(super) fn replace(folder: impl AsFd, name: &OsStr, content: &[u8], rights: Option<Rights>) -> io::Result<()> {
     let folder = folder.as_fd();
     let (new, file) = create(&folder)?;
@@ -41,7 +41,7 @@ pub(super) fn replace(folder: impl AsFd, name: &OsStr, content: &[u8], rights: O
     fsync(folder).map_err(io::Error::from)
 }
 
-/// Creates the new file under a name of its own.
+/// Creates the new file under a temporary name.
 fn create(folder: &impl AsFd) -> nix::Result<(String, File)> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut number = 0;

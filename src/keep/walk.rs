@@ -10,12 +10,12 @@ use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::geteuid;
 
-/// How many links a path may lead through, as in the kernel.
+/// How many links a path may contain, as in the kernel.
 const LINKS_MAX: usize = 40;
 
-/// Opens a folder by its absolute path, through no link but those of root and the caller.
+/// Opens a folder by its absolute path, following only links of root and the caller.
 ///
-/// Whoever can write in one of the folders above could otherwise lead a run of root to another place.
+/// Otherwise anybody who can write in one of the folders above could redirect a run of root.
 pub(super) fn open_folder(path: &Path) -> io::Result<OwnedFd> {
     let step = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let root = || open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
@@ -33,7 +33,10 @@ pub(super) fn open_folder(path: &Path) -> io::Result<OwnedFd> {
             SFlag::S_IFDIR => folder = next,
             SFlag::S_IFLNK if stat.st_uid != 0 && stat.st_uid != geteuid().as_raw() => {
                 let link = part.to_string_lossy();
-                return Err(io::Error::other(format!("'{link}' in it is a link of user id {}", stat.st_uid)));
+                return Err(io::Error::other(format!(
+                    "it leads through '{link}', a link owned by user id {}",
+                    stat.st_uid
+                )));
             }
             SFlag::S_IFLNK => {
                 links += 1;
@@ -45,11 +48,11 @@ pub(super) fn open_folder(path: &Path) -> io::Result<OwnedFd> {
             _ => return Err(Errno::ENOTDIR.into()),
         }
     }
-    // What was walked through cannot be synced.
+    // A folder opened for walking cannot be synced.
     Ok(openat(&folder, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
-/// Cuts a path into its parts, the last one first.
+/// Splits a path into its parts, last one first.
 fn parts(path: &Path) -> Vec<OsString> {
     let mut parts: Vec<OsString> = path
         .components()
@@ -86,7 +89,7 @@ mod tests {
         if geteuid().is_root() {
             lchown(top.join("link"), Some(1234), Some(1234)).unwrap();
             let why = open_folder(&top.join("link")).unwrap_err().to_string();
-            assert!(why.contains("is a link of user id 1234"), "{why}");
+            assert!(why.contains("a link owned by user id 1234"), "{why}");
             assert!(open_folder(&top.join("real/up")).is_err());
         }
     }

@@ -1,23 +1,23 @@
-//! Every failure that a report can carry: its kind, whether trying again may help, and its sentence.
+//! Every failure that a report can carry: its kind, whether trying again may help, and its message.
 //!
-//! An [`Error`] names the place it belongs to (instance, backend, server) apart from its sentence, so that a
-//! host tool can act on it; the sentence says what happened, where, and what to do about it.
+//! An [`Error`] names the place it belongs to (instance, backend, server) separately from its message, so that a host
+//! tool can act on it; the message says what happened, where, and what to do about it.
 
 use std::fmt;
 use std::ops::Deref;
 
 use super::text::printable;
 
-/// What went wrong, as a stable word that tools may compare.
+/// What went wrong, as a stable word that tools can compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
-    /// The request is not understood, contradicts itself or does not fit the instances; nothing was changed.
+    /// The request is invalid, contradicts itself or does not fit the instances; nothing was changed.
     BadRequest,
-    /// An instance was asked for by a name that no running HAProxy of this host has, or no HAProxy was discovered.
+    /// The request names an instance that no running HAProxy of this host has, or no HAProxy was discovered.
     InstanceNotFound,
-    /// Two instances of this host have the name that was asked for.
+    /// Two instances of this host have the same name.
     InstanceAmbiguous,
     /// Nothing answers at the address of an instance.
     Unreachable,
@@ -29,35 +29,36 @@ pub enum ErrorKind {
     NotHaproxy,
     /// Several HAProxy processes (`nbproc`) answer at one socket, so that a change would reach only one of them.
     SeveralProcesses,
-    /// A server or pattern that was asked for matches nothing.
+    /// A listed server or pattern matches nothing.
     ServerNotFound,
-    /// A backend or pattern that was asked for matches nothing.
+    /// A listed backend or pattern matches nothing.
     BackendNotFound,
     /// The change would leave a backend with fewer usable servers than `guard` allows, or other runs cannot be kept out.
     GuardRefused,
     /// A matched server is not in the state that `expect` names.
     ExpectationFailed,
-    /// Another owner has taken the server out, and it was to be `ready`.
+    /// The request is `ready`, but another owner has taken the server out.
     Owned,
-    /// Another run on the same HAProxy did not end within `lock_timeout`.
+    /// Another run on the same HAProxy did not finish within `lock_timeout`.
     Locked,
-    /// No command can bring the server into the wanted state: maintenance is inherited by `track` or comes from DNS.
+    /// No command can bring the server into the requested state: its maintenance is inherited by `track` or comes from
+    /// DNS.
     UnreachableState,
-    /// The command was accepted, but something else, mostly an agent check, has set the server back.
+    /// The command was accepted, but something else, usually an agent check, has changed the server since.
     Overridden,
-    /// Sessions were left when the time of `drain`, `wait` or `shutdown_sessions` was over.
+    /// Sessions were left at the deadline of `drain`, `wait` or `shutdown_sessions`.
     NotDrained,
-    /// The server did not take traffic when the time of `wait` was over.
+    /// The server did not take traffic by the deadline of `wait`.
     NotUp,
-    /// HAProxy refused a command; the sentence shows its answer.
+    /// HAProxy refused a command; the message shows its answer.
     CommandRejected,
-    /// HAProxy's answer is not understood; the sentence shows it.
+    /// HAProxy gave an unexpected answer; the message shows it.
     BadReply,
-    /// HAProxy was reloaded while the run was under way, more often than the run could follow.
+    /// HAProxy was reloaded during the run more often than the run could follow.
     Reloaded,
-    /// A signal ended the run before it was done.
+    /// A signal ended the run before it had finished.
     Interrupted,
-    /// HAProxy's server-state file could not be read or written; it is as it was.
+    /// HAProxy's server-state file could not be read or written; it is unchanged.
     StateFile,
     /// A defect of this program.
     Internal,
@@ -95,7 +96,7 @@ impl ErrorKind {
         }
     }
 
-    /// Tells whether the same request may succeed later without anybody changing it, the configuration or the rights.
+    /// Tells whether the same request may succeed later without a change to it, the configuration or the rights.
     #[must_use]
     pub fn retryable(self) -> bool {
         match self {
@@ -133,7 +134,7 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// One failure, as small as a pointer: nearly everything returns one, and every server has a place for one.
+/// One failure, as small as a pointer: nearly everything returns one, and every server has room for one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.0.msg)]
 pub struct Error(Box<Failure>);
@@ -141,7 +142,7 @@ pub struct Error(Box<Failure>);
 /// What an [`Error`] tells: what happened, where, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// What went wrong, as a stable word.
+    /// What went wrong, as a stable word that tools can compare.
     pub kind: ErrorKind,
     /// What happened, where, and what to do about it, in one sentence.
     pub msg: String,
@@ -151,12 +152,12 @@ pub struct Failure {
     pub backend: Option<String>,
     /// The server that it happened on.
     pub server: Option<String>,
-    /// Whether an answer was cut off: asked again, HAProxy may give the whole of it.
+    /// Whether an answer was cut off: if asked again, HAProxy may give all of it.
     pub is_cut_off: bool,
 }
 
 impl Error {
-    /// Makes an error that belongs to no instance yet, with a sentence that is safe to show.
+    /// Makes an error that does not belong to an instance yet, with a message that is safe to show.
     pub fn new(kind: ErrorKind, msg: impl AsRef<str>) -> Self {
         Self(Box::new(Failure {
             kind,

@@ -1,10 +1,10 @@
-//! What a server is to become: its administrative state, its weight, and whether its checks run.
+//! What a server should become: its administrative state, its weight, and whether its checks run.
 
 use std::fmt;
 
 use super::state::AdminState;
 
-/// What is to become of a server; what is missing stays as it is.
+/// What a server should become; missing parts stay as they are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Goal {
     /// The administrative state.
@@ -20,7 +20,7 @@ pub struct Goal {
 }
 
 impl Goal {
-    /// Returns what is to be waited for where a wait is asked for; nothing where that would make no sense.
+    /// Returns what a wait would wait for; `None` if a wait makes no sense.
     #[must_use]
     pub fn effect(&self) -> Option<Effect> {
         match (self.state, self.weight) {
@@ -58,7 +58,7 @@ impl fmt::Display for Effect {
     }
 }
 
-/// What it means that a server to be put in service is a spare slot of a `server-template`, without an address.
+/// How to treat a spare slot of a `server-template`, without an address, that should go into service.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SpareSlots {
     /// A failure: somebody has named it.
@@ -77,12 +77,12 @@ pub enum Switch {
     Disabled,
 }
 
-/// A weight that is asked for.
+/// A requested weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weight {
     /// From 0 to 256, as HAProxy counts it.
     Absolute(u32),
-    /// A share of the configured weight.
+    /// A percentage of the configured weight.
     Percent(u32),
 }
 
@@ -90,7 +90,7 @@ impl Weight {
     /// The largest weight of HAProxy (`SRV_UWGHT_MAX`).
     pub const MAX: u32 = 256;
 
-    /// The largest share that HAProxy computes with (`server_parse_weight_change_request()` in its `src/server.c`).
+    /// The largest percentage that HAProxy accepts (`server_parse_weight_change_request()` in its `src/server.c`).
     pub const MAX_PERCENT: u32 = 25_600;
 
     /// Returns the weight that HAProxy makes of it for a server of the given configured weight.

@@ -1,4 +1,4 @@
-//! What is talked about: names, servers, states, goals and failures. No I/O and no clock.
+//! The things the program talks about: names, servers, states, goals and failures. No I/O and no clock.
 
 pub mod error;
 pub mod goal;

@@ -1,7 +1,7 @@
 //! Names and addresses, checked once at the edge: what passes here is safe to put into a command line.
 //!
-//! HAProxy allows `A-Z a-z 0-9 _ : . -` in the names of servers and backends (`invalid_char()` in its
-//! `src/tools.c`). A [`Pattern`] may hold the pattern signs as well; it is only ever compared, never sent.
+//! HAProxy allows `A-Z a-z 0-9 _ : . -` in the names of servers and backends (`invalid_char()` in its `src/tools.c`). A
+//! [`Pattern`] may also contain wildcards; it is only ever compared, never sent.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -17,22 +17,22 @@ const SOCKET_PATH_MAX: usize = 107;
 /// Why a name, pattern or address was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// There is nothing in it.
+    /// It is empty.
     #[error("is empty, which never means all")]
     Empty,
-    /// It is longer than anything that HAProxy takes.
+    /// It is longer than anything that HAProxy accepts.
     #[error("is {0} bytes long, more than {NAME_MAX}")]
     TooLong(usize),
-    /// It has a character that no name of HAProxy can have.
+    /// It contains a character that HAProxy does not allow in names.
     #[error("contains {0:?}; names may contain only A-Z a-z 0-9 _ : . - (and in patterns * ? [ ])")]
     Character(char),
-    /// It has more than the one `/` between backend and server.
+    /// It has more than one `/`.
     #[error("has more than one '/'; a server is named 'server' or 'backend/server'")]
     Slashes,
     /// A `[` has no `]`, or nothing between them.
     #[error("has a '[' without a matching ']' (or with nothing in between)")]
     Class,
-    /// The address is not one that can be connected to.
+    /// The address cannot be connected to.
     #[error("is not an address: {0}")]
     Address(&'static str),
 }
@@ -43,13 +43,13 @@ pub const fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':' | b'.' | b'-')
 }
 
-/// Tells whether the name can stand in a command as it is.
+/// Tells whether the name can be used in a command as it is.
 #[must_use]
 pub fn is_plain(name: &str) -> bool {
     !name.is_empty() && name.len() <= 2 * NAME_MAX && name.bytes().all(is_name_byte)
 }
 
-/// A name or a pattern that names are compared with.
+/// A name, or a pattern to compare names with.
 ///
 /// ```
 /// use haproxy_server::model::name::Pattern;
@@ -88,7 +88,8 @@ impl Pattern {
     /// Reads a name, or a pattern of `*`, `?` and `[…]` (`[!…]` for all but these).
     ///
     /// # Errors
-    /// Refuses what is empty, too long, has an unclosed class, or a character that no name of HAProxy has.
+    /// Refuses text that is empty, too long, has an unclosed class, or a character that HAProxy does not allow in
+    /// names.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         if text.is_empty() {
             return Err(NameError::Empty);
@@ -145,7 +146,7 @@ impl Pattern {
         &self.text
     }
 
-    /// Returns the one name that the pattern can match, if it has no pattern sign.
+    /// Returns the only name that the pattern can match, if it has no wildcard.
     #[must_use]
     pub fn literal(&self) -> Option<&str> {
         if self.tokens.is_none() { Some(&self.text) } else { None }
@@ -175,7 +176,7 @@ fn name_byte(sign: char) -> Result<u8, NameError> {
     }
 }
 
-/// Compares with backtracking to the last `*` only, so that the time is bounded by the product of both lengths.
+/// Compares with backtracking to the last `*` only, so the time is bounded by the product of both lengths.
 fn glob(mut tokens: &[Token], mut name: &[u8]) -> bool {
     let mut retry: Option<(&[Token], &[u8])> = None;
     loop {
@@ -204,7 +205,7 @@ fn glob(mut tokens: &[Token], mut name: &[u8]) -> bool {
 /// Which servers are meant: a server name or pattern, in every backend or in those that a second pattern names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selector {
-    /// The backends, where the selector was written as `backend/server`.
+    /// The backends, if the selector was written as `backend/server`.
     pub backend: Option<Pattern>,
     /// The servers.
     pub server: Pattern,
@@ -242,12 +243,12 @@ impl fmt::Display for Selector {
     }
 }
 
-/// Which servers a request is about.
+/// Which servers a request covers.
 #[derive(Debug, Clone, Copy)]
 pub struct Selection<'a> {
-    /// The servers; all of them where it is empty.
+    /// The servers; all if it is empty.
     pub servers: &'a [Selector],
-    /// The backends; all of them where it is empty.
+    /// The backends; all if it is empty.
     pub backends: &'a [Pattern],
 }
 
@@ -277,7 +278,7 @@ impl InstanceName {
     /// Reads a name that somebody wrote.
     ///
     /// # Errors
-    /// Refuses what is empty, too long, or has a character that no name of HAProxy has.
+    /// Refuses text that is empty, too long, or has a character that HAProxy does not allow in names.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         if text.is_empty() {
             return Err(NameError::Empty);
@@ -337,7 +338,7 @@ impl InstanceName {
         Some(Self(Self::plain(bare)))
     }
 
-    /// Derives the name from an address: by the path of a Unix socket, otherwise the address itself.
+    /// Derives the name from an address: from the path of a Unix socket, otherwise the address itself.
     #[must_use]
     pub fn from_address(address: &Address) -> Self {
         match address {
@@ -369,12 +370,12 @@ pub enum Address {
     Abstract(String),
     /// `abnsz@name`: a socket in the abstract namespace, its name not padded (HAProxy 3.1 and later).
     AbstractExact(String),
-    /// `ipv4@127.0.0.1:9999`, `ipv6@[::1]:9999`; whether it is this host's is for the caller to see.
+    /// `ipv4@127.0.0.1:9999`, `ipv6@[::1]:9999`; the caller checks whether it belongs to this host.
     Tcp(SocketAddr),
 }
 
 impl Address {
-    /// Tells whether the text is meant as an address rather than as the name of an instance.
+    /// Tells whether the text is an address rather than the name of an instance.
     #[must_use]
     pub fn is_meant(text: &str) -> bool {
         text.contains(['/', '@']) || text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
@@ -449,7 +450,7 @@ impl Address {
     }
 }
 
-/// Which IP version an address prefix asks for.
+/// Which IP version an address prefix requires.
 #[derive(Clone, Copy)]
 enum Family {
     V4,
@@ -469,7 +470,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Returns the known word that the given one was probably meant to be.
+/// Returns the known word that was probably meant.
 #[must_use]
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const LONGEST: usize = 80;

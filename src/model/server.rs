@@ -1,4 +1,4 @@
-//! A server, as an instance shows it, and the process that shows it.
+//! A server as an instance shows it, and the process that shows it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,10 +6,10 @@ use std::time::Instant;
 use super::goal::{Goal, SpareSlots, Switch, Weight};
 use super::state::{AdminFlags, AdminState, OperationalState};
 
-/// How far two readings of a start may differ where it is computed from an uptime in whole seconds.
+/// How far two readings of a start may differ if it is computed from an uptime in whole seconds.
 const START_TOLERANCE: u64 = 2;
 
-/// A HAProxy process: the same number may come again, but not with the same start.
+/// A HAProxy process: its id may be reused, but not with the same start.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Process {
     /// The version, as `2.6.12-1+deb12u4`.
@@ -35,7 +35,7 @@ pub enum Start {
 }
 
 impl Process {
-    /// Makes a process of what `show info` says of it; `now` is the time of that, in seconds since the epoch and as an
+    /// Makes a process from `show info`; `now` is the time of the reading, in seconds since the epoch and as an
     /// instant.
     #[must_use]
     pub fn new(version: &str, pid: u32, start: Start, now: (u64, Instant)) -> Self {
@@ -67,10 +67,10 @@ impl Process {
         self.pid == other.pid && self.started.abs_diff(other.started) <= tolerance
     }
 
-    /// Returns what stands for the process in the name of a file: the same on every call.
+    /// Returns what identifies the process in a file name: the same on every call.
     ///
-    /// A start that is computed from an uptime in whole seconds gives another number every time, so that the process id
-    /// alone must do there.
+    /// A start that is computed from an uptime in whole seconds may differ every time, so the process id alone must do
+    /// there.
     #[must_use]
     pub fn key(&self) -> String {
         match self.tolerance {
@@ -90,7 +90,7 @@ impl PartialEq for Process {
 
 impl Eq for Process {}
 
-/// Whether a name stands for one thing only in its HAProxy.
+/// Whether a name is unique in its HAProxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Uniqueness {
     /// Nothing else has the name.
@@ -114,67 +114,67 @@ pub struct Server {
     pub server_id: u32,
     /// Its address and port.
     pub address: Arc<str>,
-    /// Whether HAProxy has an address for it, be it from the configuration or from DNS.
+    /// Whether HAProxy has an address for it, from the configuration or from DNS.
     pub has_address: bool,
     /// The state that it is in.
     pub state: ServerState,
-    /// The weight of the configuration.
+    /// The configured weight.
     pub configured_weight: u32,
-    /// What `show stat` said of it, where that was asked.
+    /// What `show stat` said of it, if that was asked.
     pub statistics: Option<Box<Statistics>>,
 }
 
-/// The part of a server that commands change, or that follows from it.
+/// The part of a server that commands change, and what follows from that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerState {
     /// The administrative flags.
     pub flags: AdminFlags,
     /// What its checks make of it.
     pub operational: OperationalState,
-    /// The weight that is in force.
+    /// The effective weight.
     pub weight: u32,
-    /// Whether its health check runs; nothing where it has none.
+    /// Whether its health check runs; `None` without one.
     pub health: Option<Switch>,
-    /// Whether its agent check runs; nothing where it has none.
+    /// Whether its agent check runs; `None` without one.
     pub agent: Option<Switch>,
 }
 
 /// Whether a backend is published: HAProxy 3.4 and later sends no traffic to one that is not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Publication {
-    /// It takes traffic as far as its servers do.
+    /// It takes traffic if its servers do.
     #[default]
     Published,
     /// It takes none.
     Unpublished,
 }
 
-/// What `show stat` tells about a server.
+/// What `show stat` says of a server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Requests that wait for this server.
+    /// Requests queued for this server.
     pub queue: u32,
     /// Sessions on this server.
     pub sessions: u32,
-    /// Sessions since the process started, those that are over included.
+    /// All sessions since the process started.
     pub total_sessions: u64,
-    /// Its status in one phrase, as `UP`, `DOWN 1/3`, `MAINT (via app/web1)`.
+    /// Its status in one phrase, such as `UP`, `DOWN 1/3`, `MAINT (via app/web1)`.
     pub status: String,
-    /// The weight that is in force, by which 0 is also what slowstart and checks may make of it.
+    /// The effective weight, which slowstart and checks may also lower to 0.
     pub weight: u32,
     /// Whether its backend is published.
     pub publication: Publication,
-    /// What its last health check found, as `L7OK`; nothing without checks.
+    /// The result of its last health check, such as `L7OK`; `None` without checks.
     pub check: Option<String>,
-    /// The code that went with it, as `503`; nothing where there was none.
+    /// The code that came with it, such as `503`; `None` without one.
     pub check_code: Option<u32>,
     /// The server that it tracks, as `backend/server`.
     pub tracks: Option<String>,
     /// Whether it is a backup server.
     pub backup: bool,
-    /// Whether `slowstart` is under way: it takes only a share of its traffic.
+    /// Whether `slowstart` is in progress: it takes only a share of its traffic.
     pub is_throttled: bool,
-    /// How its health check counts; nothing without checks.
+    /// How its health check counts; `None` without checks.
     pub counter: Option<CheckCounter>,
 }
 
@@ -183,13 +183,13 @@ pub struct Statistics {
 pub struct CheckCounter {
     /// The count.
     pub health: u32,
-    /// From which count on the server is up.
+    /// The count from which the server is up.
     pub rise: u32,
-    /// How many failures in a row take a server down that has the highest count.
+    /// How many consecutive failures take a server with the highest count down.
     pub fall: u32,
 }
 
-/// Backend and server by name, and the number of the backend where another one has its name.
+/// Backend and server by name, and the number of the backend if another one has its name.
 pub type Identity = (Arc<str>, Arc<str>, Option<u32>);
 
 impl Server {
@@ -226,25 +226,25 @@ impl Server {
         self.statistics.as_ref().is_some_and(|statistics| statistics.publication == Publication::Unpublished)
     }
 
-    /// Tells whether a health check is under way.
+    /// Tells whether a health check is running.
     #[must_use]
     pub fn has_check(&self) -> bool {
         self.state.health == Some(Switch::Enabled)
     }
 
-    /// Tells whether an agent check is under way, which may set the state by itself.
+    /// Tells whether an agent check is running, which may change the state on its own.
     #[must_use]
     pub fn has_agent(&self) -> bool {
         self.state.agent == Some(Switch::Enabled)
     }
 
-    /// Tells whether it is a backup server, where that was asked.
+    /// Tells whether it is a backup server, if that was asked.
     #[must_use]
     pub fn is_backup(&self) -> bool {
         self.statistics.as_ref().is_some_and(|statistics| statistics.backup)
     }
 
-    /// Returns the server that this one tracks, as `backend/server`, where that was asked.
+    /// Returns the server that this one tracks, as `backend/server`, if that was asked.
     #[must_use]
     pub fn tracks(&self) -> Option<&str> {
         self.statistics.as_ref().and_then(|statistics| statistics.tracks.as_deref())
@@ -256,7 +256,7 @@ impl Server {
         format!("{}/{}", self.backend, self.server)
     }
 
-    /// Returns what no other server of its process has.
+    /// Returns what is unique to it within its process.
     #[must_use]
     pub fn identity(&self) -> Identity {
         let number = (self.backend_name == Uniqueness::Shared).then_some(self.backend_id);
@@ -290,7 +290,7 @@ impl Server {
 }
 
 impl ServerState {
-    /// Tells whether what commands set is the same in both; this is what `changed` means.
+    /// Tells whether everything that commands can set is the same in both; this defines `changed`.
     #[must_use]
     pub fn is_set_as(&self, other: &Self) -> bool {
         self.flags.commanded() == other.flags.commanded()
@@ -309,11 +309,11 @@ impl ServerState {
             && ends.iter().any(|end| end.agent == self.agent)
     }
 
-    /// Returns what brings a server that was changed back to this state.
+    /// Returns the goal that brings a changed server back to this state.
     #[must_use]
     pub fn as_goal(&self) -> Goal {
         Goal {
-            // Both forced flags at once can only come from the statistics page; maintenance is what they amount to.
+            // Both forced flags at once can only come from the statistics page; they amount to maintenance.
             state: Some(self.flags.forced().unwrap_or(AdminState::Maint)),
             weight: Some(Weight::Absolute(self.weight)),
             health: self.health,

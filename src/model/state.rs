@@ -1,7 +1,7 @@
-//! What can be asked for ([`AdminState`]) and what HAProxy shows ([`AdminFlags`], [`OperationalState`]).
+//! What can be requested ([`AdminState`]) and what HAProxy shows ([`AdminFlags`], [`OperationalState`]).
 //!
-//! Three states can be asked for. What is observed is a mask of flags, kept as HAProxy prints it, because several
-//! causes can hold at once: `enum srv_admin` and `enum srv_state` in HAProxy's `include/haproxy/server-t.h`.
+//! Three states can be requested. HAProxy shows a mask of flags, which is kept as printed, because several causes can
+//! apply at once: `enum srv_admin` and `enum srv_state` in HAProxy's `include/haproxy/server-t.h`.
 
 use std::fmt;
 
@@ -10,9 +10,9 @@ use std::fmt;
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum AdminState {
-    /// In service: takes new connections as far as its checks and its weight allow.
+    /// In service: takes new connections if its checks and its weight allow.
     Ready,
-    /// Takes no new connections but those of its persistence clients; checks go on.
+    /// Takes no new connections except from persistence clients; checks continue.
     Drain,
     /// In maintenance: takes no connections at all; checks are paused.
     Maint,
@@ -36,12 +36,12 @@ impl fmt::Display for AdminState {
     }
 }
 
-/// Which flag makes a server's administrative state what it is.
+/// Which flag causes a server's administrative state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// Somebody set it at run time, or the server started so by the configuration.
+    /// Somebody set it at run time, or the configuration started the server that way.
     Forced,
     /// The configuration has `disabled` for the server.
     Config,
@@ -84,7 +84,7 @@ impl AdminFlags {
         self.0 & flags != 0
     }
 
-    /// Returns what commands have made of the server, or nothing where the statistics page has set both flags.
+    /// Returns the state that commands have set, or nothing if the statistics page has set both flags.
     ///
     /// `set server … state` owns two flags and never leaves both set; the page's "stop" and "disable" together do.
     #[must_use]
@@ -97,7 +97,7 @@ impl AdminFlags {
         }
     }
 
-    /// Returns the flags that commands set, which are what `changed` is about.
+    /// Returns the flags that commands set, which determine `changed`.
     #[must_use]
     pub fn commanded(self) -> u32 {
         self.0 & Self::FORCED
@@ -146,7 +146,7 @@ impl AdminFlags {
         })
     }
 
-    /// Returns the flags after the tracked server has come to the given state, by `srv_update_status()`.
+    /// Returns the flags after the tracked server has reached the given state, by `srv_update_status()`.
     #[must_use]
     pub fn after_target(self, target: Self) -> Self {
         let own = self.0 & !(Self::INHERITED_MAINT | Self::INHERITED_DRAIN);
@@ -165,11 +165,11 @@ impl AdminFlags {
 pub enum OperationalState {
     /// Takes no traffic: it is down, or in maintenance.
     Stopped,
-    /// Takes a growing share of traffic: `slowstart` is under way.
+    /// Takes a growing share of traffic: `slowstart` is in progress.
     Starting,
     /// Takes traffic.
     Running,
-    /// Takes only the traffic of its persistence clients: its check answered 404 (`http-check disable-on-404`).
+    /// Takes only the traffic of persistence clients: its check answered 404 (`http-check disable-on-404`).
     Stopping,
 }
 
@@ -206,7 +206,7 @@ impl fmt::Display for OperationalState {
 
 /// Predicts the operational state right after a server's flags have changed.
 ///
-/// Maintenance stops a server; leaving it makes the server run at once, whatever its check will find later. With
+/// Maintenance stops a server; leaving it makes the server run at once, whatever its check finds later. With
 /// `slowstart`, which HAProxy does not show, it would be starting instead. `tracked` is the operational state of the
 /// server that it tracks, which it then takes over.
 #[must_use]

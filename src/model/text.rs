@@ -1,11 +1,11 @@
-//! Text that came from outside, made safe to show: HAProxy, a configuration or a file may hold anything.
+//! Text from outside, made safe to show: HAProxy, a configuration or a file may contain anything.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-/// Makes a text safe for a terminal, a log and a tool that prints it raw.
+/// Makes text safe for a terminal, a log, and a tool that prints it raw.
 ///
-/// Control characters are commands to a terminal; format characters are invisible or turn round what follows them.
+/// Control characters are terminal commands; format characters are invisible or reverse the text after them.
 #[must_use]
 pub fn printable(text: &str) -> Cow<'_, str> {
     if is_plain_ascii(text) || !text.contains(is_unsafe) {
@@ -15,12 +15,12 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(shown).collect())
 }
 
-/// Tells whether every sign is one that shows, as in nearly every text.
+/// Tells whether every character is printable ASCII, as in nearly every text.
 fn is_plain_ascii(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
-/// Tells whether a sign could do more than be shown.
+/// Tells whether a character could do more than be shown.
 #[must_use]
 pub fn is_unsafe(sign: char) -> bool {
     sign.is_control()
@@ -65,7 +65,7 @@ fn parts(name: &str) -> impl Iterator<Item = Part<'_>> {
     })
 }
 
-/// Names the first few of many, for a person.
+/// Names the first few of many.
 #[must_use]
 pub fn a_few_of<T: AsRef<str>>(names: &[T]) -> String {
     const NAMED: usize = 3;
@@ -76,7 +76,7 @@ pub fn a_few_of<T: AsRef<str>>(names: &[T]) -> String {
     }
 }
 
-/// Shows at most `limit` bytes of something that came from outside, with everything but printable ASCII escaped.
+/// Shows at most `limit` bytes of something from outside, with everything but printable ASCII escaped.
 #[must_use]
 pub fn excerpt(bytes: &[u8], limit: usize) -> String {
     let (shown, cut) = match bytes.get(..limit) {

@@ -1,4 +1,4 @@
-//! What it means that a server takes traffic: one definition for a status, a guard, a wait and every warning.
+//! What "takes traffic" means: one definition for status, guard, wait and every warning.
 
 use super::server::{Publication, Server, ServerState, Statistics};
 use super::state::{AdminFlags, AdminState, OperationalState};
@@ -22,7 +22,7 @@ pub enum Obstacle {
     NoWeight,
 }
 
-/// Finds what in the state of a server keeps new traffic from it, the weightiest first.
+/// Finds what in the state of a server keeps new traffic from it, the most important first.
 #[must_use]
 pub fn obstacle(flags: AdminFlags, operational: OperationalState, weight: u32) -> Option<Obstacle> {
     match (flags.effective(), operational) {

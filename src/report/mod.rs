@@ -33,14 +33,14 @@ pub use wire::{
     StateFileReport, StateReport, TaskError, to_ascii_json,
 };
 
-/// Every matched server of a run; each is made when it is asked for, so that many of them take no memory.
+/// Every matched server of a run; each is made on demand, so that many of them take no memory.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Servers<'a> {
     of: Option<(&'a Request, &'a RunOutcome)>,
 }
 
 impl<'a> Servers<'a> {
-    /// Makes them one by one: instances as asked for, servers as HAProxy lists them.
+    /// Makes them one by one: instances in the order of the request, servers in HAProxy's.
     pub fn iter(&self) -> impl Iterator<Item = ServerReport<'a>> {
         self.of
             .into_iter()
@@ -94,7 +94,7 @@ pub fn report<'a>(request: &'a Request, run: &'a RunOutcome) -> Report<'a> {
     }
 }
 
-/// Makes the report of a request that was not taken.
+/// Makes the report of a refused request.
 #[must_use]
 pub fn refusal(refused: &Refused) -> Report<'static> {
     let error = ErrorReport::new(&refused.error);
@@ -318,7 +318,7 @@ fn guarded(run: &RunOutcome) -> String {
     }
 }
 
-/// The first failure, and how many there are besides.
+/// The first failure, and how many more there are.
 fn failure_sentence(error: &ErrorReport, run: &RunOutcome) -> String {
     let servers = run.instances.iter().flat_map(|instance| &instance.targets);
     let failures = usize::from(run.error.is_some())
@@ -332,7 +332,7 @@ fn failure_sentence(error: &ErrorReport, run: &RunOutcome) -> String {
     }
 }
 
-/// Says what keeps servers from being used as their state says, a sentence for each cause on each instance.
+/// Says why servers are not used as their state says, a sentence for each cause on each instance.
 fn cautions(request: &Request, run: &RunOutcome) -> Vec<String> {
     let Some(goal) = &request.goal else { return Vec::new() };
     let mut warnings = Vec::new();
@@ -340,7 +340,7 @@ fn cautions(request: &Request, run: &RunOutcome) -> Vec<String> {
         let mut causes: Vec<(&str, Vec<String>)> = Vec::new();
         for target in instance.targets.iter().filter(|target| target.error().is_none()) {
             let Some(after) = target.after().map(|server| &server.state) else { continue };
-            // What the state file brings back is not lost in a reload.
+            // What the state file restores is not lost in a reload.
             let is_kept = is_kept(&instance.state_files, &target.before.backend);
             let lasts = |cause: &&str| *cause != READY_UNTIL_RELOAD || !is_kept;
             for cause in causes_of(goal, target, after).into_iter().filter(lasts) {
@@ -360,9 +360,9 @@ fn cautions(request: &Request, run: &RunOutcome) -> Vec<String> {
 fn causes_of(goal: &Goal, target: &Target, after: &ServerState) -> Vec<&'static str> {
     match target.verdict {
         Verdict::Spare | Verdict::Skipped => Vec::new(),
-        Verdict::Disabled(DisabledBy::Reply) => vec![
-            "cannot be set: HAProxy says 'Proxy is disabled.', so that the backend takes no traffic; start it again",
-        ],
+        Verdict::Disabled(DisabledBy::Reply) => {
+            vec!["cannot be set: HAProxy says 'Proxy is disabled.', so the backend takes no traffic; enable it again"]
+        }
         Verdict::Fine | Verdict::Disabled(DisabledBy::Configuration) | Verdict::Failed(_) => {
             cautions_of(goal, &target.before, after)
         }

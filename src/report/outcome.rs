@@ -19,15 +19,15 @@ use crate::request::{OnUnreachable, Request};
 pub struct InstanceOutcome {
     /// Its name.
     pub name: String,
-    /// The socket that it was asked at, or the first that it was tried at.
+    /// The socket where it answered, or the first that was tried.
     pub socket: String,
-    /// Its HAProxy's version and process, where it answered.
+    /// Its HAProxy's version and process, if it answered.
     pub process: Option<(String, u32)>,
     /// Its servers.
     pub targets: Vec<Target>,
     /// Why it could not be managed.
     pub error: Option<Error>,
-    /// Whether the request says to go on without it.
+    /// Whether the request says to continue without it.
     pub is_skipped: bool,
     /// In a status with a guard: the backends of its servers that have too few in traffic.
     pub short: Vec<Short>,
@@ -54,16 +54,16 @@ impl InstanceOutcome {
 /// What became of a run.
 #[derive(Debug, Default)]
 pub struct RunOutcome {
-    /// The instances, as asked for.
+    /// The instances, in the order of the request.
     pub instances: Vec<InstanceOutcome>,
     /// What stopped the run as a whole.
     pub error: Option<Error>,
-    /// What is worth knowing although it is no failure.
+    /// What is worth knowing although it is not a failure.
     pub warnings: Vec<String>,
 }
 
 impl RunOutcome {
-    /// Tells whether an instance has failed that the request does not pass over.
+    /// Tells whether an instance has failed that the request does not skip.
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.instances.iter().any(|instance| instance.error.is_some() && !instance.is_skipped)
@@ -125,10 +125,10 @@ fn skipped_slots(targets: &[Target]) -> Option<String> {
         1 => "1 spare slot".to_owned(),
         count => format!("{count} spare slots"),
     };
-    Some(format!("{slots} of a 'server-template' left alone: without an address from DNS they take no traffic"))
+    Some(format!("{slots} of a 'server-template' left alone: they take no traffic without an address from DNS"))
 }
 
-/// Says which backends are left without a usable server by the change.
+/// Names the backends that the change leaves without a usable server.
 fn bare_backends(targets: &[Target], served_by_others: &BTreeSet<u32>) -> Option<String> {
     // HAProxy lists the servers of a backend one after the other.
     let bare: Vec<&str> = targets

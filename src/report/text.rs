@@ -7,10 +7,9 @@ use super::wire::{InstanceReport, Report, ServerReport, StateReport};
 use crate::model::text::{natural, printable};
 use crate::request::Request;
 
-/// Writes the servers that are worth a line: all that were asked for, or in a status of all servers those that are
-/// not ok.
+/// Writes a line for each server of interest: all requested ones, or in a status of all servers those that are not ok.
 ///
-/// A dry run says so in a line of its own. With `diff` a server that changes has two lines, as in a unified diff.
+/// A dry run says so in a separate line. With `diff` a server that changes has two lines, as in a unified diff.
 #[must_use]
 pub fn text(request: &Request, report: &Report<'_>) -> String {
     let mut text = String::from("# Format\n# backend_name/server_name: operational_state/administrative_state\n");
@@ -57,7 +56,7 @@ fn line(server: &ServerReport<'_>) -> String {
     format!("{}: {}\n", name(server), server.after.as_ref().map_or_else(unknown, state))
 }
 
-/// Says who has taken a server out, as a comment, where that was recorded.
+/// Says who has taken a server out, as a comment, if that was recorded.
 fn ownership(server: &ServerReport<'_>) -> Option<String> {
     let since = server.since.as_ref()?;
     let state = server.after.as_ref().map_or_else(unknown, |after| after.admin_state.to_string());
@@ -76,7 +75,7 @@ fn ownership(server: &ServerReport<'_>) -> Option<String> {
     Some(text)
 }
 
-/// A server that changes: its line before and its line after, with the weight where that is another one.
+/// A server that changes: its line before and its line after, with the weight if that changes.
 fn changes(server: &ServerReport<'_>) -> Option<String> {
     let (before, after): (&StateReport, _) = (&server.before, server.after.as_ref());
     let weight = |one: &StateReport| match after {

@@ -76,13 +76,13 @@ pub struct ServerReport<'a> {
     /// neither `disabled` nor unpublished.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ok: Option<bool>,
-    /// In a status report: why it takes no traffic, in a few words (`weight 0`, `backend disabled`, `agent keeps it down`,
-    /// `check failed: L7STS 503`, `maintenance by alice`); missing where it does.
+    /// In a status: why it takes no traffic, in a few words (`weight 0`, `backend disabled`, `agent keeps it down`,
+    /// `check failed: L7STS 503`, `maintenance by alice`); missing if it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_ok: Option<String>,
-    /// `true` where it is a spare slot of a `server-template`: it has no address, and is out for no other reason. It has no
-    /// part in the report's `ok`, has no line in the text form unless it was named, and a pattern with `ready` or `drain`
-    /// leaves it alone.
+    /// `true` if it is a spare slot of a `server-template`: it has no address, and is out for no other reason. It does
+    /// not count in the report's `ok`, has no line in the text form unless it was named, and a pattern with `ready` or
+    /// `drain` leaves it alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spare: Option<bool>,
     /// Whether the text form has a line for it.
@@ -152,8 +152,8 @@ impl Serialize for Commands<'_> {
 pub struct StateReport {
     /// The effective administrative state, whatever its cause.
     pub admin_state: AdminState,
-    /// What its checks make of it. A dry run predicts: a server that leaves maint is shown as running, although `slowstart`,
-    /// `init-state` (HAProxy 3.1 and later) or its checks may make something else of it.
+    /// What its checks make of it. A dry run predicts: a server that leaves maint is shown as running, although
+    /// `slowstart`, `init-state` (HAProxy 3.1 and later) or its checks may change that.
     pub operational_state: OperationalState,
     /// The effective weight, from 0 to 256.
     pub weight: u32,

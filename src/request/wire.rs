@@ -35,8 +35,8 @@ pub struct Wire {
     pub server: Option<Names>,
     /// The requested administrative state. `ready` takes traffic, `drain` takes only the traffic of persistence
     /// clients, `maint` takes none. Also accepted: `enabled` and `enable` for `ready`, `disabled` and `disable` for
-    /// `maint`. Spare slots of a `server-template` (without an address) that only a pattern matches are left alone by `ready`
-    /// and `drain`, with a warning; named ones fail as `unreachable_state`. The state is left as it is by default.
+    /// `maint`. Spare slots of a `server-template` (without an address) that only a pattern matches are left alone by
+    /// `ready` and `drain`, with a warning; named ones fail with `unreachable_state`. Unchanged by default.
     #[cfg_attr(test, schemars(example = &"maint"))]
     pub state: Option<StateWord>,
     /// The backends in which to find the servers: names or patterns, as a string or a list. All backends by default.
@@ -78,12 +78,12 @@ pub struct Wire {
     /// reconnect at once. `false` by default.
     #[cfg_attr(test, schemars(example = true, example = serde_json::json!({"over": 60})))]
     pub shutdown_sessions: Option<ShutdownSessions>,
-    /// Waits for the effect of `state`, or of `weight: 0`. With `ready`, a server that leaves maint goes through drain, where HAProxy checks it
-    /// without giving it new traffic, and becomes ready once a check has passed; then it must take traffic: its weight is
-    /// above 0 and slowstart is over. If a passed check cannot be seen (`fall 1`, `init-state fully-up`, an agent check
-    /// alone), it must stay up for 5 s instead. A server without a check, or with a paused one, becomes ready at once. After
-    /// `drain`, `maint` and `weight: 0`, waits until no session is left. Fails with `not_up` or `not_drained`. `true` means 60 s. Off by
-    /// default.
+    /// Waits for the effect of `state`, or of `weight: 0`. With `ready`, a server that leaves maint goes through
+    /// drain, where HAProxy checks it without giving it new traffic, and becomes ready once a check has passed; then it
+    /// must take traffic: its weight is above 0 and slowstart is over. If a passed check cannot be seen (`fall 1`,
+    /// `init-state fully-up`, an agent check alone), it must stay up for 5 s instead. A server without a check, or with
+    /// a paused one, becomes ready at once. After `drain`, `maint` and `weight: 0`, waits until no session is left.
+    /// Fails with `not_up` or `not_drained`. `true` means 60 s. Off by default.
     #[cfg_attr(test, schemars(example = true, example = serde_json::json!({"timeout": 120, "stable": 5})))]
     pub wait: Option<Wait>,
     /// Refuses, before anything is sent anywhere, a change that lowers the number of usable servers of a backend below
@@ -873,7 +873,7 @@ words! {
     OperationalWord {
         /// Takes no traffic: it is down, or in maintenance.
         Stopped = "stopped",
-        /// Takes a growing share of traffic: `slowstart` is under way.
+        /// Takes a growing share of traffic: `slowstart` is in progress.
         Starting = "starting",
         /// Takes traffic.
         Running = "running",

@@ -1,4 +1,4 @@
-//! The time: that of day, and the one that a wait goes by.
+//! The time of day, and the clock of waits.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -6,15 +6,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::interrupt::Interrupt;
 use crate::model::error::Result;
 
-/// What a wait goes by: this host's clock, or one that a test moves on.
+/// The clock of a wait: this host's, or one that a test moves on.
 pub trait Clock: Debug + Sync {
     /// Returns the time.
     fn now(&self) -> Instant;
 
-    /// Waits, but not longer than until a signal comes.
+    /// Waits, but only until a signal arrives.
     ///
     /// # Errors
-    /// The failure that ends the run, once a signal has come.
+    /// Returns the failure that ends the run, once a signal has arrived.
     fn pause(&self, time: Duration, signals: &Interrupt) -> Result<()>;
 }
 

@@ -1,36 +1,36 @@
-//! Time in waits: one deadline for all, and pauses between looks that cost HAProxy next to nothing.
+//! Time in waits: one deadline for all, and pauses between polls that keep polling cheap for HAProxy.
 
 use std::time::{Duration, Instant};
 
 use super::clock::{Clock, HostClock};
 use crate::model::error::{ErrorKind, Result};
 
-/// Where a person sees how a long wait goes.
+/// Shows a person the progress of a long wait.
 pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
 
-/// The pause before the second look, and the longest one.
+/// The pause before the second poll, and the longest one.
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// Where a look of the few servers that most waits are about takes more than a moment, the longest pause is so many times
-/// as long, up to two seconds: so looking takes less than 1 % of HAProxy's time.
-const TIMES_A_SHORT_LOOK: u32 = 120;
+/// If polling the few servers of a typical wait takes more than a moment, the longest pause is this many times as long,
+/// up to two seconds: so polling takes less than 1 % of HAProxy's time.
+const TIMES_A_SHORT_POLL: u32 = 120;
 const LONGEST_FOR_SHORT: Duration = Duration::from_secs(2);
 
-/// How many times as long as a look the pause after it is: so looking takes less than 5 % of HAProxy's time, however
-/// many servers are waited for and however many backends HAProxy searches for them.
-const TIMES_A_LOOK: u32 = 24;
+/// A pause is at least this many times as long as the poll before it: so polling takes less than 5 % of HAProxy's time,
+/// however many servers are pending and however many backends HAProxy searches for them.
+const TIMES_A_POLL: u32 = 24;
 
-/// The longest pause after a look that took long.
+/// The longest pause after a slow poll.
 const LONGEST_OF_ALL: Duration = Duration::from_secs(30);
 
-/// The pause before HAProxy is asked again that could not be asked.
+/// The pause before asking a HAProxy again that could not be reached.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// Reads what may be read again, until HAProxy can be asked and answers to the end: it may be restarting.
+/// Repeats a read until HAProxy can be reached and answers completely: it may be restarting.
 ///
 /// # Errors
-/// What went wrong last, when that was not so within the limit.
+/// Returns the last failure when the limit is over.
 pub fn patiently<T>(limit: Duration, mut read: impl FnMut() -> Result<T>) -> Result<T> {
     let deadline = Deadline::after(limit);
     loop {
@@ -71,7 +71,7 @@ impl<'a> Deadline<'a> {
         self.end.saturating_duration_since(self.clock.now())
     }
 
-    /// The time that is left, for a person: in seconds, as long as any is left not none.
+    /// The time that is left, in seconds for a person: rounded up, so that it is 0 only at the end.
     #[must_use]
     pub fn seconds_left(&self) -> u64 {
         let left = self.left();
@@ -85,30 +85,30 @@ impl<'a> Deadline<'a> {
     }
 }
 
-/// The pauses between looks, which double up to a second, or up to two where a look takes more than a moment.
+/// The pauses between polls, which double up to a second, or up to two if a poll takes more than a moment.
 #[derive(Debug, Default)]
 pub struct Backoff {
-    looks: u32,
+    polls: u32,
 }
 
 impl Backoff {
-    /// The next pause, after a look that took so long.
-    pub fn next(&mut self, look: Duration) -> Duration {
-        let longest = LONGEST.max(look.saturating_mul(TIMES_A_SHORT_LOOK).min(LONGEST_FOR_SHORT));
-        let doubled = FIRST.saturating_mul(1 << self.looks.min(10)).min(longest);
-        self.looks += 1;
-        doubled.max(look.saturating_mul(TIMES_A_LOOK).min(LONGEST_OF_ALL))
+    /// The next pause, after a poll that took this long.
+    pub fn next(&mut self, poll: Duration) -> Duration {
+        let longest = LONGEST.max(poll.saturating_mul(TIMES_A_SHORT_POLL).min(LONGEST_FOR_SHORT));
+        let doubled = FIRST.saturating_mul(1 << self.polls.min(10)).min(longest);
+        self.polls += 1;
+        doubled.max(poll.saturating_mul(TIMES_A_POLL).min(LONGEST_OF_ALL))
     }
 
-    /// Tells whether there was no pause yet.
+    /// Tells whether there has been no pause yet.
     #[must_use]
     pub fn is_first(&self) -> bool {
-        self.looks == 0
+        self.polls == 0
     }
 
     /// Starts again with short pauses, because something has moved.
     pub fn reset(&mut self) {
-        self.looks = 0;
+        self.polls = 0;
     }
 }
 
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_a_second_and_with_the_time_of_a_look() {
+    fn pauses_grow_to_a_second_and_with_the_time_of_a_poll() {
         let mut backoff = Backoff::default();
         let pauses: Vec<u128> = (0..7).map(|_| backoff.next(Duration::from_millis(1)).as_millis()).collect();
         assert_eq!(pauses, [50, 100, 200, 400, 800, 1000, 1000]);

@@ -1,4 +1,4 @@
-//! Until when somebody wants a server out: times as people write them, and as seconds since the epoch.
+//! Until when a server is meant to be out: times as people write them, and as seconds since the epoch.
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -11,9 +11,9 @@ const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 const WEEK: u64 = 7 * DAY;
 
-/// Reads an expiry: a time as RFC 3339 has it, or `+` and a duration from now in units of `s`, `m`, `h`, `d` and `w`.
+/// Reads an expiry: an RFC 3339 time, or `+` and a duration from now in units of `s`, `m`, `h`, `d` and `w`.
 ///
-/// Parts of a second are dropped.
+/// Fractions of a second are dropped.
 ///
 /// ```
 /// use haproxy_server::time::expiry::parse;
@@ -22,13 +22,13 @@ const WEEK: u64 = 7 * DAY;
 /// ```
 ///
 /// # Errors
-/// Says why the text is not an expiry: it is neither of both, is not in the future, or more than a hundred years ahead.
+/// Says why the text is not an expiry: it is neither, not in the future, or more than a hundred years ahead.
 pub fn parse(text: &str, now: u64) -> Result<u64, String> {
     let expires = match text.strip_prefix('+') {
         Some(duration) => now.saturating_add(seconds(duration).ok_or_else(|| not_understood(text))?),
         None => {
             let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| not_understood(text))?;
-            // What is before the epoch is in the past as well.
+            // A time before the epoch is in the past as well.
             u64::try_from(time.unix_timestamp()).unwrap_or(0)
         }
     };
@@ -41,7 +41,7 @@ pub fn parse(text: &str, now: u64) -> Result<u64, String> {
     }
 }
 
-/// Writes a time in seconds since the epoch as RFC 3339 has it, in UTC, for reports.
+/// Writes a time in seconds since the epoch as an RFC 3339 time in UTC, for reports.
 ///
 /// ```
 /// assert_eq!(haproxy_server::time::expiry::render(1_700_000_000), "2023-11-14T22:13:20Z");
@@ -53,7 +53,7 @@ pub fn render(seconds: u64) -> String {
     time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{seconds} s after 1970"))
 }
 
-/// Adds up numbers with their units; a number without one is no duration.
+/// Adds up numbers with their units; a number without one is not a duration.
 fn seconds(text: &str) -> Option<u64> {
     let mut rest = text;
     let mut sum = 0u64;
@@ -69,7 +69,7 @@ fn seconds(text: &str) -> Option<u64> {
             'w' => WEEK,
             _ => return None,
         };
-        // A number that is too large is far ahead, not hard to understand.
+        // A number that is too large is far ahead, but valid.
         let number = if digits == 0 { return None } else { number.parse().unwrap_or(u64::MAX) };
         sum = sum.saturating_add(u64::saturating_mul(number, unit));
         rest = tail.as_str();

@@ -1,7 +1,7 @@
-//! Signals that end a run: they are held back while HAProxy is in the middle of an answer, and looked at in between.
+//! Signals that end a run: they are held back while HAProxy is answering, and checked in between.
 //!
-//! The signals are blocked for the whole process and read from a file descriptor, so that no handler is needed and no
-//! system call is cut short by one.
+//! The signals are blocked for the whole process and read from a file descriptor, so no handler is needed and no system
+//! call is interrupted.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
@@ -16,7 +16,7 @@ use crate::model::error::{Error, ErrorKind, Result};
 /// The signals that ask a run to end.
 const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE];
 
-/// For the part of a run that no signal ends: setting back what it has changed.
+/// For the part of a run that no signal ends: rolling back what it has changed.
 pub static PATIENT: Interrupt = Interrupt::never();
 
 /// Whether a signal has asked the run to end.
@@ -39,7 +39,7 @@ impl Interrupt {
         Self { fd: None, seen: OnceLock::new() }
     }
 
-    /// Holds the signals back from now on; to be called before any thread is started.
+    /// Holds back the signals from now on; must be called before any thread is started.
     ///
     /// # Errors
     /// When the kernel does not let the process block or read its signals.
@@ -50,13 +50,13 @@ impl Interrupt {
         Ok(Self { fd: Some(fd), seen: OnceLock::new() })
     }
 
-    /// Does as if a signal had come.
+    /// Acts as if a signal had arrived.
     #[cfg(test)]
     pub fn raise(&self) {
         self.seen.get_or_init(|| "SIGTERM");
     }
 
-    /// Returns the failure that ends the run, once a signal has come.
+    /// Returns the failure that ends the run, once a signal has arrived.
     #[must_use]
     pub fn check(&self) -> Option<Error> {
         let signal = self.seen.get().copied().or_else(|| {
@@ -68,15 +68,15 @@ impl Interrupt {
         Some(Error::new(ErrorKind::Interrupted, msg))
     }
 
-    /// Waits, but not longer than until a signal comes.
+    /// Waits, but only until a signal arrives.
     ///
     /// # Errors
-    /// The failure that ends the run, once a signal has come.
+    /// Returns the failure that ends the run, once a signal has arrived.
     pub fn pause(&self, time: Duration) -> Result<()> {
         match &self.fd {
             Some(fd) => {
                 let limit = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
-                // That it was cut short, or could not wait at all, is no harm: who waits looks at the clock.
+                // An early return does no harm: the caller checks the clock.
                 let _ = poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], limit);
             }
             None => std::thread::sleep(time),
@@ -84,7 +84,7 @@ impl Interrupt {
         self.check().map_or(Ok(()), Err)
     }
 
-    /// Returns the file descriptor that becomes readable when a signal has come, for those who wait.
+    /// Returns the file descriptor that becomes readable when a signal has arrived, for callers that wait.
     #[must_use]
     pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         self.fd.as_ref().map(AsFd::as_fd)

@@ -4,8 +4,8 @@ use std::sync::Mutex;
 
 use crate::model::error::{Error, ErrorKind, Result};
 
-/// How many instances are worked on at a time: most of it is waiting for HAProxy, and a thread costs as much as a small
-/// HAProxy's answer.
+/// How many instances are handled at a time: most of the work is waiting for HAProxy, and starting a thread costs as
+/// much as the answer of a small HAProxy.
 const AT_ONCE: usize = 8;
 
 /// Calls `work` with every item, several at a time, and returns the results in the order of the items.
@@ -17,7 +17,7 @@ pub fn side_by_side<T: Send, R: Send>(
     let results: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::new(None)).collect();
     let threads = items.len().min(AT_ONCE);
     let queue = Mutex::new(items.into_iter().zip(&results));
-    // Who is done takes the next item, so that a slow instance holds up no other one.
+    // Each thread takes the next item when it is done, so a slow instance does not hold up the others.
     let take = || queue.lock().ok()?.next();
     let run = || {
         while let Some((item, slot)) = take() {
@@ -28,12 +28,12 @@ pub fn side_by_side<T: Send, R: Send>(
         }
     };
     std::thread::scope(|scope| {
-        // One of them is this thread. Where no other can be started, it does all of it.
+        // One of them is this thread. If no other can be started, it does all of the work.
         let start = |_| std::thread::Builder::new().spawn_scoped(scope, run).ok();
         let started: Vec<_> = (1..threads).filter_map(start).collect();
         run();
         for thread in started {
-            // What it has left undone has no result.
+            // Whatever it has left undone has no result.
             let _ = thread.join();
         }
     });

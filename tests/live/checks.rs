@@ -126,7 +126,7 @@ fn an_enabled_agent_is_a_warning_where_nothing_is_waited_for(haproxy: &Haproxy) 
         let report = Program::request(&request).report();
         assert_eq!((&report["changed"], &report["failed"]), (&json!(true), &json!(false)), "{report}");
         let said = warnings(&report);
-        assert!(said.contains("app/both") && said.contains("an agent check is under way"), "{state}: {said}");
+        assert!(said.contains("app/both") && said.contains("an agent check is running"), "{state}: {said}");
     }
     let request =
         json!({ "server": "app/both", "state": "maint", "agent": "disabled", "instances": instance.address() });

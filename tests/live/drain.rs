@@ -431,7 +431,9 @@ fn looks_cost_next_to_nothing(haproxy: &Haproxy) -> TestResult {
     let running =
         Program::request(&drained(&json!("web1"), &json!({ "timeout": 30 }), &json!(recorder.address()))).spawn();
     await_drain(&stage.http, "web", "web1");
-    thread::sleep(Duration::from_millis(2_800));
+    // 50, 100, 200, 400, and 800 ms, and then a second each time.
+    let looks = || recorder.timeline().iter().filter(|(_, line)| line.starts_with("show stat ")).count();
+    eventually(PATIENCE, "seven looks", || (looks() >= 7).then_some(()));
     stage.server("web1").release();
     assert_eq!(held.served_by(), "web1");
     assert_eq!(running.wait().report()["failed"], false);
@@ -448,7 +450,7 @@ fn looks_cost_next_to_nothing(haproxy: &Haproxy) -> TestResult {
     }
     let gaps: Vec<u128> =
         looks.windows(2).map(|pair| (timeline[pair[1]].0 - timeline[pair[0]].0).as_millis()).collect();
-    assert!(gaps.len() >= 5 && gaps.len() <= 8, "{gaps:?}");
+    assert!(gaps.len() >= 5, "{gaps:?}");
     for (gap, least) in gaps.iter().zip([50, 100, 200, 400, 800, 1000, 1000, 1000]) {
         // The program may be late, as others run as well, but it is never early.
         assert!(*gap >= least - 5, "{gaps:?}");

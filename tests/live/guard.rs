@@ -552,6 +552,6 @@ fn an_ordinary_user_goes_on_without_a_lock_but_not_with_a_guard(haproxy: &Haprox
     let again = request(&json!("s3"), "drain", &json!(0), &json!(address));
     status = as_nobody(&again, runtime.to_str().unwrap());
     assert_eq!(kind(&status), "guard_refused", "{status}");
-    assert!(status["error"]["msg"].as_str().unwrap().contains("can be written by others"), "{status}");
+    assert!(status["error"]["msg"].as_str().unwrap().contains("is writable by others"), "{status}");
     Ok(())
 }

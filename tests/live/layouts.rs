@@ -203,7 +203,9 @@ fn taken(configs: [&str; 2], request: &str) -> String {
         "mkdir -p /etc/haproxy
         {{ printf 'global\n stats socket /run/x.sock level admin\n'; proxies one; }} > {one}
         {{ printf 'global\n stats socket /run/x.sock level admin\n'; proxies two; }} > {two}
-        $H -W -f {one} & await /run/x.sock; $H -W -f {two} & sleep 1; ask '{request}'"
+        $H -W -f {one} & await /run/x.sock; first=$(stat -c %i /run/x.sock); $H -W -f {two} &
+        n=0; while now=$(stat -c %i /run/x.sock); [ \"${{now:-$first}}\" = \"$first\" ] && [ $n -lt 200 ]; do n=$((n+1)); sleep .05; done
+        sleep .3; ask '{request}'"
     )
 }
 

@@ -357,7 +357,7 @@ fn a_server_that_a_reload_removes_is_a_failure(haproxy: &Haproxy) -> TestResult 
             let report = running.wait().report();
             assert_eq!(kind(&report), expected, "{way} {policy}: {report}");
             if expected.is_empty() {
-                assert!(warnings(&report).contains("http/one is gone since HAProxy was reloaded"), "{report}");
+                assert!(warnings(&report).contains("http/one disappeared when HAProxy was reloaded"), "{report}");
             } else {
                 for name in ["http/one", "tcp/one"] {
                     let entry = server(&report, name);

@@ -456,7 +456,7 @@ fn a_rollback_restores_the_file(haproxy: &Haproxy) -> TestResult {
         behind.address()
     );
     let (mut instance, file) = loading(Mode::MasterWorker, &proxies, haproxy);
-    let mut request = json!({ "server": "s1", "state": "ready", "wait": { "timeout": 1 }, "on_failure": "rollback" });
+    let request = json!({ "server": "s1", "state": "ready", "wait": { "timeout": 1 }, "on_failure": "rollback" });
     assert_done(&ask(&instance, &file, &to("s1", "maint")), true, true);
     let running = Program::request(&with_file(&instance, &file, &request)).spawn();
     // During the wait the file has the state of the moment; a reload must not restore the old one.
@@ -474,11 +474,13 @@ fn a_rollback_restores_the_file(haproxy: &Haproxy) -> TestResult {
     behind.set_health(Health::Good);
     assert_done(&ask(&instance, &file, &to("s1", "ready")), true, true);
     fs::remove_file(&file)?;
-    request["server"] = json!("s1");
-    request["state"] = json!("ready");
-    request["weight"] = json!("0%");
+    behind.set_health(Health::Bad);
+    instance.await_state("b", "s1", (0, 0));
+    let request = json!({ "server": "s1", "state": "ready", "weight": 7, "wait": { "timeout": 1 },
+        "on_failure": "rollback" });
     let report = ask(&instance, &file, &request);
     assert_eq!((kind(&report), &report["changed"]), ("not_up", &json!(false)), "{report}");
+    assert_eq!(commands(&report).len(), 2, "there and back: {report}");
     assert_eq!(report["instances"][0]["state_file"]["changed"], false, "{report}");
     instance.reload();
     assert_eq!((instance.state("b", "s1").0, instance.row("b", "s1").weight), (0, 1));

@@ -521,7 +521,7 @@ fn every_caution_about_a_server_is_given(haproxy: &Haproxy) -> TestResult {
     let instance =
         Instance::start(haproxy, "cautions", "backend b\n    server s1 127.0.0.1:9 weight 0 slowstart 60s disabled\n");
     let said = warnings(&set(&instance, &json!("s1"), "ready"));
-    for cause in ["the weight is 0", "'disabled' in haproxy.cfg", "slowstart is under way"] {
+    for cause in ["the weight is 0", "'disabled' in haproxy.cfg", "slowstart is in progress"] {
         assert!(said.contains(cause), "{cause}: {said}");
     }
     Ok(())

@@ -1,10 +1,10 @@
 //! The conditions of `.if` and `.elif`, as far as they can be told from outside (`src/cfgcond.c`).
 //!
-//! What depends on how HAProxy was built or which version it is remains open, and both branches count.
+//! A condition on HAProxy's build or version remains open, and both branches count.
 
 use super::lexer::{Environment, Variable};
 
-/// The deepest nesting of parentheses that is followed.
+/// The deepest supported nesting of parentheses.
 const DEPTH_MAX: u8 = 16;
 
 /// Whether something holds, as far as it is known.
@@ -14,7 +14,7 @@ pub(super) enum Truth {
     No,
     /// It does.
     Yes,
-    /// It cannot be told from here.
+    /// It cannot be known from here.
     Open,
 }
 
@@ -49,7 +49,7 @@ impl From<bool> for Truth {
     }
 }
 
-/// Evaluates a condition; one that is not understood is open.
+/// Evaluates a condition; one that cannot be parsed is open.
 pub(super) fn evaluate(text: &[u8], environment: &Environment) -> Truth {
     match any_of(text, environment, DEPTH_MAX) {
         Some((truth, rest)) if blank(rest).is_empty() => truth,

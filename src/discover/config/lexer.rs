@@ -1,8 +1,8 @@
-//! One line of a configuration, cut into words as `parse_line()` of HAProxy's `src/tools.c` cuts it.
+//! One line of a configuration, split into words as `parse_line()` in HAProxy's `src/tools.c` does.
 //!
-//! A line is its own: HAProxy has no continuation. Quotes may begin and end within a word, a backslash escapes outside
-//! single quotes, `#` begins a comment outside quotes, and variables count within double quotes only. Where versions
-//! differ the newest counts: `"${EMPTY[*]}"` was an empty word up to 3.2 and is none since.
+//! Lines are independent: HAProxy has no continuation. Quotes may begin and end within a word, a backslash escapes
+//! outside single quotes, `#` begins a comment outside quotes, and variables are expanded within double quotes only.
+//! Where versions differ, the newest counts: `"${EMPTY[*]}"` was an empty word up to 3.2 and is none since.
 
 use std::collections::HashMap;
 
@@ -23,7 +23,7 @@ const SET_BY_HAPROXY: [&[u8]; 13] = [
     b"HAPROXY_TCP_LOG_FMT",
 ];
 
-/// The environment that a configuration is read in.
+/// The environment in which a configuration is read.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Environment {
     /// The variables; one without a value is set to something that is not known here.
@@ -78,7 +78,7 @@ impl Environment {
 
     /// Removes a variable.
     pub(crate) fn unset(&mut self, name: &[u8]) {
-        // What is not listed counts as unknown where the environment was not readable.
+        // If the environment was not readable, variables that are not listed count as unknown.
         if self.complete {
             self.variables.remove(name);
         }
@@ -121,7 +121,7 @@ pub(crate) struct Word {
     pub(crate) unknown: bool,
 }
 
-/// Where in a line the reader is.
+/// The position of the reader in a line.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Quote {
     Outside,
@@ -157,7 +157,7 @@ impl Cut {
     }
 }
 
-/// Cuts a line into its words; none where HAProxy itself refuses the line.
+/// Splits a line into words; `None` if HAProxy itself refuses the line.
 pub(crate) fn words(line: &[u8], environment: &Environment) -> Option<Vec<Word>> {
     let mut cut = Cut::default();
     let mut quote = Quote::Outside;
@@ -204,7 +204,7 @@ pub(crate) fn skip_spaces(text: &[u8]) -> &[u8] {
     text.get(count..).unwrap_or_default()
 }
 
-/// Goes into a pair of quotes, or out of it.
+/// Enters or leaves a pair of quotes.
 fn toggle(now: Quote, kind: Quote, cut: &mut Cut) -> Quote {
     if now == kind {
         if cut.quotes_count {
@@ -235,13 +235,13 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
-/// Cuts the name of a variable off.
+/// Splits off the name of a variable.
 fn name(text: &[u8]) -> (&[u8], &[u8]) {
     let is_in_name = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte == b'_';
     text.split_at_checked(text.iter().take_while(is_in_name).count()).unwrap_or((text, &[]))
 }
 
-/// Puts in a variable (`$NAME`, `${NAME}`, `${NAME-default}`, `${NAME[*]}`), and returns the rest.
+/// Inserts a variable (`$NAME`, `${NAME}`, `${NAME-default}`, `${NAME[*]}`), and returns the rest.
 fn variable<'a>(tail: &'a [u8], environment: &Environment, cut: &mut Cut) -> Option<&'a [u8]> {
     let braced = tail.strip_prefix(b"{");
     let text = braced.unwrap_or(tail);

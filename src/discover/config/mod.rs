@@ -60,11 +60,11 @@ pub(super) enum Account {
 /// One address of a `stats socket` line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Declared {
-    /// The address as HAProxy sees it; none where a variable in it cannot be seen.
+    /// The address as HAProxy sees it; `None` if a variable in it cannot be seen.
     pub(super) address: Option<Vec<u8>>,
-    /// Which of the files read it stands in, counted from 0.
+    /// Which of the files it is in, counted from 0.
     pub(super) file: usize,
-    /// Whether it stands in a branch that may not have been taken.
+    /// Whether it is in a branch that may not have been taken.
     pub(super) is_open: bool,
 }
 
@@ -102,7 +102,7 @@ enum Section {
     Other,
 }
 
-/// Reads the files of one HAProxy, in their order.
+/// Reads the files of one HAProxy, in order.
 pub(super) struct Reader {
     environment: Environment,
     settings: Settings,
@@ -131,7 +131,7 @@ impl Reader {
         self
     }
 
-    /// Reads the next file. Neither a section nor an `.if` reaches into it from the one before.
+    /// Reads the next file. Sections and `.if` blocks do not extend into it from the previous one.
     pub(super) fn file(&mut self, content: &[u8]) {
         self.branches.clear();
         self.section = Section::Other;
@@ -198,7 +198,7 @@ impl Reader {
         section.map_or(Section::Other, Section::Proxy)
     }
 
-    /// Tells whether a line outside `global` can be anything but a keyword of its section, without cutting all of it.
+    /// Tells whether a line outside `global` can be anything but a keyword of its section, without splitting all of it.
     fn may_matter(&self, line: &[u8]) -> bool {
         let first = line.split(|byte| is_space(*byte) || *byte == b'#').next().unwrap_or_default();
         let is_plain = !first.iter().any(|byte| matches!(byte, b'\\' | b'\'' | b'"'));

@@ -16,7 +16,7 @@ use super::lexer::Word;
 /// The keywords of a proxy that say something about state files.
 pub(super) const KEYWORDS: [&[u8]; 2] = [b"load-server-state-from-file", b"server-state-file-name"];
 
-/// What a value may be: each that is possible, where nothing stands for one that cannot be known.
+/// The possible values; `None` stands for one that cannot be known.
 type Possible = Vec<Option<Vec<u8>>>;
 
 /// What a section says about state files.
@@ -148,7 +148,7 @@ impl StateFileRules {
         if file.is_absolute() {
             return is_same(file, path);
         }
-        // A relative path starts where HAProxy was started, which is not known.
+        // A relative path starts in HAProxy's working folder, which is not known.
         let from_anywhere = || path.ends_with(file);
         if self.base.is_empty() {
             return from_anywhere();
@@ -173,7 +173,7 @@ fn set(possible: &mut Possible, operands: &[Word], live: Truth) {
     });
 }
 
-/// Tells whether both paths lead to one place.
+/// Tells whether both paths lead to the same place.
 fn is_same(one: &Path, other: &Path) -> bool {
     let plain = |path: &Path| path.components().collect::<PathBuf>();
     let real = |path: &Path| Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?));

@@ -69,12 +69,12 @@ const NO_RESULT: &[u8] = b"0";
 /// A missing value, as a row has it.
 const NONE: &[u8] = b"-";
 
-/// The administrative flags that a row can bring back.
+/// The administrative flags that a row can restore.
 const RESTORED: u32 = AdminFlags::FORCED_MAINT | AdminFlags::CONFIG_MAINT | AdminFlags::FORCED_DRAIN;
 /// A server that the configuration itself disables.
 const DISABLED: u32 = AdminFlags::FORCED_MAINT | AdminFlags::CONFIG_MAINT;
 
-/// The bits of a check that say whether there is one and whether it is under way.
+/// The bits of a check that say whether there is one and whether it is running.
 const CONFIGURED: u32 = 2;
 const ENABLED: u32 = 4;
 /// The bits of a check that every version loads; older ones print more.
@@ -196,7 +196,7 @@ fn is_paused(check: u32) -> bool {
     check == CONFIGURED
 }
 
-/// What a row says of the operational state.
+/// What a row says about the operational state.
 #[derive(Debug, Clone, Copy)]
 enum Health {
     /// The state that HAProxy starts with.
@@ -264,7 +264,7 @@ pub struct Dump {
     rows: Vec<Row>,
     /// The backends and their numbers.
     backends: HashMap<Vec<u8>, Vec<u8>>,
-    /// The names that several backends have.
+    /// Names that several backends share.
     shared: HashSet<Vec<u8>>,
     /// The servers of each backend and host name.
     siblings: HashMap<(Vec<u8>, Vec<u8>), Siblings>,

@@ -8,7 +8,7 @@ use crate::model::text::excerpt;
 /// How many backends a warning names.
 const NAMED: usize = 3;
 
-/// Tells in a sentence for which of the backends HAProxy would not load the state file, if any.
+/// Names the backends for which HAProxy would not load the state file, if any, in a sentence.
 ///
 /// A backend that the configuration does not have is passed over.
 #[must_use]
