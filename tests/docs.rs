@@ -204,13 +204,13 @@ fn values(schema: &Value, of: &str) -> String {
 
 /// The fields of a type that is an object, or may be one.
 fn inner(definition: &Value) -> Vec<String> {
-    fields(definition).keys().cloned().collect()
+    fields(definition).unwrap().keys().cloned().collect()
 }
 
-fn fields(definition: &Value) -> &serde_json::Map<String, Value> {
+fn fields(definition: &Value) -> Option<&serde_json::Map<String, Value>> {
     let whole = definition["properties"].as_object();
     let either = || definition["anyOf"].as_array()?.iter().find_map(|one| one["properties"].as_object());
-    whole.or_else(either).unwrap()
+    whole.or_else(either)
 }
 
 /// The type that a property refers to.
@@ -248,25 +248,30 @@ fn options(adapter: &Adapter) -> String {
         let name = given(adapter.renamed).unwrap_or(field);
         let note = given(adapter.notes).map(|note| format!(" {note}")).unwrap_or_default();
         let mut meaning_of_all = meaning(&schema, property) + &note;
-        let mut row = |name: &str, of: &Value, meaning: &str| {
-            table += &format!("| `{name}` | {} | {meaning} |\n", values(&schema, type_of(of)));
+        let mut row = |name: &str, value: &str, meaning: &str| {
+            table += &format!("| `{name}` | {value} | {meaning} |\n");
         };
-        if !matches!(type_of(property), "Drain" | "Wait" | "Guard" | "Expect") {
-            row(name, property, &meaning_of_all);
+        let definition = &schema["$defs"][type_of(property)];
+        let Some(parts) = fields(definition) else {
+            row(name, &values(&schema, type_of(property)), &meaning_of_all);
             continue;
+        };
+        // The other form is a switch.
+        if adapter.objects == Objects::Flat && definition["anyOf"].is_array() {
+            row(name, "boolean", &std::mem::take(&mut meaning_of_all));
         }
-        for (part, inner) in fields(&schema["$defs"][type_of(property)]) {
+        for (part, inner) in parts {
             match adapter.objects {
                 Objects::Whole => meaning_of_all += &format!(" `{part}`: {}", meaning(&schema, inner)),
                 Objects::Flat => {
                     let whole = std::mem::take(&mut meaning_of_all);
                     let text = format!("{whole} {}", meaning(&schema, inner));
-                    row(&format!("{name}_{part}"), inner, text.trim());
+                    row(&format!("{name}_{part}"), &values(&schema, type_of(inner)), text.trim());
                 }
             }
         }
         if adapter.objects == Objects::Whole {
-            row(name, property, &meaning_of_all);
+            row(name, &values(&schema, type_of(property)), &meaning_of_all);
         }
     }
     table

@@ -279,6 +279,9 @@ fn a_maintenance_is_drained_guarded_and_owned(haproxy: &Haproxy) -> TestResult {
             assert!(shown.lines("http")[0].contains("has 2 usable servers and would have 1"), "{shown:?}");
         }
         assert_eq!(states(&site, "web2"), [READY, READY]);
+        site.run(runner, &["haproxy", "available", "-D", "backend=web guard_min_available=2"]).is(0, ALL_OK);
+        let few = site.run(runner, &["haproxy", "available", "-D", "backend=web guard_min_available=3"]);
+        assert_eq!(few.is(6, HTTP_WRONG).lines("http").last().unwrap(), "lb[1-2] exited with 2");
 
         let owned = site.run(runner, &["haproxy", "enable", "-D", "server=web1"]).is(6, HTTP_WRONG);
         let why = "lb[1-2]: error: http: web/web1 was taken out by alice (disk) until 2100-01-01T00:00:00Z";
@@ -304,9 +307,11 @@ fn fields() -> BTreeSet<String> {
         let definition = &schema["$defs"][definition.unwrap_or_default()];
         // An object with fields of its own, or one of two forms; not an instance, which is named by its address here.
         let forms = [definition, &definition["anyOf"][1]];
-        match forms.iter().find_map(|form| form["properties"].as_object()) {
-            Some(inner) => fields.extend(inner.keys().map(|inner| format!("{name}.{inner}"))),
-            None => assert!(fields.insert(name.clone())),
+        let inner = forms.iter().find_map(|form| form["properties"].as_object());
+        fields.extend(inner.into_iter().flatten().map(|(inner, _)| format!("{name}.{inner}")));
+        // The other form is a switch.
+        if inner.is_none() || definition["anyOf"].is_array() {
+            fields.insert(name.clone());
         }
     }
     fields
@@ -344,7 +349,8 @@ fn every_field_of_a_request_has_a_variable(haproxy: &Haproxy) -> TestResult {
             lines.map(str::to_owned).collect()
         };
         let mut reached = BTreeSet::new();
-        for action in ["status", "enable", "drain", "disable", "plan-enable", "plan-drain", "plan-disable"] {
+        for action in ["status", "available", "enable", "drain", "disable", "plan-enable", "plan-drain", "plan-disable"]
+        {
             for word in words(action, &all) {
                 if let Some((field, value)) = word.split_once("=of-") {
                     assert_eq!(field, value, "{action}");
@@ -370,10 +376,12 @@ fn every_field_of_a_request_has_a_variable(haproxy: &Haproxy) -> TestResult {
 fn all_variables_go_together(haproxy: &Haproxy) -> TestResult {
     let site = Site::start_with(haproxy, "check inter 200ms");
     let state_file = format!("state_file={}/%%SERVICE.state", site.folder.path().display());
-    let every = "server=web1 backend=web on_missing=ignore on_unreachable=fail instance_timeout=5 lock_timeout=5 syslog=no weight=1 \
-                 health=enabled expect_admin_state=ready guard_min_available=1 drain_timeout=5 \
-                 drain_on_timeout=shutdown shutdown_sessions=yes wait_timeout=5 wait_stable=0 on_failure=rollback \
+    let every = "server=web1 backend=web syslog=no on_missing=ignore on_unreachable=fail instance_timeout=5 lock_timeout=5 weight=1 \
+                 health=enabled expect_admin_state=ready expect_operational_state=running guard_min_available=1 \
+                 drain_timeout=5 drain_stable=0 drain_on_timeout=shutdown shutdown_sessions_over=0 wait_timeout=5 \
+                 wait_stable=0 wait_via=drain wait_need=all old_processes=count on_owned=fail on_failure=rollback \
                  owner=alice reason=disk expires=+2h";
+    let expect = "expect_admin_state=ready expect_operational_state=running";
     for (number, runner) in Runner::all().iter().enumerate() {
         let run = |action: &str, words: &str| {
             site.run(runner, &["haproxy", action, "-D", words, "-D", &state_file]).is(0, ALL_OK)
@@ -383,12 +391,16 @@ fn all_variables_go_together(haproxy: &Haproxy) -> TestResult {
         assert_eq!(states(&site, "web1"), [MAINT, MAINT]);
         let rows = fs::read_to_string(site.folder.join("http.state"))?;
         assert!(rows.contains(" web1 "), "each instance has its state file: {rows}");
-        run("drain", &every.replace("expect_admin_state=ready", "expect_admin_state=maint"));
+        run("drain", &every.replace(expect, "expect_admin_state=maint expect_operational_state=stopped"));
         assert_eq!(states(&site, "web1").map(|(admin, _)| admin), [DRAIN.0; 2]);
-        run("enable", &every.replace("expect_admin_state=ready", "expect_admin_state=drain"));
+        run("enable", &every.replace(expect, "expect_admin_state=drain"));
         assert_eq!(states(&site, "web1"), [READY, READY]);
-        site.run(runner, &["haproxy", "disable", "-D", every]).is(0, ALL_OK);
-        site.run(runner, &["haproxy", "enable", "-D", "server=web1 ignore_owner=yes"]).is(0, ALL_OK);
+        let switches = "server=web1 drain=yes shutdown_sessions=yes wait=yes old_processes=wait owner=alice";
+        site.run(runner, &["haproxy", "disable", "-D", switches]).is(0, ALL_OK);
+        site.run(runner, &["haproxy", "enable", "-D", "server=web1 on_owned=skip owner=bob"]).is(0, ALL_OK);
+        assert_eq!(states(&site, "web1"), [MAINT, MAINT]);
+        site.run(runner, &["haproxy", "enable", "-D", "server=web1 ignore_owner=yes wait=yes"]).is(0, ALL_OK);
+        assert_eq!(states(&site, "web1"), [READY, READY]);
         // What -D cannot say stands in the file.
         let file = |file: String| file.replace("  reason: ''", "  reason: 'new disk'");
         let reason = site.configuration(&format!("reason{number}"), file);

@@ -52,7 +52,8 @@ def __virtual__():
 def status(server=None, test=None, **kwargs):
     """
     Tells how servers are, and changes nothing. In the report, ``ok`` says
-    whether each of them is ready and takes traffic.
+    whether each of them is ready and takes traffic; with ``guard``, whether
+    every backend has that many usable servers.
 
     server
         Names, ``backend/server``, or patterns, as a list or with commas
@@ -61,8 +62,8 @@ def status(server=None, test=None, **kwargs):
     test
         Accepted, and of no effect.
 
-    The fields ``backend``, ``address``, ``instances``, ``on_missing``,
-    ``on_unreachable``, ``timeout`` and ``diff`` of :py:func:`haproxy_server.apply
+    The fields ``backend``, ``address``, ``instances``, ``ignore_instances``, ``guard``,
+    ``on_missing``, ``on_unreachable``, ``timeout`` and ``diff`` of :py:func:`haproxy_server.apply
     <haproxy_server.apply>` can be given as well.
 
     CLI Example:
@@ -71,6 +72,7 @@ def status(server=None, test=None, **kwargs):
 
         salt '*' haproxy_server.status
         salt '*' haproxy_server.status web1 instances=http
+        salt '*' haproxy_server.status backend=app guard='{min_available: 2}'
     """
     for field in _CHANGES:
         if kwargs.get(field) is not None:
@@ -168,7 +170,7 @@ def apply(server=None, state=None, test=None, **kwargs):
         ``address``.
 
     state
-        The wanted administrative state: ``ready``, ``drain``, ``maint``, or
+        The requested administrative state: ``ready``, ``drain``, ``maint``, or
         ``restore`` (what each server was before it was taken out);
         also ``enabled`` and ``enable``, ``disabled`` and ``disable``.
 
@@ -176,8 +178,9 @@ def apply(server=None, state=None, test=None, **kwargs):
         Whether to report only what would be done.
 
     weight
-        The wanted weight: 0 to 256, or a share of the configured one, as in
-        ``50%``. Of a configured weight of 1, HAProxy's default, that is 0.
+        The requested weight: 0 to 256, or a percentage of the configured one,
+        such as ``50%``. Of a configured weight of 1, HAProxy's default, that
+        is 0.
 
     health
         ``enabled`` resumes health checks, ``disabled`` pauses them.
@@ -194,8 +197,8 @@ def apply(server=None, state=None, test=None, **kwargs):
 
     instances
         The HAProxy instances of the minion: names, addresses of stats
-        sockets, or dictionaries of ``name`` and ``socket``. All that are
-        found by default.
+        sockets, or dictionaries of ``name`` and ``socket``. All discovered
+        ones by default.
 
     ignore_instances
         Instances of the minion to leave alone on purpose, without a warning:
@@ -203,31 +206,46 @@ def apply(server=None, state=None, test=None, **kwargs):
 
     drain
         With ``maint``: drains the servers first. ``True``, or a dictionary of
-        ``timeout`` (in seconds, 300 by default) and ``on_timeout`` (``fail``,
-        ``rollback``, ``maint`` or ``shutdown``, ``fail`` by default).
+        ``timeout`` (in seconds, 300 by default), ``stable`` (how long a
+        server must have had no session, in seconds, 0 by default) and
+        ``on_timeout`` (``fail``, ``rollback``, ``maint`` or ``shutdown``,
+        ``fail`` by default).
 
     shutdown_sessions
-        With ``maint``: ends the sessions that are left. ``False`` by default.
+        With ``maint``: ends the sessions that are left. ``False`` by default;
+        ``True``, or a dictionary of ``over`` (the time over which they are
+        ended evenly, in seconds, 0 by default).
 
     wait
-        With ``state`` or a ``weight`` of 0: waits until servers take traffic
-        (``ready``) or have no session left (``drain``, ``maint``, weight 0). ``True``, or a dictionary of
-        ``timeout`` (in seconds, 60 by default) and ``stable`` (in seconds, 0
-        by default).
+        Waits for the effect of ``state``, or of a ``weight`` of 0: until
+        servers take traffic (``ready``), or have no session left (``drain``,
+        ``maint``, weight 0). ``True``, or a dictionary of ``timeout`` (in
+        seconds, 60 by default), ``stable`` (how long servers must take
+        traffic without interruption, in seconds, 0 by default), ``via`` (the
+        state in which a server that leaves maint is checked first: ``drain``
+        or ``ready``, ``drain`` by default) and ``need`` (whether a server
+        must take traffic in ``all`` of its backends or in ``any``, ``all`` by
+        default).
+
+    old_processes
+        With ``drain``, or with ``wait`` after ``drain`` and ``maint``: how
+        processes from before a reload that still run count. ``count`` counts
+        their sessions if they can be seen, ``wait`` waits until they have
+        ended. ``count`` by default.
 
     guard
-        Refuses a change that leaves a backend with fewer usable servers: a
-        dictionary of ``min_available``, a number or a share, as in ``50%``.
-        In a status, what every backend should have.
+        Refuses a change that lowers the usable servers of a backend below
+        this: a dictionary of ``min_available``, a number or a percentage,
+        such as ``50%``. In a status, what every backend should have.
 
     expect
-        Refuses a change of servers that are in another state before it: a
-        dictionary of ``admin_state`` (``ready``, ``drain`` or ``maint``),
+        Refuses a change of servers that are in another state: a dictionary
+        of ``admin_state`` (``ready``, ``drain`` or ``maint``),
         ``operational_state`` (``stopped``, ``starting``, ``running`` or
         ``stopping``), or both.
 
     on_failure
-        What becomes of what was changed when a later part fails: ``keep`` or
+        What happens to the changes when a later part fails: ``keep`` or
         ``rollback``, ``keep`` by default.
 
     state_file
@@ -236,7 +254,7 @@ def apply(server=None, state=None, test=None, **kwargs):
 
     owner
         Who takes the servers out, or puts them back. ``ready`` is refused
-        where another one has taken them out.
+        if another owner has taken them out.
 
     reason
         Why they are taken out.
@@ -245,8 +263,14 @@ def apply(server=None, state=None, test=None, **kwargs):
         Until when, as in ``+2h`` or ``2030-01-31T18:00:00Z``.
 
     ignore_owner
-        With ``ready``: puts back what another owner has taken out. ``False``
-        by default.
+        With ``ready`` or ``drain``: puts servers back, or from maint to
+        drain, although another owner has taken them out. ``False`` by
+        default.
+
+    on_owned
+        With ``ready`` or ``drain``: what happens to servers that another
+        owner has taken out. ``fail`` refuses the whole run, ``skip`` leaves
+        them alone, ``fail`` by default.
 
     syslog
         Whether each change is written to the system log of the minion as
@@ -257,19 +281,19 @@ def apply(server=None, state=None, test=None, **kwargs):
         by default.
 
     on_missing
-        What it means that a listed name matches nothing: ``fail``,
+        What a listed name that matches nothing means: ``fail``,
         ``fail_each``, ``elsewhere_ok`` or ``ignore``, ``fail`` by default.
 
     on_unreachable
-        What it means that an instance cannot be asked: ``fail`` or ``skip``,
+        What an instance that does not answer means: ``fail`` or ``skip``,
         ``fail`` by default.
 
     dry_run
         The same as ``test``. ``False`` by default.
 
     diff
-        Adds ``diff`` to the report, a line a server before and after.
-        ``False`` by default.
+        Adds ``diff`` to the report: a line for each server, before and
+        after. ``False`` by default.
 
     timeout
         The longest that one instance may take to answer, in seconds. 10 by

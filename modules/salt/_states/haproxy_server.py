@@ -52,7 +52,8 @@ def __virtual__():
 
 def status(name, server=None, **kwargs):
     """
-    Holds when every server is ready and takes traffic; changes nothing.
+    Holds when every server is ready and takes traffic, or with ``guard`` when
+    every backend has that many usable servers; changes nothing.
 
     name
         The servers, unless ``server`` is given: names, ``backend/server``, or
@@ -158,7 +159,7 @@ def apply(name, server=None, admin_state=None, **kwargs):
         The servers, as a list or as text.
 
     admin_state
-        The wanted administrative state: ``ready``, ``drain`` or ``maint``.
+        The requested administrative state: ``ready``, ``drain`` or ``maint``.
         This is the field ``state`` of a request. Salt takes an argument of
         that name for its own, and drops it without a word.
 

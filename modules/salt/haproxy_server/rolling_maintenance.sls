@@ -9,10 +9,13 @@
       servers          names in HAProxy, each with the id of its minion, in the order of the work
       batch            how many of them at a time; 1 by default
       sls              what is applied to their minions while they are out of service
-      take_out         more fields of the request that takes them out; none by default
-      put_back         more fields of the request that puts them back; none by default
+      take_out         more fields of the request that takes them out, besides `drain: true`
+      put_back         more fields of the request that puts them back, besides `wait: true`
 -#}
 {%- set plan = pillar['rolling_maintenance'] -%}
+{%- set take_out = dict({'drain': true}, **plan.get('take_out', {})) -%}
+{%- set put_back = dict({'wait': true}, **plan.get('put_back', {})) -%}
+{%- set expected = {'expect': take_out['expect']} if take_out.get('expect') else {} -%}
 
 {%- macro on_load_balancers(servers, state, fields) %}
   salt.state:
@@ -33,9 +36,10 @@
 {%- set title = servers | join(', ') %}
 {%- set previous = batches[loop.index0 - 1] | map('first') | join(', ') %}
 
-# A dry run on all load balancers: where one would refuse it, nothing is changed on any.
-{{ title }} can be taken out:
-  {{- on_load_balancers(servers, 'maint', plan.get('take_out', {})) }}
+# Dry runs on all load balancers: where one would refuse either, nothing is changed on any. A server that is out already needs
+# no change to be taken out, so that only the way back meets another owner, or a state that is not expected.
+{{ title }} can come back:
+  {{- on_load_balancers(servers, 'ready', dict(put_back, **expected)) }}
     - test: true
 {%- if not loop.first %}
     - require:
@@ -43,8 +47,14 @@
       - salt: {{ previous }} back in service
 {%- endif %}
 
+{{ title }} can be taken out:
+  {{- on_load_balancers(servers, 'maint', take_out) }}
+    - test: true
+    - require:
+      - salt: {{ title }} can come back
+
 {{ title }} out of service:
-  {{- on_load_balancers(servers, 'maint', plan.get('take_out', {})) }}
+  {{- on_load_balancers(servers, 'maint', take_out) }}
     - require:
       - salt: {{ title }} can be taken out
 
@@ -60,7 +70,7 @@ work on {{ title }}:
 
 # Not for the work alone: Salt goes on after a failure, so that they come back in any case.
 {{ title }} back in service:
-  {{- on_load_balancers(servers, 'ready', plan.get('put_back', {})) }}
+  {{- on_load_balancers(servers, 'ready', put_back) }}
     - require:
       - salt: {{ title }} can be taken out
 {%- endfor %}

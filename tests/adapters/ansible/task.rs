@@ -81,9 +81,11 @@ fn changes_are_made_once_and_reported(haproxy: &Haproxy) -> TestResult {
     weight: 50%
     drain:
       timeout: "{{ 5 + 5 }}"
+      stable: 0
       on_timeout: shutdown
     shutdown_sessions: "yes"
-    wait: {timeout: 1.5}
+    wait: {timeout: 1.5, stable: "0.5", via: ready, need: any}
+    old_processes: count
     guard: {min_available: 1}
     expect: "{{ omit }}"
     on_failure: rollback
@@ -112,6 +114,11 @@ fn changes_are_made_once_and_reported(haproxy: &Haproxy) -> TestResult {
   lbops.haproxy.haproxy_server: {server: web2, state: ready}
   register: owned
   failed_when: owned.error.kind != 'owned' or 'alice' not in owned.msg or '(2)' not in owned.msg
+
+- name: And left alone
+  lbops.haproxy.haproxy_server: {server: web2, state: ready, on_owned: skip}
+  register: skipped
+  failed_when: skipped is changed or 'alice' not in skipped.warnings[0]
 
 - name: And can be overruled
   lbops.haproxy.haproxy_server: {server: web2, state: ready, weight: 100%, ignore_owner: true, wait: true, health: null}

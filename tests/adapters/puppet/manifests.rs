@@ -278,10 +278,10 @@ fn every_parameter_arrives_as_it_was_given(_: &Haproxy, puppet: Puppet) -> TestR
           health            => enabled,
           agent             => disabled,
           drain             => { timeout => 1.5, stable => 1, on_timeout => rollback },
-          shutdown_sessions => true,
-          wait              => { timeout => 60, stable => 0 },
+          shutdown_sessions => { over => 1.5 },
+          wait              => { timeout => 60, stable => 0, via => ready, need => any },
           guard             => { min_available => '50%' },
-          expect            => { admin_state => ready },
+          expect            => { admin_state => ready, operational_state => running },
           old_processes     => wait,
           on_missing        => elsewhere_ok,
           on_unreachable    => skip,
@@ -291,13 +291,14 @@ fn every_parameter_arrives_as_it_was_given(_: &Haproxy, puppet: Puppet) -> TestR
           reason            => \"new disk; 100% \\u2028\",
           expires           => '+2h',
           ignore_owner      => false,
+          on_owned          => skip,
           lock_timeout      => 0,
           syslog            => false,
           timeout           => 2.5,
           noop              => true,
           show_diff         => false,
         }
-        haproxy_server { 'web2': ensure => ready, drain => false, wait => true, noop => true }",
+        haproxy_server { 'web2': ensure => ready, drain => 'no', shutdown_sessions => false, wait => 'yes', noop => true }",
         &[],
         0,
     );
@@ -307,16 +308,16 @@ fn every_parameter_arrives_as_it_was_given(_: &Haproxy, puppet: Puppet) -> TestR
         "server": ["web1", "app*/web[2-3]", 7], "state": "maint", "backend": "app*",
         "instances": ["http", {"name": "ldap", "socket": "/run/haproxy/ldap.sock"}],
         "ignore_instances": ["test-*", "edge"], "weight": 100, "health": "enabled", "agent": "disabled",
-        "drain": {"timeout": 1.5, "stable": 1, "on_timeout": "rollback"}, "shutdown_sessions": true,
-        "wait": {"timeout": 60, "stable": 0}, "guard": {"min_available": "50%"}, "expect": {"admin_state": "ready"},
+        "drain": {"timeout": 1.5, "stable": 1, "on_timeout": "rollback"}, "shutdown_sessions": {"over": 1.5},
+        "wait": {"timeout": 60, "stable": 0, "via": "ready", "need": "any"}, "guard": {"min_available": "50%"},
+        "expect": {"admin_state": "ready", "operational_state": "running"},
         "old_processes": "wait", "on_missing": "elsewhere_ok", "on_unreachable": "skip", "on_failure": "rollback",
         "state_file": {"http": "/var/lib/haproxy/http.state"}, "owner": "Jörg \"J\" O'Neil",
-        "reason": "new disk; 100% \u{2028}", "expires": "+2h", "ignore_owner": false, "lock_timeout": 0,
-        "syslog": false,
-        "timeout": 2.5, "dry_run": true, "diff": false,
+        "reason": "new disk; 100% \u{2028}", "expires": "+2h", "ignore_owner": false, "on_owned": "skip",
+        "lock_timeout": 0, "syslog": false, "timeout": 2.5, "dry_run": true, "diff": false,
     });
     let two = json!({
-        "server": "web2", "state": "ready", "drain": false, "wait": true, "dry_run": true, "diff": false,
+        "server": "web2", "state": "ready", "drain": false, "shutdown_sessions": false, "wait": true, "dry_run": true, "diff": false,
     });
     assert_eq!(requests, [all.clone(), two]);
     // The published schema takes it, and has nothing that is not given here.

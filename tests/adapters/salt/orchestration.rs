@@ -222,11 +222,14 @@ pub(super) fn servers_come_back_when_the_work_fails(haproxy: &Haproxy) -> TestRe
     };
 
     let failed = roll(r#"{"drain": {"timeout": 20}, "expect": {"admin_state": "ready"}, "owner": "upgrade"}"#, 1);
+    assert_eq!(result(&failed, "web1, web2 can come back"), Some(true), "{failed:?}");
     assert_eq!(result(&failed, "web1, web2 can be taken out"), None, "{failed:?}");
     assert_eq!(result(&failed, "web1, web2 out of service"), Some(true), "{failed:?}");
     assert_eq!(result(&failed, "work on web1, web2"), Some(false), "{failed:?}");
     assert_eq!(result(&failed, "web1, web2 back in service"), Some(true), "{failed:?}");
-    for step in ["web3 can be taken out", "web3 out of service", "work on web3", "web3 back in service"] {
+    for step in
+        ["web3 can come back", "web3 can be taken out", "web3 out of service", "work on web3", "web3 back in service"]
+    {
         assert_eq!(result(&failed, step), Some(false), "{failed:?}");
     }
     let seen = fs::read_to_string(folder.join("seen"))?;

@@ -42,11 +42,21 @@ ARGUMENT_SPEC = dict(
         type="dict",
         options=dict(
             timeout=dict(type="float"),
+            stable=dict(type="float"),
             on_timeout=dict(type="str", choices=["fail", "rollback", "maint", "shutdown"]),
         ),
     ),
-    shutdown_sessions=dict(type="bool"),
-    wait=dict(type="dict", options=dict(timeout=dict(type="float"), stable=dict(type="float"))),
+    shutdown_sessions=dict(type="dict", options=dict(over=dict(type="float"))),
+    wait=dict(
+        type="dict",
+        options=dict(
+            timeout=dict(type="float"),
+            stable=dict(type="float"),
+            via=dict(type="str", choices=["drain", "ready"]),
+            need=dict(type="str", choices=["all", "any"]),
+        ),
+    ),
+    old_processes=dict(type="str", choices=["count", "wait"]),
     guard=dict(type="dict", options=dict(min_available=dict(type="str", required=True))),
     expect=dict(
         type="dict",
@@ -61,6 +71,7 @@ ARGUMENT_SPEC = dict(
     reason=dict(type="str"),
     expires=dict(type="str"),
     ignore_owner=dict(type="bool"),
+    on_owned=dict(type="str", choices=["fail", "skip"]),
     lock_timeout=dict(type="float"),
     syslog=dict(type="bool"),
     on_missing=dict(type="str", choices=["fail", "fail_each", "elsewhere_ok", "ignore"]),
@@ -269,7 +280,7 @@ def checked(arguments, action, known):
                 "'%s' is not a switch, as it is in community.general.haproxy: write '%s: disabled' to pause the "
                 "checks, '%s: enabled' to resume them, or leave it out" % (name, name, name)
             )
-    for name in ("drain", "wait"):
+    for name in ("drain", "shutdown_sessions", "wait"):
         wanted = flag(arguments.get(name))
         if wanted is not None:
             arguments[name] = {} if wanted else None

@@ -15,6 +15,8 @@ class ActionModule(HAProxyServer):
         "server",
         "backend",
         "instances",
+        "ignore_instances",
+        "guard",
         "on_missing",
         "on_unreachable",
         "timeout",

@@ -14,9 +14,9 @@ version_added: 1.0.0
 description:
   - Sets servers to C(ready), C(drain) or C(maint), and their weights and checks, in all backends of all HAProxy instances of
     the target, over their stats sockets.
-  - What is as wanted already is not touched. What is reported was read back from HAProxy after the change.
-  - Everything is looked at and planned on all instances of the target before anything is changed. A wrong name, an instance
-    that does not answer or a missing right fails the task with nothing changed.
+  - Servers already in the requested state are left alone. Reported states are read back from HAProxy after the change.
+  - Everything is planned on all instances of the target before anything is changed. A wrong name, an instance that does not
+    answer or a missing right fails the task with nothing changed.
   - A task with none of O(state), O(weight), O(health) and O(agent) is a status, which changes nothing.
 author:
   - The haproxy_server authors (@lbops)
@@ -62,15 +62,15 @@ options:
     aliases: [host]
   state:
     description:
-      - The wanted administrative state.
-      - V(ready) takes traffic. V(drain) takes only the traffic of its persistence clients. V(maint) takes none.
+      - The requested administrative state.
+      - V(ready) takes traffic. V(drain) takes only the traffic of persistence clients. V(maint) takes none.
       - V(restore) puts each server back to the state and weight that it had before it was taken out, if that was recorded.
-      - V(enabled) and V(enable) are other words for V(ready), V(disabled) and V(disable) for V(maint).
+      - V(enabled) and V(enable) mean V(ready), V(disabled) and V(disable) mean V(maint).
     type: str
     choices: [ready, drain, maint, enabled, enable, disabled, disable, restore]
   backend:
     description:
-      - The backends in which servers are looked for, as names or patterns. All of them by default.
+      - The backends in which to find the servers, as names or patterns. All backends by default.
     type: list
     elements: str
   address:
@@ -82,10 +82,10 @@ options:
     elements: str
   instances:
     description:
-      - The HAProxy instances of the target, each as the name of one that is discovered, as the address of a stats socket in
+      - The HAProxy instances of the target, each as the name of a discovered one, as the address of a stats socket in
         HAProxy's notation (C(/path), C(unix@/path), C(abns@name), C(ipv4@127.0.0.1:9999), C(ipv6@[::1]:9999)), or as a
         dictionary of C(name) and C(socket).
-      - All that are discovered by default.
+      - All discovered instances by default.
     type: list
     elements: raw
     aliases: [socket]
@@ -98,60 +98,74 @@ options:
     elements: str
   weight:
     description:
-      - The wanted weight, from V(0) to V(256), or a share of the configured weight as in V(50%).
-      - A server of weight V(0) takes no new traffic but that of its persistence clients. A share that rounds down to V(0)
-        is refused, unless it is V(0%).
+      - The requested weight, from V(0) to V(256), or a percentage of the configured weight such as V(50%).
+      - A server with weight V(0) takes no new traffic except from persistence clients. A percentage that rounds down to
+        V(0) fails, unless it is V(0%).
     type: str
   health:
     description:
-      - Whether health checks of the servers run, V(enabled), or are paused, V(disabled). Left as they are by default.
-      - A server that has none is left as it is, with a warning.
+      - Whether the servers' health checks run. V(enabled) resumes them, V(disabled) pauses them. Unchanged by default.
+      - A server without one is left as it is, with a warning.
     type: str
     choices: [enabled, disabled]
   agent:
     description:
-      - Whether agent checks of the servers run, V(enabled), or are paused, V(disabled), so that an agent does not set the
-        state back. Left as they are by default.
-      - A server that has none is left as it is, with a warning.
+      - Whether the servers' agent checks run. V(enabled) resumes them, V(disabled) pauses them, so that an agent cannot
+        override the state. Unchanged by default.
+      - A server without one is left as it is, with a warning.
     type: str
     choices: [enabled, disabled]
   drain:
     description:
       - With O(state=maint), drains the servers first, in all backends of all instances at once and under one deadline.
-      - Each goes to C(maint) as soon as it has no session and no queued request left. An idle keep-alive connection is no
-        session. A server that is down goes there at once, one that is in C(maint) stays there.
-      - V(true) stands for the defaults of all its keys.
+      - Each goes to C(maint) as soon as it has no session and no queued request left, and none has begun since the previous
+        poll. Idle keep-alive connections do not count. A server that is down goes there at once, one that is in C(maint)
+        stays there.
+      - V(true) means the defaults of all its keys. Off by default.
     type: dict
     suboptions:
       timeout:
         description:
-          - The longest that sessions are waited for, in seconds, from V(0) (they are looked at once) to V(86400).
+          - The longest wait for sessions to end, in seconds, from V(0) (they are polled twice) to V(86400).
         type: float
         default: 300
+      stable:
+        description:
+          - How long a server must have had no session, old or new, in seconds, from V(0) to V(86400).
+        type: float
+        default: 0
       on_timeout:
         description:
-          - What happens to servers that have sessions then.
+          - What happens to servers that still have sessions then.
           - With V(fail) they stay in C(drain), and the task fails.
-          - With V(rollback) they are set back, and so is all else that the task has changed. The task fails.
-          - With V(maint) they go to C(maint), with a warning, and their sessions go on.
+          - With V(rollback) they are rolled back, and so is everything else that the task has changed. The task fails.
+          - With V(maint) they go to C(maint), with a warning, and their sessions continue.
           - With V(shutdown) they go to C(maint) and their sessions are ended, with a warning.
         type: str
         choices: [fail, rollback, maint, shutdown]
         default: fail
   shutdown_sessions:
     description:
-      - With O(state=maint), ends the sessions that are left after the change, again until none is left or the time is over
-        (that of O(drain), else that of O(wait), else O(timeout)), which fails.
+      - With O(state=maint), ends the sessions that are left after the change, again and again until none is left. Fails when
+        the time is up (that of O(drain), otherwise of O(wait), otherwise O(timeout)).
       - Clients see their connections cut.
-    type: bool
-    default: false
+      - V(true) means the default of its key. Off by default.
+    type: dict
+    suboptions:
+      over:
+        description:
+          - The time over which the sessions are ended evenly, so that their clients do not all reconnect at once, in
+            seconds, from V(0) (all at once) to V(86400).
+        type: float
+        default: 0
   wait:
     description:
-      - Waits after the change of O(state), or after O(weight=0).
-      - After V(ready), until each server takes traffic. Its check has passed since the change, its weight is above 0, and
-        slowstart is over. A server without a check, or with a paused one, counts at once.
-      - After V(drain), V(maint), and a weight of V(0), until no session is left.
-      - V(true) stands for the defaults of all its keys.
+      - Waits for the effect of O(state), or of O(weight=0).
+      - With V(ready), a server that leaves C(maint) goes through C(drain), where HAProxy checks it without giving it new
+        traffic, and becomes ready once a check has passed. Then it must take traffic, with a weight above 0 and slowstart
+        over. A server without a check, or with a paused one, becomes ready at once.
+      - After V(drain), V(maint), and a weight of V(0), waits until no session is left.
+      - V(true) means the defaults of all its keys. Off by default.
     type: dict
     suboptions:
       timeout:
@@ -161,50 +175,80 @@ options:
         default: 60
       stable:
         description:
-          - After V(ready), how long a server must have taken traffic on end, in seconds, from V(0) to V(86400).
+          - After V(ready), how long a server must take traffic without interruption, in seconds, from V(0) to V(86400).
         type: float
         default: 0
+      via:
+        description:
+          - With V(ready), the state in which a server that leaves C(maint) is checked first.
+          - With V(drain) it gets no new traffic before a check has passed.
+          - With V(ready) clients may find out that it does not work before a check does.
+        type: str
+        choices: [drain, ready]
+        default: drain
+      need:
+        description:
+          - With V(ready), in how many of its matched backends a server must take traffic.
+          - With V(all) in each of them.
+          - With V(any) in at least one on each instance, as with a primary and its replicas. In the others it becomes ready
+            without being waited for.
+        type: str
+        choices: [all, any]
+        default: all
+  old_processes:
+    description:
+      - With O(drain), or with O(wait) after V(drain) and V(maint), how HAProxy processes from before a reload that still
+        run count.
+      - With V(count) their sessions count if they can be seen. Otherwise they are a warning.
+      - With V(wait) no server is free until they have ended, within the time of O(drain) or O(wait).
+    type: str
+    choices: [count, wait]
+    default: count
   guard:
     description:
-      - Refuses, before anything is changed on the target, a change that leaves a backend with too few usable servers.
-      - Usable is a server that takes traffic. It is ready, running or starting, its weight is above 0, and its backend is
-        neither disabled nor unpublished. Backup servers count only where no other is usable, and then as one.
-      - In a status, the returned C(ok) then says whether every matched backend has at least that many.
+      - Refuses, before anything is changed on the target, a change that lowers the number of usable servers of a backend
+        below this.
+      - Usable servers take traffic. They are ready, running or starting, with a weight above 0, in a backend that is neither
+        disabled nor unpublished. Backup servers count only if no other server is usable, and then as one.
+      - In a status, the returned C(ok) then means that every matched backend has at least that many.
     type: dict
     suboptions:
       min_available:
         description:
-          - The fewest usable servers of a backend, as a number from V(0) to V(1000000), or as a share from V(0%) to V(100%)
-            of its servers that the configuration neither disables nor marks V(backup), spare slots left out, rounded up.
+          - The fewest usable servers of a backend, as a number from V(0) to V(1000000), or as a percentage from V(0%) to
+            V(100%) of its servers that the configuration neither disables nor marks C(backup), spare slots aside, rounded
+            up.
         type: str
         required: true
   expect:
     description:
-      - Refuses, before anything is changed on the target, a change of a server that is in another state before it.
-      - Servers that need no change may be in any state, so that a second run of the task passes.
+      - Refuses, before anything is changed on the target, a change of a server that is in another state than this.
+      - Servers that need no change may be in any state, so a second run of the task passes.
     type: dict
     suboptions:
       admin_state:
         description:
-          - The effective administrative state of every server that is changed. Any if it is not given.
+          - The effective administrative state of every server that is changed. Any by default.
         type: str
         choices: [ready, drain, maint, enabled, enable, disabled, disable]
       operational_state:
         description:
-          - The operational state of every server that is changed. Any if it is not given.
+          - The operational state of every server that is changed. Any by default.
+          - V(stopped) takes no traffic. V(starting) takes a growing share of it. V(running) takes traffic. V(stopping)
+            takes only the traffic of its persistence clients.
         type: str
         choices: [stopped, starting, running, stopping]
   on_failure:
     description:
-      - What happens to what the task has changed on the target when a later part of it fails. With V(rollback) it is set
-        back. What somebody else has changed meanwhile is left alone.
+      - What happens to the changes of the task on the target when a later part of it fails. With V(rollback) they are
+        rolled back. Whatever somebody else has changed in the meantime is left alone.
     type: str
     choices: [keep, rollback]
     default: keep
   state_file:
     description:
-      - Keeps HAProxy's server-state file in step with the state of the servers, so that a reload keeps it.
-      - The absolute path of the file on the target, where one instance is asked, or a dictionary of names and paths.
+      - Keeps HAProxy's server-state file in step with the state of the servers, so that it survives a reload.
+      - The absolute path of the file on the target (for a single instance), or a dictionary of names and paths.
       - A name is C(instance), for all rows of that instance, or C(instance/backend), for the rows of one backend
         (C(load-server-state-from-file local)). Each file may be given only once.
       - Give it with every change. The configuration must load the file (C(server-state-file) and
@@ -213,8 +257,8 @@ options:
   owner:
     description:
       - Who takes the servers out, or puts them back, in at most 200 characters.
-      - Recorded on the target with V(drain) and V(maint). V(ready) is refused where another owner is recorded, or any where
-        this is missing.
+      - Recorded on the target with V(drain) and V(maint). V(ready) is refused if another owner is recorded, or any owner
+        if this is missing.
     type: str
   reason:
     description:
@@ -222,18 +266,27 @@ options:
     type: str
   expires:
     description:
-      - Until when the servers are to be out, with V(drain) and V(maint), as a time in RFC 3339 with its offset, or as V(+2h)
-        (units s, m, h, d and w).
-      - After it V(ready) is no longer refused. Nothing puts the servers back by itself.
+      - Until when the servers are meant to be out, with V(drain) and V(maint), as an RFC 3339 time with its offset, or as
+        V(+2h) (units s, m, h, d and w).
+      - After that, V(ready) is no longer refused. Nothing puts the servers back automatically.
     type: str
   ignore_owner:
     description:
-      - With O(state=ready), puts servers back although another owner is recorded.
+      - With O(state=ready) or O(state=drain), puts servers back, or from C(maint) to C(drain), although another owner is
+        recorded.
     type: bool
     default: false
+  on_owned:
+    description:
+      - With O(state=ready) or O(state=drain), what happens to servers that another owner has taken out.
+      - With V(fail) the task fails, and nothing is changed anywhere on the target.
+      - With V(skip) they are left alone, with a warning, and the others are managed.
+    type: str
+    choices: [fail, skip]
+    default: fail
   lock_timeout:
     description:
-      - The longest wait for another run that changes servers of the same HAProxy, in seconds, from V(0) (one try) to
+      - The longest wait for another run that changes servers of the same HAProxy, in seconds, from V(0) (one attempt) to
         V(86400).
     type: float
     default: 60
@@ -245,15 +298,15 @@ options:
     default: true
   on_missing:
     description:
-      - What it means that a listed server or backend matches nothing.
-      - With V(fail) it is an error where no selected instance has it, with V(fail_each) where one of them lacks it, and with
-        V(elsewhere_ok) where no instance of the target has it, selected or not. With V(ignore) it is never an error.
+      - What a listed server or backend that matches nothing means.
+      - With V(fail) it is an error if no selected instance has it, with V(fail_each) if any of them lacks it, and with
+        V(elsewhere_ok) if no instance of the target has it, selected or not. With V(ignore) it is never an error.
     type: str
     choices: [fail, fail_each, elsewhere_ok, ignore]
     default: fail
   on_unreachable:
     description:
-      - What it means that an instance cannot be asked. With V(fail) it is an error, and nothing is changed anywhere on the
+      - What an instance that does not answer means. With V(fail) it is an error, and nothing is changed anywhere on the
         target. With V(skip) it is a warning, and the other instances are managed.
     type: str
     choices: [fail, skip]
@@ -363,7 +416,7 @@ state:
   type: str
   sample: maint
 ok:
-  description: Whether every matched server takes traffic, spare slots left out. With O(guard), whether every matched backend
+  description: Whether every matched server takes traffic, spare slots aside. With O(guard), whether every matched backend
     keeps at least that many servers in traffic.
   returned: in a status
   type: bool
@@ -394,7 +447,7 @@ servers:
       type: str
       sample: 192.0.2.1:8080
     changed:
-      description: Whether it was changed, or would be in check mode. V(false) where it was set back.
+      description: Whether it was changed, or would be in check mode. V(false) if it was rolled back.
       returned: always
       type: bool
     failed:
@@ -422,7 +475,7 @@ servers:
           type: int
           sample: 1
         configured_weight:
-          description: The weight of the configuration, of which a share is.
+          description: The weight in the configuration, which a percentage refers to.
           returned: always
           type: int
           sample: 1
@@ -449,7 +502,7 @@ servers:
       elements: str
       sample: ["set server web/web1 state maint"]
     rolled_back:
-      description: Whether the task has set it back to what it was before.
+      description: Whether the task has rolled it back to what it was before.
       returned: where it has
       type: bool
     error:
@@ -490,6 +543,10 @@ servers:
       description: The requests in its queue when they were last seen.
       returned: in a status, and where sessions were waited for
       type: int
+    new_sessions:
+      description: How many sessions began on it while it was draining.
+      returned: after a drain or a wait, if any did
+      type: int
     ok:
       description: Whether it takes traffic.
       returned: in a status
@@ -523,6 +580,10 @@ servers:
     expires:
       description: Until when it was to be out.
       returned: in a status, where that was recorded
+      type: str
+    since:
+      description: Since when it is out.
+      returned: in a status, if that was recorded
       type: str
     expired:
       description: Whether that time is over.
@@ -565,6 +626,21 @@ instances:
       description: How many of its servers matched.
       returned: always
       type: int
+    old_processes:
+      description: HAProxy processes from before a reload that still run, and ignore what is set now.
+      returned: if there are any, in a status and with V(drain) or V(maint)
+      type: list
+      elements: dict
+      contains:
+        pid:
+          description: The id of the process.
+          returned: always
+          type: int
+        sessions:
+          description: The sessions and queued requests that it still has for the matched servers. V(null) if they cannot be
+            seen, because no master CLI leads to it.
+          returned: always
+          type: int
     state_file:
       description: Its server-state file.
       returned: with O(state_file)

@@ -59,7 +59,7 @@ options:
     aliases: [host]
   backend:
     description:
-      - The backends in which servers are looked for, as names or patterns. All of them by default.
+      - The backends in which to find the servers, as names or patterns. All backends by default.
     type: list
     elements: str
   address:
@@ -71,24 +71,45 @@ options:
     elements: str
   instances:
     description:
-      - The HAProxy instances of the target, each as the name of one that is discovered, as the address of a stats socket in
+      - The HAProxy instances of the target, each as the name of a discovered one, as the address of a stats socket in
         HAProxy's notation (C(/path), C(unix@/path), C(abns@name), C(ipv4@127.0.0.1:9999), C(ipv6@[::1]:9999)), or as a
         dictionary of C(name) and C(socket).
-      - All that are discovered by default.
+      - All discovered instances by default.
     type: list
     elements: raw
     aliases: [socket]
+  ignore_instances:
+    description:
+      - Instances of the target to leave alone on purpose, as names or patterns. Discovery skips them without a warning, even
+        where it could not manage them.
+      - It has no effect on instances that O(instances) names. None by default.
+    type: list
+    elements: str
+  guard:
+    description:
+      - The returned C(ok) then means that every matched backend has at least this many usable servers.
+      - Usable servers take traffic. They are ready, running or starting, with a weight above 0, in a backend that is neither
+        disabled nor unpublished. Backup servers count only if no other server is usable, and then as one.
+    type: dict
+    suboptions:
+      min_available:
+        description:
+          - The fewest usable servers of a backend, as a number from V(0) to V(1000000), or as a percentage from V(0%) to
+            V(100%) of its servers that the configuration neither disables nor marks C(backup), spare slots aside, rounded
+            up.
+        type: str
+        required: true
   on_missing:
     description:
-      - What it means that a listed server or backend matches nothing.
-      - With V(fail) it is an error where no selected instance has it, with V(fail_each) where one of them lacks it, and with
-        V(elsewhere_ok) where no instance of the target has it, selected or not. With V(ignore) it is never an error.
+      - What a listed server or backend that matches nothing means.
+      - With V(fail) it is an error if no selected instance has it, with V(fail_each) if any of them lacks it, and with
+        V(elsewhere_ok) if no instance of the target has it, selected or not. With V(ignore) it is never an error.
     type: str
     choices: [fail, fail_each, elsewhere_ok, ignore]
     default: fail
   on_unreachable:
     description:
-      - What it means that an instance cannot be asked. With V(fail) it is an error. With V(skip) it is a warning, and the
+      - What an instance that does not answer means. With V(fail) it is an error. With V(skip) it is a warning, and the
         other instances are asked.
     type: str
     choices: [fail, skip]
@@ -121,6 +142,14 @@ EXAMPLES = r"""
   become: true
   register: haproxy
 
+- name: See whether each backend has two usable servers
+  lbops.haproxy.haproxy_server_info:
+    guard:
+      min_available: 2
+  become: true
+  register: enough
+  failed_when: enough is failed or not enough.ok
+
 - name: Name those that are not in service
   ansible.builtin.debug:
     msg: "{{ haproxy.servers | rejectattr('ok') | map(attribute='server') | unique }}"
@@ -142,7 +171,8 @@ msg:
   type: str
   sample: "web1: ok in 1 of 1 backend on 1 of 3 instances"
 ok:
-  description: Whether every matched server is ready and takes traffic.
+  description: Whether every matched server takes traffic, spare slots aside. With O(guard), whether every matched backend
+    keeps at least that many servers in traffic.
   returned: when the program has run
   type: bool
 servers:
@@ -191,6 +221,11 @@ servers:
           returned: always
           type: int
           sample: 1
+        configured_weight:
+          description: The weight in the configuration, which a percentage refers to.
+          returned: always
+          type: int
+          sample: 1
         reasons:
           description: What makes the administrative state what it is, V(forced), V(config), V(inherited) or V(dns).
           returned: always
@@ -203,8 +238,17 @@ servers:
           type: int
           sample: 0
     ok:
-      description: Whether it is ready and takes traffic.
+      description: Whether it takes traffic.
       returned: always
+      type: bool
+    not_ok:
+      description: Why it takes no traffic, in a few words.
+      returned: if it takes none
+      type: str
+      sample: weight 0
+    spare:
+      description: Whether it is a slot of a C(server-template) without an address, which is no part of what is ok.
+      returned: if it is
       type: bool
     sessions:
       description: Its sessions when they were last seen.
@@ -234,6 +278,10 @@ servers:
     expires:
       description: Until when it was to be out.
       returned: where that was recorded
+      type: str
+    since:
+      description: Since when it is out.
+      returned: if that was recorded
       type: str
     expired:
       description: Whether that time is over.
@@ -268,6 +316,21 @@ instances:
       description: How many of its servers matched.
       returned: always
       type: int
+    old_processes:
+      description: HAProxy processes from before a reload that still run, and ignore what is set now.
+      returned: if there are any
+      type: list
+      elements: dict
+      contains:
+        pid:
+          description: The id of the process.
+          returned: always
+          type: int
+        sessions:
+          description: The sessions and queued requests that it still has for the matched servers. V(null) if they cannot be
+            seen, because no master CLI leads to it.
+          returned: always
+          type: int
 warnings:
   description: What is worth knowing although it is no failure.
   returned: when the program has run

@@ -45,6 +45,16 @@ Puppet::Type.newtype(:haproxy_server) do
     raise ArgumentError, e.message
   end
 
+  # Checks a switch that may be an object of settings instead.
+  def self.assert_switch(name, fields, value)
+    assert_type(name, "Variant[Boolean, Enum['true', 'false', yes, no], Struct[{#{fields}}]]", value)
+  end
+
+  # Makes a Boolean of the words of a switch, so that 'no' is as good as false to the provider.
+  def self.munge_switch(value)
+    value.is_a?(Hash) ? value : Puppet::Coercion.boolean(value)
+  end
+
   newparam(:name, namevar: true) do
     desc 'The title: the server, or any text when `server` is set.'
   end
@@ -54,7 +64,10 @@ Puppet::Type.newtype(:haproxy_server) do
       The requested administrative state. `ready` takes traffic, `drain`
       takes only the traffic of persistence clients, `maint` takes none.
       Also accepted: `enabled` and `enable` for `ready`, `disabled` and
-      `disable` for `maint`.
+      `disable` for `maint`. Spare slots of a `server-template` (without an
+      address) that only a pattern matches are left alone by `ready` and
+      `drain`, with a warning; named ones fail as `unreachable_state`. The
+      state is left as it is by default.
 
       * `ready`: In service.
       * `drain`: Takes no new traffic except from persistence clients.
@@ -81,7 +94,8 @@ Puppet::Type.newtype(:haproxy_server) do
       The requested weight: a number from 0 to 256, or a percentage of the
       configured weight, such as `"50%"`. Like the state, it is set only if
       it differs. A server with weight 0 takes no new traffic except from
-      persistence clients. Unchanged by default.
+      persistence clients. A percentage that rounds down to 0 fails with
+      `unreachable_state`, unless it is `"0%"`. Unchanged by default.
     DOC
 
     validate { |value| resource.class.assert_type(name, 'Variant[Integer[0, 256], Pattern[/\A\d+%?\z/]]', value) }
@@ -210,9 +224,9 @@ Puppet::Type.newtype(:haproxy_server) do
   newparam(:ignore_instances) do
     desc <<~DOC
       Instances of this host to leave alone on purpose: names or patterns of
-      `*`, `?` and `[…]`, as a string or a list. Discovery skips them without
-      a warning, even where it could not manage them. It has no effect on
-      instances that `instances` names. None by default.
+      `*`, `?` and `[…]`, as a string or a list. Discovery skips them
+      without a warning, even where it could not manage them. It has no
+      effect on instances that `instances` names. None by default.
     DOC
 
     validate do |value|
@@ -242,65 +256,100 @@ Puppet::Type.newtype(:haproxy_server) do
           continue.
         * `shutdown`: They go to maint and their sessions are ended, with a
           warning.
-      * `stable`: How long a server must have had no session, and none must
-        have begun, in seconds; from 0 to 86400. `0` by default.
+      * `stable`: How long a server must have had no session, old or new, in
+        seconds; from 0 to 86400. `0` by default.
       * `timeout`: The longest wait for sessions to end, in seconds; from 0
         (they are polled twice) to 86400. `300` by default.
     DOC
 
     validate do |value|
       seconds = 'Variant[Numeric, String[1]]'
-      struct = "Struct[{Optional[timeout] => #{seconds}, Optional[stable] => #{seconds}, " \
-               'Optional[on_timeout] => Enum[fail, rollback, maint, shutdown]}]'
-      resource.class.assert_type(name, "Variant[Boolean, Enum['true', 'false', yes, no], #{struct}]", value)
+      fields = "Optional[timeout] => #{seconds}, Optional[stable] => #{seconds}, " \
+               'Optional[on_timeout] => Enum[fail, rollback, maint, shutdown]'
+      resource.class.assert_switch(name, fields, value)
     end
+
+    munge { |value| resource.class.munge_switch(value) }
   end
 
-  newparam(:shutdown_sessions, boolean: true, parent: Puppet::Parameter::Boolean) do
+  newparam(:shutdown_sessions) do
     desc <<~DOC
       With `ensure => maint`: ends the sessions that are left after the
       change, again and again until none is left. Fails with `not_drained`
       when the time is up: that of `drain`, otherwise of `wait`, otherwise
-      `timeout`. Clients see their connections cut. `false` by default.
+      `timeout`. Clients see their connections cut; with `{"over": SECONDS}`
+      they are ended evenly over that time, so that their clients do not all
+      reconnect at once. `false` by default.
+
+      * `over`: The time over which the sessions are ended evenly, in
+        seconds; from 0 (all at once) to 86400. `0` by default.
     DOC
+
+    validate do |value|
+      resource.class.assert_switch(name, 'Optional[over] => Variant[Numeric, String[1]]', value)
+    end
+
+    munge { |value| resource.class.munge_switch(value) }
   end
 
   newparam(:wait) do
     desc <<~DOC
-      Waits after the change of `ensure`: after `ready` until each server
-      takes traffic (its check has passed since the change, its weight is
-      above 0 and slowstart is over), after `drain` and `maint` until no
-      session is left. A check with `fall 1` does not show that it has
-      passed, so such a server must stay up for 5 s. A server without a
-      check, or with a paused one, counts at once. Fails with `not_up` or
-      `not_drained`. `true` means 60 s. Off by default.
+      Waits for the effect of `ensure`, or of `weight: 0`. With `ready`, a
+      server that leaves maint goes through drain, where HAProxy checks it
+      without giving it new traffic, and becomes ready once a check has
+      passed; then it must take traffic: its weight is above 0 and slowstart
+      is over. If a passed check cannot be seen (`fall 1`, `init-state
+      fully-up`, an agent check alone), it must stay up for 5 s instead. A
+      server without a check, or with a paused one, becomes ready at once.
+      After `drain`, `maint` and `weight: 0`, waits until no session is
+      left. Fails with `not_up` or `not_drained`. `true` means 60 s. Off by
+      default.
 
+      * `need`: With `ready`: in how many of its matched backends a server
+        must take traffic. `all` by default.
+        * `all`: In each of them. The default.
+        * `any`: In at least one on each instance, as with a primary and its
+          replicas; in the others it becomes ready without being waited for.
       * `stable`: After `ready`: how long a server must take traffic without
         interruption, in seconds; from 0 to 86400. `0` by default.
       * `timeout`: The longest wait, in seconds; from 0 to 86400. `60` by
         default.
+      * `via`: With `ready`: the state in which a server that leaves maint
+        is checked first. `drain` by default.
+        * `drain`: Drain: HAProxy checks it and gives it no new traffic; it
+          becomes ready once a check has passed since it left maint. The
+          default. A server without checks becomes ready at once.
+        * `ready`: Ready: clients may find out that it does not work before
+          a check does.
     DOC
 
     validate do |value|
       seconds = 'Variant[Numeric, String[1]]'
-      struct = "Struct[{Optional[timeout] => #{seconds}, Optional[stable] => #{seconds}}]"
-      resource.class.assert_type(name, "Variant[Boolean, Enum['true', 'false', yes, no], #{struct}]", value)
+      fields = "Optional[timeout] => #{seconds}, Optional[stable] => #{seconds}, " \
+               'Optional[via] => Enum[drain, ready], Optional[need] => Enum[all, any]'
+      resource.class.assert_switch(name, fields, value)
     end
+
+    munge { |value| resource.class.munge_switch(value) }
   end
 
   newparam(:guard) do
     desc <<~DOC
       Refuses, before anything is sent anywhere, a change that lowers the
-      number of usable servers of a backend below this. A server is usable
-      if it is ready, running or starting, and has a weight above 0. Backup
+      number of usable servers of a backend below this. Usable servers take
+      traffic: they are ready, running or starting, with a weight above 0,
+      in a backend that is neither `disabled` nor unpublished. Backup
       servers count as HAProxy uses them: only if no other server is usable,
       and then as one. Servers that track a changed one count as they would
-      be after the change. Needs the lock that keeps other runs out. No
-      guard by default.
+      be after the change. Needs the lock that keeps other runs out. In a
+      status, the report's `ok` then means that every matched backend keeps
+      at least that many servers in traffic, and the text form lists only
+      servers of backends that do not. No guard by default.
 
       * `min_available`: The fewest usable servers of a backend: a number
         from 0 to 1000000, or a percentage from `"0%"` to `"100%"` of its
-        servers that the configuration does not disable, rounded up.
+        servers that the configuration neither disables nor marks `backup`,
+        spare slots aside, rounded up.
     DOC
 
     validate do |value|
@@ -310,14 +359,13 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:expect) do
     desc <<~DOC
-      Refuses, before anything is sent anywhere, a change while a matched
-      server is in another administrative state than this. It is compared
-      with the state before the change, even if there is nothing to change:
-      a second run may fail with `expectation_failed`. No expectation by
-      default.
+      Refuses as `expectation_failed`, before anything is sent anywhere, a
+      change of a server that is in another state than this. Servers that
+      need no change may be in any state, so a second run passes. No
+      expectation by default.
 
-      * `admin_state`: The effective administrative state of every matched
-        server.
+      * `admin_state`: The effective administrative state of every server
+        that is changed. Any by default.
         * `ready`: In service.
         * `drain`: Takes no new traffic except from persistence clients.
         * `maint`: In maintenance: takes no traffic.
@@ -449,17 +497,31 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:ignore_owner, boolean: true, parent: Puppet::Parameter::Boolean) do
     desc <<~DOC
-      With `ensure => ready`: puts a server back although another owner is
-      recorded. `false` by default.
+      With `ensure => ready` or `drain`: puts a server back, or from maint
+      to drain, although another owner is recorded. `false` by default.
     DOC
+  end
+
+  newparam(:on_owned) do
+    desc <<~DOC
+      With `ensure => ready` or `drain`: what happens to servers that
+      another owner has taken out. `fail` by default.
+
+      * `fail`: The whole run is refused (`owned`), and nothing is changed
+        anywhere. The default.
+      * `skip`: They are left alone, with a warning; the others are managed.
+        For runs that repeat by themselves.
+    DOC
+
+    newvalues(:fail, :skip)
   end
 
   newparam(:syslog, boolean: true, parent: Puppet::Parameter::Boolean) do
     desc <<~DOC
       Whether each change of a server is written to the system log
       (`/dev/log`) as well: one line with the instance, the server, the
-      states before and after, owner, reason and calling user. A host without
-      a system log is fine. `true` by default.
+      states before and after, owner, reason and calling user. A host
+      without a system log is fine. `true` by default.
     DOC
   end
 

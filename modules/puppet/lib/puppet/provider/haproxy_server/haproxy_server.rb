@@ -21,8 +21,8 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
   # The fields of a request, under the names of their parameters.
   self::FIELDS = %i[
     weight health agent backend address instances ignore_instances drain shutdown_sessions wait guard expect
-    old_processes on_missing on_unreachable on_failure state_file owner reason expires ignore_owner lock_timeout syslog
-    timeout
+    old_processes on_missing on_unreachable on_failure state_file owner reason expires ignore_owner on_owned lock_timeout
+    syslog timeout
   ].freeze
 
   # What a dry run leaves out. With one of these, the request is made even when nothing has to change.
