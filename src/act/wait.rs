@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use super::drain::what_is_left;
 use super::fleet::{Fleet, Processes, servers};
 use super::instance::Instance;
-use super::put_back::excuse;
+use super::put_back::{excuse, put_back};
 use super::target::{Poll, Target, Watch};
 use crate::decide::cautions::why_down;
 use crate::decide::shortfall::who_overrides_it;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::{Effect, Goal, Switch};
 use crate::model::server::{CheckCounter, Server, Statistics};
+use crate::model::state::AdminState;
 use crate::model::text::a_few_of;
 use crate::model::traffic::Obstacle;
 use crate::request::WaitBounds;
@@ -147,8 +148,12 @@ fn until_all_are_there(
             return Ok(());
         }
         // A new process knows nothing of the change: set it again, and wait for it anew.
-        fleet.step(&|_| goal)?;
-        fleet.instances.iter_mut().for_each(Instance::watch_anew);
+        if goal.state == Some(AdminState::Ready) {
+            put_back(fleet, goal, bounds, deadline, |_| {})?;
+        } else {
+            fleet.step(&|_| goal)?;
+            fleet.instances.iter_mut().for_each(Instance::watch_anew);
+        }
         if is_over {
             fleet.at_work_mut().for_each(|target| target.time_is_over(effect, bounds.timeout));
             return Ok(());
