@@ -6,10 +6,14 @@ pub mod drain;
 pub mod fleet;
 pub mod gather;
 pub mod instance;
+#[cfg(test)]
+mod model;
 pub mod permit;
 pub mod put_back;
 pub mod records;
 pub mod rollback;
 pub mod sessions;
 pub mod target;
+#[cfg(test)]
+mod tests;
 pub mod wait;

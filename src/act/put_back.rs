@@ -64,7 +64,9 @@ pub fn put_back(
     fleet.step(&|target| next_step(goal, target, bounds))?;
     keep(fleet);
     while fleet.at_work().any(is_checked) {
-        if fleet.poll(&is_checked)? == Processes::Same {
+        let is_over = deadline.is_over();
+        let polled = fleet.poll(&is_checked)?;
+        if polled == Processes::Same {
             let now = fleet.clock.now();
             fleet.at_work_mut().filter(|target| is_checked(target)).for_each(|target| target.notice_check(bounds, now));
             fleet.instances.iter_mut().for_each(|instance| judge_together(instance, bounds));
@@ -87,6 +89,10 @@ pub fn put_back(
         }
         fleet.step(&|target| next_step(goal, target, bounds))?;
         keep(fleet);
+        // One process may follow the other forever.
+        if polled == Processes::Replaced && is_over {
+            fail_unproven(fleet, bounds.timeout);
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::drain::what_is_left;
 use super::fleet::{Fleet, Processes, servers};
 use super::instance::Instance;
-use super::put_back::excuse;
+use super::put_back::{excuse, put_back};
 use super::target::{Poll, Target, Watch};
 use crate::decide::cautions::why_down;
 use crate::decide::shortfall::who_overrides_it;
@@ -147,8 +147,12 @@ fn until_all_are_there(
             return Ok(());
         }
         // A new process knows nothing of the change: make it again, and restart the wait.
-        fleet.step(&|target| target.goal_for(goal))?;
-        fleet.instances.iter_mut().for_each(Instance::watch_anew);
+        if effect == Effect::InTraffic {
+            put_back(fleet, goal, bounds, deadline, &mut |_| {})?;
+        } else {
+            fleet.step(&|target| target.goal_for(goal))?;
+            fleet.instances.iter_mut().for_each(Instance::watch_anew);
+        }
         if is_over {
             fleet.at_work_mut().for_each(|target| target.time_is_over(effect, bounds.timeout));
             return Ok(());

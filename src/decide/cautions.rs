@@ -88,7 +88,9 @@ pub fn why_down(server: &Server, statistics: Option<&Statistics>) -> String {
         }
         Some(check) if server.has_check() && check == "INI" => "no check has passed yet".to_owned(),
         Some(check) if server.has_check() => {
-            let code = statistics.check_code.map(|code| format!(" {code}")).unwrap_or_default();
+            // HAProxy shows 0 while the next check is running.
+            let code =
+                statistics.check_code.filter(|code| *code != 0).map(|code| format!(" {code}")).unwrap_or_default();
             format!("check failed: {check}{code}")
         }
         Some(_) | None => "down".to_owned(),

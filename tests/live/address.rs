@@ -209,10 +209,7 @@ fn a_server_whose_address_moves_in_a_reload_is_not_taken_for_the_same(haproxy: &
     let report = running.wait().report();
     assert_eq!(kind(&report), "server_not_found", "{report}");
     let msg = server(&report, "a/s1")["error"]["msg"].as_str().unwrap();
-    assert!(
-        msg.contains("a/s1 is gone, or no longer has the address 127.0.0.1:91, since HAProxy was reloaded"),
-        "{msg}"
-    );
+    assert!(msg.contains("a/s1 disappeared, or lost the address 127.0.0.1:91, when HAProxy was reloaded"), "{msg}");
     assert_eq!(
         (instance.state("a", "s1"), instance.state("a", "s2")),
         ((0, 2), (1, 0)),

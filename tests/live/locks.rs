@@ -34,7 +34,7 @@ impl Pair {
         let [s1, s2] = servers.each_ref().map(HttpBackend::address);
         let front = Port::reserve();
         let proxies = format!(
-            "listen app\n    bind 127.0.0.1:{}\n    option httpchk GET /health\n    default-server check inter 60s\n    \
+            "listen app\n    bind 127.0.0.1:{}\n    option httpchk GET /health\n    default-server check inter 1h\n    \
              server s1 {s1}\n    server s2 {s2}\n",
             front.number()
         );
