@@ -5,7 +5,8 @@
 # shellcheck shell=bash
 
 readonly update_limit=180 download_limit=300 tries=3
-# The packages of shared libraries, by their names.
+# The packages of shared libraries, by their names; for the scripts that source this.
+# shellcheck disable=SC2034
 readonly libraries='^(lib|zlib)'
 
 # Prints the first Debian package source of this machine as `URI KEYRING`; KEYRING is `-` where none is named.

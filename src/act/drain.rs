@@ -167,16 +167,39 @@ fn time_is_over(fleet: &mut Fleet<'_>, goal: Goal, bounds: DrainBounds) -> Resul
                     );
                     target.fail(Error::new(ErrorKind::NotDrained, msg));
                 }
-                OnTimeout::Maint | OnTimeout::Shutdown => {
+                OnTimeout::Shutdown => {
                     instance.warnings.push(format!("{name} went to maint with {left} after {seconds} s of drain"));
                 }
+                OnTimeout::Maint => {}
             }
         }
     }
     match bounds.on_timeout {
         OnTimeout::Fail => Ok(End::Done),
         OnTimeout::Rollback => Ok(End::Rollback),
-        OnTimeout::Maint => fleet.step(&|_| goal).map(|()| End::Done),
+        OnTimeout::Maint => set_to_maint_with_sessions(fleet, goal, seconds).map(|()| End::Done),
         OnTimeout::Shutdown => fleet.step(&|_| goal).map(|()| End::Shutdown),
     }
+}
+
+/// Sets the servers to maint that still have sessions, and warns of those that keep them: HAProxy may end the sessions of
+/// a server that leaves service (`on-marked-down shutdown-sessions`).
+fn set_to_maint_with_sessions(fleet: &mut Fleet<'_>, goal: Goal, seconds: f64) -> Result<()> {
+    let late: Vec<String> =
+        fleet.at_work().filter(|target| is_draining(target)).map(|target| target.before.full_name()).collect();
+    let is_late = |target: &Target| late.contains(&target.before.full_name());
+    fleet.step(&|_| goal)?;
+    if fleet.poll(&is_late)? == Processes::Replaced {
+        return fleet.step(&|_| goal);
+    }
+    for instance in fleet.instances.iter_mut().filter(|instance| instance.error.is_none()) {
+        for target in instance.targets.iter().filter(|target| target.is_at_work() && is_late(target)) {
+            let poll = target.last_poll.as_deref();
+            if poll.is_some_and(|poll| poll.statistics.sessions > 0 || poll.statistics.queue > 0) {
+                let (name, left) = (target.before.full_name(), what_is_left(poll));
+                instance.warnings.push(format!("{name} went to maint with {left} after {seconds} s of drain"));
+            }
+        }
+    }
+    Ok(())
 }

@@ -538,13 +538,18 @@ impl<'a> Instance<'a> {
     pub fn observe_anew(&mut self, admit: Admission<'_>) -> Result<()> {
         let observation = self.client.observe(self.detail, &mut |contact: &Contact| admit(contact))?;
         let Observation { contact, servers, rest } = observation;
+        // What was polled of another process says nothing of this one.
+        let is_same = contact.process.is(&self.contact.process);
         let mut former = VecDeque::from(std::mem::take(&mut self.targets));
         for server in servers {
             let is_it =
                 |target: &Target| target.before.backend == server.backend && target.before.server == server.server;
             let known = former.iter().position(is_it).and_then(|known| former.remove(known));
             self.targets.push(match known {
-                Some(known) => known.on_successor(server),
+                Some(mut known) => {
+                    let last_poll = known.last_poll.take().filter(|_| is_same);
+                    Target { last_poll, ..known.on_successor(server) }
+                }
                 None => self.newcomer(server),
             });
         }
@@ -658,9 +663,13 @@ impl Pass<'_> {
     /// Returns the goal of a server, unless the pass does not concern it.
     fn goal_of(&self, target: &Target) -> Option<Goal> {
         match self.direction {
-            // A server in a disabled backend is planned as well: the plan says that it is disabled.
-            Direction::Forward if matches!(target.verdict, Verdict::Failed(_) | Verdict::Skipped) => None,
-            Direction::Forward | Direction::Backward => (self.goals)(target),
+            Direction::Forward => match target.verdict {
+                // Planning a server in a backend that is listed as disabled sends nothing: the plan says that it is
+                // disabled. One that answered so is not asked again.
+                Verdict::Fine | Verdict::Spare | Verdict::Disabled(DisabledBy::Configuration) => (self.goals)(target),
+                Verdict::Failed(_) | Verdict::Skipped | Verdict::Disabled(DisabledBy::Reply) => None,
+            },
+            Direction::Backward => (self.goals)(target),
         }
     }
 }

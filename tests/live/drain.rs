@@ -20,6 +20,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_drain_that_fails_leaves_the_server_in_drain,
         a_drain_that_is_rolled_back_leaves_everything_as_it_was,
         a_drain_that_ends_in_maint_cuts_nobody_off,
+        sessions_that_haproxy_ends_in_maint_are_not_left,
         a_drain_that_ends_in_shutdown_cuts_everybody_off,
         sessions_are_shut_down_also_where_an_effect_is_waited_for,
         all_servers_share_one_deadline,
@@ -215,6 +216,23 @@ fn a_drain_that_ends_in_maint_cuts_nobody_off(haproxy: &Haproxy) -> TestResult {
     assert!(!held.has_ended());
     stage.server("web1").release();
     assert_eq!(held.served_by(), "web1");
+    Ok(())
+}
+
+fn sessions_that_haproxy_ends_in_maint_are_not_left(haproxy: &Haproxy) -> TestResult {
+    let (web, front) = (HttpBackend::start("s1"), Port::reserve());
+    let proxies = format!(
+        "listen app\n    bind 127.0.0.1:{}\n    server s1 {} on-marked-down shutdown-sessions\n",
+        front.number(),
+        web.address()
+    );
+    let instance = Setup::new("marked", &proxies).start(haproxy);
+    let held = Bound::hold(front.address(), &web);
+    let drain = json!({ "timeout": 0.3, "on_timeout": "maint" });
+    let report = Program::request(&drained(&json!("s1"), &drain, &json!(instance.address()))).report();
+    assert_eq!((&report["failed"], &server(&report, "app/s1")["sessions"]), (&json!(false), &json!(0)), "{report}");
+    assert!(!warnings(&report).contains("went to maint with"), "{report}");
+    assert!(held.answer().map_or(true, |response| response.status >= 500), "the client's connection really ends");
     Ok(())
 }
 
