@@ -272,8 +272,8 @@ fn every_parameter_arrives_as_it_was_given(_: &Haproxy, puppet: Puppet) -> TestR
           ensure            => disable,
           server            => ['web1', 'app*/web[2-3]', 7],
           backend           => 'app*',
-          instances         => ['http', { name => 'ldap', socket => '/run/haproxy/ldap.sock' }],
           address           => ['10.0.0.5', '[::1]:80'],
+          instances         => ['http', { name => 'ldap', socket => '/run/haproxy/ldap.sock' }],
           ignore_instances  => ['test-*', 'edge'],
           weight            => 100,
           health            => enabled,
@@ -307,9 +307,8 @@ fn every_parameter_arrives_as_it_was_given(_: &Haproxy, puppet: Puppet) -> TestR
     let requests: Vec<Value> = requests.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let all = json!({
         "server": ["web1", "app*/web[2-3]", 7], "state": "maint", "backend": "app*",
-        "instances": ["http", {"name": "ldap", "socket": "/run/haproxy/ldap.sock"}],
-        "address": ["10.0.0.5", "[::1]:80"], "ignore_instances": ["test-*", "edge"],
-        "weight": 100, "health": "enabled", "agent": "disabled",
+        "address": ["10.0.0.5", "[::1]:80"], "instances": ["http", {"name": "ldap", "socket": "/run/haproxy/ldap.sock"}],
+        "ignore_instances": ["test-*", "edge"], "weight": 100, "health": "enabled", "agent": "disabled",
         "drain": {"timeout": 1.5, "stable": 1, "on_timeout": "rollback"}, "shutdown_sessions": {"over": 1.5},
         "wait": {"timeout": 60, "stable": 0, "via": "ready", "need": "any"}, "guard": {"min_available": "50%"},
         "expect": {"admin_state": "ready", "operational_state": "running"},
