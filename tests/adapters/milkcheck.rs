@@ -349,8 +349,9 @@ fn every_field_of_a_request_has_a_variable(haproxy: &Haproxy) -> TestResult {
             lines.map(str::to_owned).collect()
         };
         let mut reached = BTreeSet::new();
-        for action in ["status", "available", "enable", "drain", "disable", "plan-enable", "plan-drain", "plan-disable"]
-        {
+        let changes = ["enable", "restore", "drain", "disable"];
+        let plans = changes.map(|change| format!("plan-{change}"));
+        for action in ["status", "available"].iter().chain(&changes).copied().chain(plans.iter().map(String::as_str)) {
             for word in words(action, &all) {
                 if let Some((field, value)) = word.split_once("=of-") {
                     assert_eq!(field, value, "{action}");
@@ -399,7 +400,8 @@ fn all_variables_go_together(haproxy: &Haproxy) -> TestResult {
         site.run(runner, &["haproxy", "disable", "-D", switches]).is(0, ALL_OK);
         site.run(runner, &["haproxy", "enable", "-D", "server=web1 on_owned=skip owner=bob"]).is(0, ALL_OK);
         assert_eq!(states(&site, "web1"), [MAINT, MAINT]);
-        site.run(runner, &["haproxy", "enable", "-D", "server=web1 ignore_owner=yes wait=yes"]).is(0, ALL_OK);
+        site.run(runner, &["haproxy", "plan-restore", "-D", "server=web1 owner=alice"]).is(6, HTTP_WRONG);
+        site.run(runner, &["haproxy", "restore", "-D", "server=web1 ignore_owner=yes wait=yes"]).is(0, ALL_OK);
         assert_eq!(states(&site, "web1"), [READY, READY]);
         // What -D cannot say stands in the file.
         let file = |file: String| file.replace("  reason: ''", "  reason: 'new disk'");

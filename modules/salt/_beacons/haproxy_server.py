@@ -11,8 +11,8 @@ Fires an event when a HAProxy backend server goes out of service or comes back
         - server: web/*
         - interval: 10
 
-``server``, ``backend``, ``instances``, ``ignore_instances``, ``on_missing``,
-``on_unreachable`` and ``timeout`` are those of :py:func:`haproxy_server.status
+``server``, ``backend``, ``address``, ``instances``, ``ignore_instances``,
+``on_missing``, ``on_unreachable`` and ``timeout`` are those of :py:func:`haproxy_server.status
 <haproxy_server.status>`; all servers of all instances by default.
 
 The tag of an event ends in ``out`` or ``back``. Its data has ``instance``,
@@ -29,6 +29,7 @@ __virtualname__ = "haproxy_server"
 _FIELDS = (
     "server",
     "backend",
+    "address",
     "instances",
     "ignore_instances",
     "on_missing",

@@ -94,7 +94,7 @@ fn noting(fleet: &Fleet) -> String {
     let program = env!("CARGO_BIN_EXE_haproxy_server");
     format!(
         "- name: Note\n  ansible.builtin.raw: |\n    for socket in {} {}; do\n      {program} --format text \
-         server={{{{ inventory_hostname }}}} instances=$socket | tail -n 1 >> {}/log\n    done\n",
+         server={{{{ inventory_hostname }}}} instances=$socket | grep -v '^#' >> {}/log\n    done\n",
         sockets[0],
         sockets[1],
         fleet.place()

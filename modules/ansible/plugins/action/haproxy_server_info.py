@@ -14,6 +14,7 @@ class ActionModule(HAProxyServer):
     options = (
         "server",
         "backend",
+        "address",
         "instances",
         "ignore_instances",
         "guard",

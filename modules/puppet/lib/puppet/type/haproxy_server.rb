@@ -63,15 +63,20 @@ Puppet::Type.newtype(:haproxy_server) do
     desc <<~DOC
       The requested administrative state. `ready` takes traffic, `drain`
       takes only the traffic of persistence clients, `maint` takes none.
-      Also accepted: `enabled` and `enable` for `ready`, `disabled` and
-      `disable` for `maint`. Spare slots of a `server-template` (without an
-      address) that only a pattern matches are left alone by `ready` and
-      `drain`, with a warning; named ones fail as `unreachable_state`. The
-      state is left as it is by default.
+      `restore` puts each server back to the state and weight that it had
+      before it was taken out, if that was recorded (with `owner`, `reason`
+      or `expires`); any other server is left alone, with a warning. It is a
+      step towards service like `ready`. Also accepted: `enabled` and
+      `enable` for `ready`, `disabled` and `disable` for `maint`. Spare
+      slots of a `server-template` (without an address) that only a pattern
+      matches are left alone by `ready` and `drain`, with a warning; named
+      ones fail with `unreachable_state`. Unchanged by default.
 
       * `ready`: In service.
       * `drain`: Takes no new traffic except from persistence clients.
       * `maint`: In maintenance: takes no traffic.
+      * `restore`: What each server was, with its weight, before it was
+        taken out.
     DOC
 
     newvalues(:ready, :drain, :maint)
@@ -166,8 +171,8 @@ Puppet::Type.newtype(:haproxy_server) do
     desc <<~DOC
       The servers: names, `backend/server`, or patterns with `*`, `?` and
       `[…]` on each side of at most one `/`; a string (commas separate
-      several) or a list. Names are case-sensitive. A change requires this or
-      `address`; a status without both covers all servers.
+      several) or a list. Names are case-sensitive. A change requires this
+      or `address`; a status without both covers all servers.
 
       The title by default.
     DOC
@@ -193,11 +198,11 @@ Puppet::Type.newtype(:haproxy_server) do
   newparam(:address) do
     desc <<~DOC
       The addresses in force of the servers: an IP address with or without a
-      port, such as `10.0.0.5`, `10.0.0.5:8080`, `::1` or `[::1]:80`; a string
-      (commas separate several) or a list. Without a port, any port matches.
-      With `server` or `backend`, a server must match these as well. HAProxy
-      does not show the paths of servers on Unix sockets: name these with
-      `server`. Any address by default.
+      port, such as `10.0.0.5`, `10.0.0.5:8080`, `::1` or `[::1]:80`; a
+      string (commas separate several) or a list. Without a port, any port
+      matches. With `server` or `backend`, a server must match these as
+      well. HAProxy does not show the paths of servers on Unix sockets: name
+      these with `server`. Any address by default.
     DOC
 
     validate do |value|
@@ -372,8 +377,8 @@ Puppet::Type.newtype(:haproxy_server) do
       * `operational_state`: The operational state of every server that is
         changed. Any by default.
         * `stopped`: Takes no traffic: it is down, or in maintenance.
-        * `starting`: Takes a growing share of traffic: `slowstart` is under
-          way.
+        * `starting`: Takes a growing share of traffic: `slowstart` is in
+          progress.
         * `running`: Takes traffic.
         * `stopping`: Takes only the traffic of its persistence clients: its
           check answers 404.
@@ -463,9 +468,9 @@ Puppet::Type.newtype(:haproxy_server) do
   newparam(:owner) do
     desc <<~DOC
       Who takes the server out, or puts it back: recorded on this host with
-      `drain` and `maint`; `ready` is refused (`owned`) if another owner is
-      recorded, or any owner if this is missing. At most 200 characters.
-      None by default.
+      `drain` and `maint`; `ready` and `restore` are refused (`owned`) if
+      another owner is recorded, or any owner if this is missing. At most
+      200 characters. None by default.
     DOC
 
     validate { |value| resource.class.assert_type(name, 'Variant[String[1], Integer[0]]', value) }
@@ -497,15 +502,16 @@ Puppet::Type.newtype(:haproxy_server) do
 
   newparam(:ignore_owner, boolean: true, parent: Puppet::Parameter::Boolean) do
     desc <<~DOC
-      With `ensure => ready` or `drain`: puts a server back, or from maint
-      to drain, although another owner is recorded. `false` by default.
+      With `ensure => ready`, `restore` or `drain`: puts a server back, or
+      from maint to drain, although another owner is recorded. `false` by
+      default.
     DOC
   end
 
   newparam(:on_owned) do
     desc <<~DOC
-      With `ensure => ready` or `drain`: what happens to servers that
-      another owner has taken out. `fail` by default.
+      With `ensure => ready`, `restore` or `drain`: what happens to servers
+      that another owner has taken out. `fail` by default.
 
       * `fail`: The whole run is refused (`owned`), and nothing is changed
         anywhere. The default.
