@@ -55,6 +55,8 @@ pub(super) fn functions_do_what_they_say(haproxy: &Haproxy) -> TestResult {
         minion.value(["haproxy_server.drain", "server=ldap1", "test=False"]);
         assert_eq!(stage.ldap.state("directory", "ldap1"), DRAIN);
         let report = minion.value(["haproxy_server.apply", "ldap1", "state=enabled", "weight=0"]);
+        assert_eq!(warnings(&report), "", "a requested weight of 0 is no surprise: {report}");
+        let report = minion.value(["haproxy_server.ready", "ldap1"]);
         assert!(warnings(&report).contains("the weight is 0"), "{report}");
         minion.value(["haproxy_server.apply", "ldap1", "weight=1", "state=ready"]);
         assert_eq!(stage.ldap.state("directory", "ldap1"), READY);

@@ -44,7 +44,6 @@ put back:
 out of balance:
   haproxy_server.ready:
     - server: web3
-    - weight: 0
 ";
 
 pub(super) fn states_do_what_they_say(haproxy: &Haproxy) -> TestResult {
@@ -54,6 +53,7 @@ pub(super) fn states_do_what_they_say(haproxy: &Haproxy) -> TestResult {
             stage.ldap.await_state("directory", ldap, READY);
         }
         stage.http.set_state("web/web2", "maint");
+        stage.http.set("set server web/web3 weight 0");
         let minion = Minion::new(&salt, &Host::with(stage.instances()));
         let state_file = stage.folder.join("http.state").display().to_string();
         minion.states(&STATES.replace("STATE_FILE", &state_file));
