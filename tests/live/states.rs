@@ -505,7 +505,11 @@ fn weight_zero_may_wait_until_no_session_is_left(haproxy: &Haproxy) -> TestResul
     let held = Bound::hold(stage.frontend("web"), stage.server("web1"));
     let recorder = Recorder::on(&stage.http);
     let running = request(20.0, json!({ "weight": "0%", "instances": recorder.address() })).spawn();
-    let is_polled = || recorder.timeline().iter().any(|(_, line)| line.starts_with("show stat "));
+    let is_polled = || {
+        let timeline = recorder.timeline();
+        let mut after = timeline.iter().skip_while(|(_, line)| !line.starts_with("set server")).skip(1);
+        after.any(|(_, line)| line.starts_with("show stat "))
+    };
     eventually(PATIENCE, "the wait to begin", || is_polled().then_some(()));
     stage.http.set("set server web/web1 weight 100%");
     let report = running.wait().report();
