@@ -195,7 +195,7 @@ fn set_to_maint_with_sessions(fleet: &mut Fleet<'_>, goal: Goal, seconds: f64) -
     for instance in fleet.instances.iter_mut().filter(|instance| instance.error.is_none()) {
         for target in instance.targets.iter().filter(|target| target.is_at_work() && is_late(target)) {
             let poll = target.last_poll.as_deref();
-            if poll.is_some_and(|poll| poll.statistics.sessions > 0 || poll.statistics.queue > 0) {
+            if poll.is_some_and(|poll| !poll.statistics.is_idle()) {
                 let (name, left) = (target.before.full_name(), what_is_left(poll));
                 instance.warnings.push(format!("{name} went to maint with {left} after {seconds} s of drain"));
             }

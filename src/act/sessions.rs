@@ -3,7 +3,7 @@
 use super::drain::what_is_left;
 use super::fleet::{Fleet, Processes, servers};
 use super::instance::Instance;
-use super::target::{Poll, Target};
+use super::target::Target;
 use crate::haproxy::client::Answered;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::Goal;
@@ -135,8 +135,7 @@ fn is_out(target: &Target) -> bool {
 
 /// Tells whether a server in maint has something left to do, or may have.
 fn is_busy(target: &Target) -> bool {
-    let is_free = |poll: &Poll| poll.statistics.sessions == 0 && poll.statistics.queue == 0;
-    is_out(target) && !target.last_poll.as_deref().is_some_and(is_free)
+    is_out(target) && !target.last_poll.as_deref().is_some_and(|poll| poll.statistics.is_idle())
 }
 
 fn fail(target: &mut Target, timeout: Duration) {

@@ -337,7 +337,7 @@ impl Target {
         // The first observation may serve as well, but sessions since then may have begun before the drain.
         let observed = before.map(|poll| &poll.statistics).or(self.last().statistics.as_deref());
         let begun = observed.map(|known| statistics.total_sessions.saturating_sub(known.total_sessions));
-        let is_quiet = statistics.sessions == 0 && statistics.queue == 0 && begun == Some(0);
+        let is_quiet = statistics.is_idle() && begun == Some(0);
         let last_busy = before.map(|poll| poll.last_busy).filter(|_| is_quiet).unwrap_or(now);
         let quiet_for = is_quiet.then(|| now.saturating_duration_since(last_busy));
         if before.is_some() && self.last().state.flags.forced() == Some(AdminState::Drain) {

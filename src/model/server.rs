@@ -180,6 +180,14 @@ pub struct Statistics {
     pub revision: Option<u32>,
 }
 
+impl Statistics {
+    /// Tells whether it has neither a session nor a queued request.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.sessions == 0 && self.queue == 0
+    }
+}
+
 /// Which server of its name and process it is.
 ///
 /// HAProxy gives the number of a deleted server to the next one, and counts that in `srid` since 2.8.
