@@ -121,8 +121,10 @@ pub(super) fn page_shows_what_happens(haproxy: &Haproxy) -> TestResult {
                         let served = || ["web1", "web2", "web3"].map(|server| stage.server(server).requests());
                         let before = served();
                         (0..40).for_each(|_| assert_eq!(stage.get("web").status, 200));
-                        let new: usize = (1..3).map(|server| served()[server] - before[server]).sum();
-                        assert!((19..=21).contains(&new), "the new servers have {new} of 40 requests");
+                        let answered: Vec<usize> = served().iter().zip(before).map(|(now, then)| now - then).collect();
+                        // Those of the load in the background are distributed along with the forty.
+                        let (old, new) = (answered[0], answered[1] + answered[2]);
+                        assert!(old.abs_diff(new) <= 6, "the new servers have half of the traffic: {answered:?}");
                     }
                 }
             }
