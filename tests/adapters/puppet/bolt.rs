@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::On;
 use super::site::{Puppet, assert_says, module, path_with, script};
-use crate::support::{Bound, Folder, Haproxy, Host, Stage, TestResult, repository};
+use crate::support::{Bound, Folder, Haproxy, Host, OnTerminal, Stage, TestResult, repository};
 use crate::tool::{self, Ran};
 
 pub(crate) fn tests() -> Vec<On> {
@@ -137,23 +137,6 @@ fn task_takes_what_bolt_gives_it(haproxy: &Haproxy, puppet: Puppet) -> TestResul
     Ok(())
 }
 
-/// Runs a program with one terminal for standard output and standard error, and passes on what the terminal gets.
-const ON_A_TERMINAL: &str = r#"
-import os, pty, sys
-child, master = pty.fork()
-if child == 0:
-    os.execv(sys.argv[1], sys.argv[1:])
-while True:
-    try:
-        data = os.read(master, 65536)
-    except OSError:
-        break
-    if not data:
-        break
-    os.write(1, data)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"#;
-
 /// Bolt's `tty` starts a script that brings the task its input, on a terminal (`make_wrapper_stringio` of Bolt).
 fn task_on_a_terminal_prints_the_report_alone(haproxy: &Haproxy, _: Puppet) -> TestResult {
     let stage = Stage::start(haproxy);
@@ -173,9 +156,10 @@ fn task_on_a_terminal_prints_the_report_alone(haproxy: &Haproxy, _: Puppet) -> T
         let task = module().join("tasks/init.sh");
         let wrapper = format!("#!/bin/sh\n'{}' <<'EOF'\n{input}\nEOF\n", task.display());
         let wrapper = script(&folder, "wrapper.sh", &wrapper);
-        let mut command = tool::tool("python3");
+        let [python, words @ ..] = OnTerminal::Everything.words();
+        let mut command = tool::tool(python);
         let path = path_with(folder.path(), std::env::var_os("PATH").expect("a PATH"));
-        let ran = tool::run(command.args(["-c", ON_A_TERMINAL]).arg(wrapper).env("PATH", path));
+        let ran = tool::run(command.args(words).arg(wrapper).env("PATH", path));
         let line = ran.out.strip_suffix("\r\n").unwrap_or_else(|| panic!("no line: {:?}", ran.out));
         let report: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {:?}", ran.out));
         assert_eq!((ran.code == 0, ran.err.as_str()), (report["failed"] == false, ""));

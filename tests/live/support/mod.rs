@@ -22,6 +22,7 @@ pub(crate) use recorder::{Recorder, changing};
 pub(crate) use report::{commands, kind, server, servers, warnings};
 pub(crate) use scripted::{Scripted, Step};
 pub(crate) use stage::Stage;
+pub(crate) use terminal::OnTerminal;
 
 pub(crate) mod accept;
 pub(crate) mod alone;
@@ -40,6 +41,7 @@ pub(crate) mod scripted;
 pub(crate) mod stage;
 pub(crate) mod system_log;
 pub(crate) mod tap;
+pub(crate) mod terminal;
 
 /// What a test gives back; it may as well panic.
 pub(crate) type TestResult = Result<(), Box<dyn Error>>;
