@@ -62,10 +62,10 @@ bench: ## measures the program beside the floor and beside community.general.hap
 	$(CARGO) bench --locked --bench micro
 
 .PHONY: schema
-schema: ## writes schema/*.json, the tables of options and the list of layers anew from the code
+schema: ## writes schema/*.json, --help, the man page, the completions, the tables of options and the list of layers anew from the code
 	$(needs)
 	UPDATE_SCHEMA=1 $(CARGO) test --locked --lib schema
-	UPDATE_SCHEMA=1 $(CARGO) test --locked --test docs adapters_pages
+	UPDATE_SCHEMA=1 $(CARGO) test --locked --test docs
 	UPDATE_SCHEMA=1 $(CARGO) test --locked --test layers architecture
 
 .PHONY: fixtures
