@@ -61,6 +61,13 @@ bench: ## measures the program beside the floor and beside community.general.hap
 	@bench/run $(BENCH)
 	$(CARGO) bench --locked --bench micro
 
+.PHONY: cycles
+cycles: ## takes a server out and puts it back a hundred times under load, on each HAProxy; a quarter of an hour
+	$(needs)
+	@tests/haproxy/fetch
+	$(CARGO) test --locked --test live --no-run
+	timeout 1h $(CARGO) test --locked --test live -- --ignored --nocapture cycles
+
 .PHONY: schema
 schema: ## writes schema/*.json, --help, the man page, the completions, the tables of options and the list of layers anew from the code
 	$(needs)

@@ -43,6 +43,7 @@ fn make_names_all_that_is_missing_at_once() {
         ("build", "cargo, cc", Some("README.md")),
         ("schema", "cargo, cc", None),
         ("demo", "cargo, cc, python3", None),
+        ("cycles", "cargo, cc, bash", None),
         ("fixtures", "cargo, cc, bash", None),
         ("bench", "cargo, cc, bash, python3, python3's venv", None),
         ("small", "cargo, cc, rust-src", None),

@@ -51,7 +51,7 @@ mod wait;
 
 /// What is run with `--ignored` only, by its name.
 fn tools() -> harness::Modules {
-    vec![("capture", capture::tests())]
+    vec![("capture", capture::tests()), ("cycles", load::cycles())]
 }
 
 /// Every module of tests by its name.
