@@ -61,11 +61,18 @@ pub fn put_back(
 ) -> Result<()> {
     let mut backoff = Backoff::default();
     fleet.instances.iter_mut().for_each(Instance::watch_anew);
-    fleet.step(&|target| next_step(goal, target, bounds))?;
-    keep(fleet);
-    while fleet.at_work().any(is_checked) {
-        let is_over = deadline.is_over();
+    let mut step = |fleet: &mut Fleet<'_>| -> Result<Processes> {
+        fleet.step(&|target| next_step(goal, target, bounds))?;
+        // Writing a state file may take longer than a check, and one that passes before the first poll proves nothing.
         let polled = fleet.poll(&is_checked)?;
+        if polled == Processes::Same {
+            keep(fleet);
+        }
+        Ok(polled)
+    };
+    let mut is_over = deadline.is_over();
+    let mut polled = step(fleet)?;
+    while fleet.at_work().any(is_checked) {
         if polled == Processes::Same {
             let now = fleet.clock.now();
             fleet.at_work_mut().filter(|target| is_checked(target)).for_each(|target| target.notice_check(bounds, now));
@@ -83,14 +90,17 @@ pub fn put_back(
                 let who = who.unwrap_or_default();
                 (fleet.progress)(&format!("checking {} in drain, {left} s to go{who}", servers(count)));
                 fleet.pause(&mut backoff, deadline)?;
+                is_over = deadline.is_over();
+                polled = fleet.poll(&is_checked)?;
                 continue;
             }
             backoff.reset();
         }
-        fleet.step(&|target| next_step(goal, target, bounds))?;
-        keep(fleet);
         // One process may follow the other forever.
-        if polled == Processes::Replaced && is_over {
+        let was_last = polled == Processes::Replaced && is_over;
+        is_over = deadline.is_over();
+        polled = step(fleet)?;
+        if was_last {
             fail_unproven(fleet, bounds.timeout);
         }
     }

@@ -110,8 +110,8 @@ pub(super) trait Rows {
     /// Skips a row that is not selected.
     fn pass(&mut self, _: &OtherRow<'_>) {}
 
-    /// Prepares to be told all rows once more.
-    fn begin_again(&mut self) {}
+    /// Prepares to be told all rows, perhaps once more.
+    fn begin(&mut self) {}
 }
 
 /// Keeps the selected servers.
@@ -151,7 +151,7 @@ impl Rows for Matching<'_> {
         self.backends.has_other = self.backends.has_other || row.takes_traffic();
     }
 
-    fn begin_again(&mut self) {
+    fn begin(&mut self) {
         *self = Self::new(self.selection, self.detail);
     }
 }
@@ -233,15 +233,22 @@ pub(super) fn hash(name: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Reads `show servers state`, line by line, and once more where a row is not understood.
+/// Reads rows, and once more where one of them is not understood; `read` returns what is wrong with the first such row.
 ///
 /// A server that is deleted while HAProxy 3.4.0 or older writes its row leaves garbage there, which is gone the next time.
-pub(super) fn read_state(connection: &mut Connection, query: &Query, rows: &mut impl Rows) -> Result<()> {
-    if read_once(connection, query, rows)?.is_none() {
-        return Ok(());
+pub(super) fn read_again_if_garbage(mut read: impl FnMut() -> Result<Option<Error>>) -> Result<()> {
+    match read()? {
+        None => Ok(()),
+        Some(_) => read()?.map_or(Ok(()), Err),
     }
-    rows.begin_again();
-    read_once(connection, query, rows)?.map_or(Ok(()), Err)
+}
+
+/// Reads `show servers state`, line by line.
+pub(super) fn read_state(connection: &mut Connection, query: &Query, rows: &mut impl Rows) -> Result<()> {
+    read_again_if_garbage(|| {
+        rows.begin();
+        read_once(connection, query, rows)
+    })
 }
 
 /// Reads one reply; returns what is wrong with the first row that is not understood.
