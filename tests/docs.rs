@@ -359,6 +359,17 @@ fn reference_help_man_page_and_completions_are_those_of_the_schemas() {
 }
 
 #[test]
+fn packaged_examples_are_requests() {
+    let request = jsonschema::validator_for(&schema("request")).unwrap();
+    let examples = files("packaging/examples");
+    assert!(examples.len() >= 4, "{examples:?}");
+    for name in examples {
+        let example: Value = serde_json::from_str(&read(&name)).unwrap();
+        assert!(request.is_valid(&example), "{name}");
+    }
+}
+
+#[test]
 fn bash_completes_options_fields_and_their_values() {
     // Bash itself splits words at `=`.
     const SCRIPT: &str =

@@ -46,6 +46,8 @@ fn make_names_all_that_is_missing_at_once() {
         ("cycles", "cargo, cc, bash", None),
         ("fixtures", "cargo, cc, bash", None),
         ("bench", "cargo, cc, bash, python3, python3's venv", None),
+        ("package", "cargo, cc, bash, python3, python3's venv", None),
+        ("package-test", "cargo, cc, bash, python3, python3's venv", None),
         ("small", "cargo, cc, rust-src", None),
         ("tools", tests, None),
         ("test", tests, Some("CONTRIBUTING.md")),
