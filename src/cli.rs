@@ -42,7 +42,7 @@ Fields of a request (all of them: haproxy_server --schema request):
   syslog=false          writes no change to the system log
   on_missing=fail|fail_each|elsewhere_ok|ignore    what a name that matches nothing means
   on_unreachable=fail|skip  what an instance that does not answer means
-  dry_run=BOOL, diff=BOOL, timeout=SECONDS, lock_timeout=SECONDS
+  dry_run=BOOL, diff=BOOL, timeout=SECONDS, deadline=SECONDS, lock_timeout=SECONDS
 
 Options:
   -n, --dry-run             plans and reports, but changes nothing
