@@ -20,6 +20,7 @@ use support::{Haproxy, harness};
 
 mod address;
 mod audit;
+mod bounds;
 mod capture;
 mod checks;
 mod drain;
@@ -59,6 +60,7 @@ fn modules() -> harness::Modules {
     vec![
         ("address", address::tests()),
         ("audit", audit::tests()),
+        ("bounds", bounds::tests()),
         ("checks", checks::tests()),
         ("drain", drain::tests()),
         ("forms", forms::tests()),

@@ -542,12 +542,26 @@ Puppet::Type.newtype(:haproxy_server) do
     validate { |value| resource.class.assert_type(name, 'Variant[Numeric, String[1]]', value) }
   end
 
+  newparam(:deadline) do
+    desc <<~DOC
+      The longest that the whole run may take, in seconds; from 0.001 to
+      86400. When the time is over, nothing new is sent, what was sent is
+      read back, which may take another `timeout`, and the run fails with
+      `timeout`. A rollback that `on_failure` requests is carried out
+      nevertheless. No limit by default.
+    DOC
+
+    validate { |value| resource.class.assert_type(name, 'Variant[Numeric, String[1]]', value) }
+  end
+
   newparam(:timeout) do
     desc <<~DOC
-      The longest that one instance may take to answer, in seconds; from
-      0.001 to 86400, 10 by default. Fails with `timeout`. A dump that has
-      begun is read to its end, or until 5 s of silence or 300 s in total,
-      however short this is.
+      The longest that one instance may take for one step in total, however
+      often it answers in between, in seconds: for connecting, observing,
+      one batch of commands, reading back, or one poll; from 0.001 to 86400,
+      10 by default. Fails with `timeout`. A dump that has begun is read to
+      its end, or until 5 s of silence or 300 s in total, however short this
+      is.
     DOC
 
     validate { |value| resource.class.assert_type(name, 'Variant[Numeric, String[1]]', value) }
