@@ -23,7 +23,10 @@ pub(crate) fn tests() -> Vec<Test> {
 
 /// What `make cycles` plays, which takes a quarter of an hour.
 pub(crate) fn cycles() -> Vec<Test> {
-    tests![checks_each_200_ms, checks_each_2_s]
+    tests![
+        many_cycles_lose_not_one_request_with_checks_each_200_ms,
+        many_cycles_lose_not_one_request_with_checks_each_2_s
+    ]
 }
 
 /// How often the server goes out and comes back.
@@ -330,12 +333,12 @@ fn play_many(haproxy: &Haproxy, way: Way) {
     );
 }
 
-fn checks_each_200_ms(haproxy: &Haproxy) -> TestResult {
+fn many_cycles_lose_not_one_request_with_checks_each_200_ms(haproxy: &Haproxy) -> TestResult {
     play_many(haproxy, COMMON);
     Ok(())
 }
 
-fn checks_each_2_s(haproxy: &Haproxy) -> TestResult {
+fn many_cycles_lose_not_one_request_with_checks_each_2_s(haproxy: &Haproxy) -> TestResult {
     play_many(haproxy, Way { options: "check inter 2s", ..COMMON });
     Ok(())
 }
