@@ -25,7 +25,7 @@ pub(crate) fn tests() -> Vec<Test> {
 pub(crate) fn cycles() -> Vec<Test> {
     tests![
         many_cycles_lose_not_one_request_with_checks_each_200_ms,
-        many_cycles_lose_not_one_request_with_checks_each_2_s
+        many_cycles_lose_not_one_request_with_checks_each_2_s,
     ]
 }
 
