@@ -23,6 +23,7 @@ mod audit;
 mod bounds;
 mod capture;
 mod checks;
+mod costs;
 mod drain;
 mod forms;
 mod guard;
@@ -52,7 +53,7 @@ mod wait;
 
 /// What is run with `--ignored` only, by its name.
 fn tools() -> harness::Modules {
-    vec![("capture", capture::tests()), ("cycles", load::cycles())]
+    vec![("capture", capture::tests()), ("costs", costs::tests()), ("cycles", load::cycles())]
 }
 
 /// Every module of tests by its name.

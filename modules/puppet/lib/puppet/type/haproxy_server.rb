@@ -314,7 +314,9 @@ Puppet::Type.newtype(:haproxy_server) do
         must take traffic. `all` by default.
         * `all`: In each of them. The default.
         * `any`: In at least one on each instance, as with a primary and its
-          replicas; in the others it becomes ready without being waited for.
+          replicas; in the others it becomes ready once a check has failed
+          there, or when the time is up: before that, HAProxy would give it
+          the traffic of a role that it may not have.
       * `stable`: After `ready`: how long a server must take traffic without
         interruption, in seconds; from 0 to 86400. `0` by default.
       * `timeout`: The longest wait, in seconds; from 0 to 86400. `60` by
