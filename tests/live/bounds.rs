@@ -1,5 +1,6 @@
 //! No run takes longer than its bounds allow, whatever the other side does, and nothing that stops it holds a lock.
 
+use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -33,6 +34,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_terminal_that_is_stopped_holds_no_lock,
         whoever_stops_a_run_neither_stops_a_dump_nor_holds_a_lock,
         a_lack_of_descriptors_is_not_the_instances_fault,
+        a_lack_of_memory_ends_in_a_report,
         one_state_file_by_two_names_is_refused,
     ]
 }
@@ -343,4 +345,34 @@ fn one_state_file_by_two_names_is_refused(haproxy: &Haproxy) -> TestResult {
 
 fn remove(path: &Path) {
     let _ = std::fs::remove_file(path);
+}
+
+fn a_lack_of_memory_ends_in_a_report(haproxy: &Haproxy) -> TestResult {
+    // Twelve thousand servers: more than any of the limits allows.
+    let mut proxies = String::new();
+    for backend in 0..40 {
+        let _ = writeln!(proxies, "backend backend-{backend:02}");
+        for server in 0..300 {
+            let _ = writeln!(proxies, "    server server-{server:04}.example.org 127.0.0.1:9");
+        }
+    }
+    let instance = Instance::start(haproxy, "large", &proxies);
+    let pid = instance.pid();
+    let request =
+        json!({ "server": "*", "state": "maint", "dry_run": true, "timeout": 50, "instances": instance.address() });
+    let mut kinds = Vec::new();
+    for megabytes in [10u64, 13, 16] {
+        let run = Program::request(&request).under(["prlimit".to_owned(), format!("--as={}", megabytes << 20)]).run();
+        if run.stdout.is_empty() && run.code == Some(127) {
+            continue; // It could not even be started.
+        }
+        assert!(run.code.is_some(), "with {megabytes} MB: {}", run.stderr);
+        kinds.push(kind(&run.report()).to_owned());
+    }
+    assert!(kinds.contains(&"resources".to_owned()), "{kinds:?}");
+    assert!(kinds.iter().all(|kind| kind == "resources" || kind.is_empty()), "{kinds:?}");
+    // Its watchdog takes more than a second.
+    thread::sleep(Duration::from_millis(1_500));
+    assert_eq!(instance.pid(), pid, "HAProxy has survived");
+    Ok(())
 }
