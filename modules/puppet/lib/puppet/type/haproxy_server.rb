@@ -167,6 +167,16 @@ Puppet::Type.newtype(:haproxy_server) do
     validate { |_value| raise ArgumentError, 'operational_state is read-only' }
   end
 
+  newproperty(:maintenance) do
+    desc <<~DOC
+      Who has taken the server out, since when, until when and why, if that
+      was recorded. Read-only: `puppet resource` shows it, and `audit`
+      records it.
+    DOC
+
+    validate { |_value| raise ArgumentError, 'maintenance is read-only' }
+  end
+
   newparam(:server) do
     desc <<~DOC
       The servers: names, `backend/server`, or patterns with `*`, `?` and
