@@ -176,7 +176,8 @@ fn is_not_haproxy(error: &Error) -> bool {
 pub fn check_names(request: &Request, fleet: &Fleet<'_>, selected: &Selected) -> Result<()> {
     let found: Vec<Found<'_>> = fleet.instances.iter().map(found_on).collect();
     let addresses = fleet.instances.iter().map(|instance| &instance.contact.address);
-    let known = || addresses.filter_map(|address| names(address, request.timeout).ok()).flatten().collect();
+    let known =
+        |sought| addresses.filter_map(|address| names(address, sought, request.timeout).ok()).flatten().collect();
     missing::check(request, &found, || elsewhere(request, selected), known)
 }
 

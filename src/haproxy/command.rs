@@ -70,6 +70,8 @@ pub enum Query<'a> {
     Info,
     /// What the socket allows: `user`, `operator` or `admin`.
     Level,
+    /// The names of all backends.
+    Backends,
     /// The state of the servers of all backends, or of one.
     ServersState(Option<Reference<'a>>),
     /// The statistics of one server, or of all servers of a proxy, or of all proxies, by their numbers.
@@ -111,6 +113,7 @@ impl fmt::Display for Query<'_> {
         match self {
             Self::Info => f.write_str("show info"),
             Self::Level => f.write_str("show cli level"),
+            Self::Backends => f.write_str("show backend"),
             Self::ServersState(None) => f.write_str("show servers state"),
             Self::ServersState(Some(backend)) => write!(f, "show servers state {backend}"),
             Self::Processes => f.write_str("show proc"),

@@ -9,12 +9,16 @@ use super::command::{Query, Reference, Target};
 use super::not_understood;
 use super::open::{Contact, open, still_serves};
 use super::parse::{ParseError, StateHeader};
-use super::rows::{Matching, ReadBack, hash, read_state, with_switch};
+use super::rows::{Matching, Names, ReadBack, hash, read_state, with_switch};
 use super::socket::{Connection, Form};
 use super::statistics::read_statistics;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::{Address, Selection};
 use crate::model::server::{Process, Server, Uniqueness};
+use crate::model::text::printable;
+
+/// Up to how many backends are read by name without finding out how many there are.
+const FEW: usize = 16;
 
 /// How much to ask about the selected servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +49,8 @@ pub struct Rest {
     pub others: Vec<Server>,
     /// The numbers of the backends that have a selected server, and another one that takes traffic.
     pub served_by_others: BTreeSet<u32>,
-    /// How many backends have servers.
-    pub backends: usize,
+    /// How many backends have servers; `None` if only the named ones were read.
+    pub backends: Option<usize>,
     /// Which of the selected backends exist, even without a selected server.
     pub backends_found: Vec<bool>,
 }
@@ -62,19 +66,29 @@ pub fn observe(
     detail: Detail,
 ) -> Result<Observation> {
     let mut rows = Matching::new(selection, detail);
-    read_state(connection, &Query::ServersState(None), &mut rows)?;
+    let named = named_backends(connection, &contact.process, selection, detail)?;
+    let queries: Vec<Query<'_>> = match &named {
+        Some(names) => names.iter().map(|name| Query::ServersState(Some(Reference::Name(name)))).collect(),
+        None => vec![Query::ServersState(None)],
+    };
+    read_state(connection, &queries, &mut rows)?;
     let Matching { mut servers, backends_found, mut backends, .. } = rows;
     backends.end();
+    let count = backends.names.len();
     let shared = backends.shared_names();
+    if named.is_some() {
+        // They were read in the order of their names.
+        servers.sort_by_key(|server| server.backend_id);
+    }
     if !shared.is_empty() {
         for server in servers.iter_mut().filter(|server| shared.contains(&hash(server.backend.as_bytes()))) {
             server.backend_name = Uniqueness::Shared;
         }
     }
-    read_statistics(connection, &contact.process, &mut servers, detail)?;
+    read_statistics(connection, &contact.process, &mut servers, &backends.sizes, detail)?;
     let mut rest = Rest {
         others: Vec::new(),
-        backends: backends.names.len(),
+        backends: named.is_none().then_some(count),
         served_by_others: backends.served_by_others,
         backends_found,
     };
@@ -89,9 +103,51 @@ pub fn observe(
     Ok(Observation { contact, servers, rest })
 }
 
+/// Finds the backends to read by name; `None` if everything is to be read.
+///
+/// By name HAProxy shows only the first of two proxies that share it, so that everything is read where a name may be
+/// meant twice.
+fn named_backends<'a>(
+    connection: &mut Connection,
+    process: &Process,
+    selection: Selection<'a>,
+    detail: Detail,
+) -> Result<Option<Vec<&'a str>>> {
+    let Some(names) = selection.named_backends().filter(|_| detail != Detail::Everything) else { return Ok(None) };
+    let are_few = names.len() <= FEW;
+    if are_few && !process.may_share_names() {
+        return Ok(Some(names));
+    }
+    let (mut count, mut seen, mut is_shared) = (0, vec![false; names.len()], false);
+    read_backends(connection, |name| {
+        count += 1;
+        if let Some(seen) = names.binary_search_by(|it| it.as_bytes().cmp(name)).ok().and_then(|it| seen.get_mut(it)) {
+            is_shared |= std::mem::replace(seen, true);
+        }
+    })?;
+    Ok(Some(names).filter(|names| !is_shared && (are_few || is_cheaper_by_name(names.len(), count))))
+}
+
+/// Tells whether reading some backends one by one costs less than one dump of all: up to about half of them.
+fn is_cheaper_by_name(some: usize, all: usize) -> bool {
+    some.saturating_mul(2) <= all
+}
+
+/// Reads the names of all backends, in HAProxy's order.
+fn read_backends(connection: &mut Connection, mut on_name: impl FnMut(&[u8])) -> Result<()> {
+    let query = Query::Backends.to_string();
+    connection.dump(&query, Form::Lines, |line| {
+        if !line.is_empty() && !line.starts_with(b"#") {
+            on_name(line);
+        }
+        Ok(())
+    })
+}
+
 /// Reads observed servers again over a new connection; one that is gone is `None`.
 ///
-/// A few backends are read one by one, many with one dump of all.
+/// Backends are read one by one, unless one dump of all costs less. `backends` is how many there are, if all were read
+/// before.
 ///
 /// # Errors
 /// When HAProxy does not answer in time, gives an unexpected answer, or is replaced meanwhile.
@@ -99,21 +155,19 @@ pub fn read_back(
     address: &Address,
     selection: Selection<'_>,
     before: &[&Server],
-    backends: usize,
+    backends: Option<usize>,
     timeout: Duration,
 ) -> Result<(Process, Vec<Option<Server>>)> {
     let (mut connection, process) = open(address, timeout)?;
-    let mut queries: Vec<Reference<'_>> = before.iter().map(|server| Target::of(server).backend).collect();
+    let mut queries: Vec<Query<'_>> =
+        before.iter().map(|server| Query::ServersState(Some(Target::of(server).backend))).collect();
     queries.dedup();
-    let mut rows = ReadBack::new(selection, before);
-    if queries.len() * 10 > backends {
-        drop(queries);
-        read_state(&mut connection, &Query::ServersState(None), &mut rows)?;
-    } else {
-        for backend in queries {
-            read_state(&mut connection, &Query::ServersState(Some(backend)), &mut rows)?;
-        }
+    if backends.is_some_and(|all| queries.len() > FEW && !is_cheaper_by_name(queries.len(), all)) {
+        queries = vec![Query::ServersState(None)];
     }
+    let mut rows = ReadBack::new(selection, before);
+    read_state(&mut connection, &queries, &mut rows)?;
+    drop(queries);
     if !still_serves(&mut connection)? {
         let msg = format!("the HAProxy at {address} was replaced while its servers were read back");
         return Err(Error::new(ErrorKind::Unreachable, msg));
@@ -162,15 +216,35 @@ pub fn dump(
     Ok(())
 }
 
-/// Reads the names of all backends with servers, and of their servers, over a new connection.
+/// What names are sought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sought {
+    /// Those of backends.
+    Backends,
+    /// Those of backends that have servers.
+    BackendsWithServers,
+    /// Those of servers.
+    Servers,
+}
+
+/// Reads names over a new connection.
 ///
 /// # Errors
 /// When HAProxy does not answer in time, or gives an unexpected answer.
-pub fn names(address: &Address, timeout: Duration) -> Result<Vec<(String, String)>> {
+pub fn names(address: &Address, sought: Sought, timeout: Duration) -> Result<BTreeSet<String>> {
     let (mut connection, _) = open(address, timeout)?;
-    let all = Selection { servers: &[], backends: &[], addresses: &[] };
-    let mut rows = Matching::new(all, Detail::Everything);
-    read_state(&mut connection, &Query::ServersState(None), &mut rows)?;
-    let servers = rows.servers.into_iter();
-    Ok(servers.map(|server| (server.backend.to_string(), server.server.to_string())).collect())
+    match sought {
+        Sought::Backends => {
+            let mut names = BTreeSet::new();
+            read_backends(&mut connection, |name| {
+                names.insert(printable(&String::from_utf8_lossy(name)).into_owned());
+            })?;
+            Ok(names)
+        }
+        Sought::BackendsWithServers | Sought::Servers => {
+            let mut rows = Names { sought, found: BTreeSet::new() };
+            read_state(&mut connection, &[Query::ServersState(None)], &mut rows)?;
+            Ok(rows.found)
+        }
+    }
 }

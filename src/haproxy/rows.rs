@@ -1,12 +1,12 @@
 //! Reads the rows of `show servers state` into servers; only selected ones are kept.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::command::Query;
 use super::not_understood;
-use super::observe::Detail;
+use super::observe::{Detail, Sought};
 use super::parse::{AnyRow, LastBackend, OtherRow, ParseError, StateHeader, StateRow, state_version};
 use super::socket::{Connection, Form};
 use crate::model::error::{Error, ErrorKind, Result};
@@ -138,6 +138,7 @@ impl Rows for Matching<'_> {
                 *found |= pattern.matches(backend);
             }
         }
+        self.backends.size += 1;
         self.detail == Detail::Everything || self.selection.matches(backend, server, || row.address())
     }
 
@@ -156,6 +157,29 @@ impl Rows for Matching<'_> {
     }
 }
 
+/// Keeps the names of all servers, or of their backends.
+pub(super) struct Names {
+    pub(super) sought: Sought,
+    pub(super) found: BTreeSet<String>,
+}
+
+impl Rows for Names {
+    fn wants(&mut self, _: u32, backend: &[u8], server: &[u8], _: &OtherRow<'_>) -> bool {
+        let name = String::from_utf8_lossy(match self.sought {
+            Sought::Backends | Sought::BackendsWithServers => backend,
+            Sought::Servers => server,
+        });
+        let name = printable(&name);
+        // Most rows have a name of an earlier one.
+        if !self.found.contains(&*name) {
+            self.found.insert(name.into_owned());
+        }
+        false
+    }
+
+    fn take(&mut self, _: &StateRow<'_>) {}
+}
+
 /// Keeps the servers that were observed before, each in its place.
 pub(super) struct ReadBack<'a> {
     selection: Selection<'a>,
@@ -163,6 +187,8 @@ pub(super) struct ReadBack<'a> {
     names: Option<HashSet<(&'a str, &'a str)>>,
     before: &'a [&'a Server],
     next: usize,
+    /// The places of each server by name, once the order has changed.
+    places: Option<HashMap<(&'a str, &'a str), Vec<usize>>>,
     pub(super) after: Vec<Option<Server>>,
 }
 
@@ -170,7 +196,22 @@ impl<'a> ReadBack<'a> {
     pub(super) fn new(selection: Selection<'a>, before: &'a [&'a Server]) -> Self {
         let names = || before.iter().map(|server| (&*server.backend, &*server.server)).collect();
         let names = (!selection.addresses.is_empty()).then(names);
-        Self { selection, names, before, next: 0, after: vec![None; before.len()] }
+        Self { selection, names, before, next: 0, places: None, after: vec![None; before.len()] }
+    }
+
+    /// Finds the place of a server that is not the next one.
+    fn find(&mut self, row: &StateRow<'_>) -> Option<usize> {
+        let before = self.before;
+        let places = self.places.get_or_insert_with(|| {
+            let mut places: HashMap<_, Vec<usize>> = HashMap::with_capacity(before.len());
+            for (place, server) in before.iter().enumerate() {
+                places.entry((&*server.backend, &*server.server)).or_default().push(place);
+            }
+            places
+        });
+        let (backend, server) = (printable(row.backend), printable(row.server));
+        let mut places = places.get(&(&*backend, &*server))?.iter().copied();
+        places.find(|place| before.get(*place).is_some_and(|server| is_of(server, row)))
     }
 }
 
@@ -183,8 +224,9 @@ impl Rows for ReadBack<'_> {
 
     fn take(&mut self, row: &StateRow<'_>) {
         // Both are in HAProxy's order, so the server is nearly always the next one.
-        let is_here = |place: &usize| self.before.get(*place).is_some_and(|server| is_of(server, row));
-        let Some(place) = (self.next..self.before.len()).chain(0..self.next).find(is_here) else { return };
+        let is_next = self.before.get(self.next).is_some_and(|server| is_of(server, row));
+        let place = if is_next { Some(self.next) } else { self.find(row) };
+        let Some(place) = place else { return };
         self.next = place + 1;
         if let (Some(slot), before) = (self.after.get_mut(place), self.before.get(place).copied()) {
             *slot = Some(server_of(row, before));
@@ -200,8 +242,15 @@ pub(super) struct Backends {
     pub(super) names: Vec<u64>,
     has_wanted: bool,
     has_other: bool,
+    /// How many servers the last one has.
+    size: usize,
     pub(super) served_by_others: BTreeSet<u32>,
+    /// How many servers each of the first backends with a selected one has.
+    pub(super) sizes: HashMap<u32, usize>,
 }
+
+/// How many backends are counted: more are not asked for one by one.
+const MOST_SIZES: usize = 64;
 
 impl Backends {
     fn begin(&mut self, id: u32, name: &[u8]) {
@@ -212,18 +261,19 @@ impl Backends {
 
     /// Notes whether the backend that has ended has a selected server and another one that takes traffic.
     pub(super) fn end(&mut self) {
+        let size = std::mem::take(&mut self.size);
+        if self.has_wanted && self.sizes.len() < MOST_SIZES {
+            self.sizes.extend(self.last.map(|last| (last, size)));
+        }
         let has_both = std::mem::take(&mut self.has_wanted) & std::mem::take(&mut self.has_other);
         self.served_by_others.extend(self.last.filter(|_| has_both));
     }
 
     /// Names that several of them share.
-    pub(super) fn shared_names(&self) -> Vec<u64> {
-        let mut names = self.names.clone();
-        names.sort_unstable();
-        names
-            .windows(2)
-            .filter_map(|pair| matches!(pair, [one, other] if one == other).then(|| pair.first().copied())?)
-            .collect()
+    pub(super) fn shared_names(&mut self) -> BTreeSet<u64> {
+        self.names.sort_unstable();
+        let pairs = self.names.windows(2);
+        pairs.filter_map(|pair| matches!(pair, [one, other] if one == other).then(|| pair.first().copied())?).collect()
     }
 }
 
@@ -233,54 +283,81 @@ pub(super) fn hash(name: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Reads `show servers state`, line by line, and once more where a row is not understood.
+/// Reads replies of `show servers state`, line by line, and once more where a row is not understood.
 ///
 /// A server that is deleted while HAProxy 3.4.0 or older writes its row leaves garbage there, which is gone the next time.
-pub(super) fn read_state(connection: &mut Connection, query: &Query, rows: &mut impl Rows) -> Result<()> {
-    if read_once(connection, query, rows)?.is_none() {
+pub(super) fn read_state(connection: &mut Connection, queries: &[Query<'_>], rows: &mut impl Rows) -> Result<()> {
+    let commands: Vec<String> = queries.iter().map(Query::to_string).collect();
+    if read_once(connection, &commands, rows)?.is_none() {
         return Ok(());
     }
     rows.begin_again();
-    read_once(connection, query, rows)?.map_or(Ok(()), Err)
+    read_once(connection, &commands, rows)?.map_or(Ok(()), Err)
 }
 
-/// Reads one reply; returns what is wrong with the first row that is not understood.
-fn read_once(connection: &mut Connection, query: &Query, rows: &mut impl Rows) -> Result<Option<Error>> {
-    let mut garbage = None;
-    let mut header: Option<StateHeader> = None;
-    let mut backend = LastBackend::default();
-    let mut line_number = 0usize;
-    let mut is_missing = false;
+/// Reads the replies once; returns what is wrong with the first row that is not understood.
+fn read_once(connection: &mut Connection, commands: &[String], rows: &mut impl Rows) -> Result<Option<Error>> {
     let address = connection.address().clone();
-    connection.dump(&query.to_string(), Form::Lines, |line| {
-        line_number += 1;
-        let understood = |error: ParseError| not_understood(&address, &error);
-        match (line_number, &header) {
-            (1, _) if line.ends_with(b"Can't find backend.") => is_missing = true,
-            _ if is_missing => {}
-            (1, _) => state_version(line).map_err(understood)?,
-            (_, None) => header = Some(StateHeader::parse(line).map_err(understood)?),
+    let mut garbage = None;
+    let mut reply = Reply::default();
+    let mut are_known = vec![false; commands.len()];
+    let mut at = 0;
+    connection.dumps(commands, Form::Lines, |place, line| {
+        if place != at {
+            (at, reply) = (place, Reply::default());
+        }
+        let result = reply.line(line, rows, &mut garbage).map_err(|error| not_understood(&address, &error));
+        if let Some(is_known) = are_known.get_mut(place) {
+            *is_known = reply.is_missing || reply.header.is_some();
+        }
+        result
+    })?;
+    if let Some((command, _)) = commands.iter().zip(&are_known).find(|(_, is_known)| !**is_known) {
+        return Err(Error::new(
+            ErrorKind::BadReply,
+            format!("the HAProxy at {address} answered '{command}' without the line that names the columns"),
+        ));
+    }
+    Ok(garbage.map(|error| not_understood(&address, &error)))
+}
+
+/// A reply of `show servers state` while it is read.
+#[derive(Default)]
+struct Reply {
+    lines: usize,
+    header: Option<StateHeader>,
+    /// Whether HAProxy has said that it does not have the backend.
+    is_missing: bool,
+    backend: LastBackend,
+}
+
+impl Reply {
+    fn line(
+        &mut self,
+        line: &[u8],
+        rows: &mut impl Rows,
+        garbage: &mut Option<ParseError>,
+    ) -> std::result::Result<(), ParseError> {
+        self.lines += 1;
+        match (self.lines, &self.header) {
+            (1, _) if line.ends_with(b"Can't find backend.") => self.is_missing = true,
+            _ if self.is_missing => {}
+            (1, _) => state_version(line)?,
+            (_, None) => self.header = Some(StateHeader::parse(line)?),
             // An empty line ends the dump; a line that starts with '#' is a comment.
             (_, Some(_)) if line.is_empty() || line.starts_with(b"#") => {}
             (_, Some(_)) if garbage.is_some() => {}
             (_, Some(header)) => {
                 let wanted =
                     |id, backend: &[u8], server: &[u8], row: &OtherRow<'_>| rows.wants(id, backend, server, row);
-                match header.row(line, &mut backend, wanted) {
+                match header.row(line, &mut self.backend, wanted) {
                     Ok(AnyRow::Wanted(row)) if is_of_master_cli(&row) => {}
                     Ok(AnyRow::Wanted(row)) => rows.take(&row),
                     Ok(AnyRow::Other(row)) => rows.pass(&row),
-                    Err(error) => garbage = Some(understood(error)),
+                    Err(error) => *garbage = Some(error),
                 }
             }
         }
         Ok(())
-    })?;
-    if !is_missing && header.is_none() {
-        return Err(Error::new(
-            ErrorKind::BadReply,
-            format!("the HAProxy at {address} answered '{query}' without the line that names the columns"),
-        ));
     }
-    Ok(garbage)
 }

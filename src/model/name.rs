@@ -320,7 +320,21 @@ pub struct Selection<'a> {
     pub addresses: &'a [ServerAddress],
 }
 
-impl Selection<'_> {
+impl<'a> Selection<'a> {
+    /// Returns the only backends that can have selected servers, in order, if the request names them all.
+    #[must_use]
+    pub fn named_backends(&self) -> Option<Vec<&'a str>> {
+        let names: Option<Vec<&str>> = match (self.servers, self.backends) {
+            ([], []) => None,
+            (servers, []) => servers.iter().map(|selector| selector.backend.as_ref()?.literal()).collect(),
+            (_, backends) => backends.iter().map(Pattern::literal).collect(),
+        };
+        let mut names = names?;
+        names.sort_unstable();
+        names.dedup();
+        Some(names)
+    }
+
     /// Tells whether the server is selected by its own name, not by a pattern.
     #[must_use]
     pub fn names(&self, backend: &str, server: &str) -> bool {

@@ -31,6 +31,7 @@ mod layouts;
 mod load;
 mod locks;
 mod moving;
+mod named;
 mod old_processes;
 mod owner;
 mod procedure;
@@ -69,6 +70,7 @@ fn modules() -> harness::Modules {
         ("load", load::tests()),
         ("locks", locks::tests()),
         ("moving", moving::tests()),
+        ("named", named::tests()),
         ("old_processes", old_processes::tests()),
         ("owner", owner::tests()),
         ("progress", progress::tests()),
