@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::fleet::Fleet;
-use super::instance::Instance;
+use super::instance::{Instance, detail_of};
 use crate::decide::missing::{self, Found};
 use crate::discover::account::{Account, account};
 use crate::discover::predecessors::predecessors;
@@ -38,12 +38,7 @@ pub fn gather<'a>(
     exclusion: &Exclusion<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Asked<'a>>> {
-    let detail = match (request.goal, request.guard) {
-        (None, None) => Detail::Statistics,
-        (Some(_), None) => Detail::Links,
-        (Some(_) | None, Some(_)) => Detail::Everything,
-    };
-    let answers = observe_all(request, sites, detail, exclusion)?;
+    let answers = observe_all(request, sites, detail_of(request), exclusion)?;
     let pid = |answer: &Result<(Observation, Runtime<'_>)>| {
         answer.as_ref().ok().map(|(observation, _)| observation.contact.process.pid)
     };

@@ -104,6 +104,8 @@ pub enum Query<'a> {
 pub enum StatRows {
     /// Those of servers.
     Servers,
+    /// Those of backends.
+    Backends,
     /// Those of backends as well.
     ServersAndBackends,
 }
@@ -124,6 +126,7 @@ impl fmt::Display for Query<'_> {
                 // In the mask of types, 2 is for backends and 4 for servers; -1 stands for all (management.txt, "show stat").
                 let mask = match rows {
                     StatRows::Servers => 4,
+                    StatRows::Backends => 2,
                     StatRows::ServersAndBackends => 6,
                 };
                 let number = |id: &Option<u32>| id.map_or_else(|| "-1".to_owned(), |id| id.to_string());
@@ -193,6 +196,7 @@ mod tests {
         let stat = |proxy, server, rows| Query::Stat { proxy, server, rows }.to_string();
         assert_eq!(stat(Some(3), Some(1), StatRows::Servers), "show stat 3 4 1");
         assert_eq!(stat(None, None, StatRows::Servers), "show stat -1 4 -1");
+        assert_eq!(stat(None, None, StatRows::Backends), "show stat -1 2 -1");
         assert_eq!(stat(Some(3), Some(1), StatRows::ServersAndBackends), "show stat 3 6 1");
     }
 

@@ -2,20 +2,22 @@
 //!
 //! Every dump is streamed: only selected servers are kept.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::command::{Query, Reference, Target};
+use super::guarded::observe_guarded;
 use super::not_understood;
 use super::open::{Contact, open, still_serves};
 use super::parse::{ParseError, StateHeader};
-use super::rows::{Matching, Names, ReadBack, hash, read_state, with_switch};
+use super::rows::{Keep, Matching, Names, ReadBack, read_state, with_switch};
 use super::socket::{Connection, Form};
-use super::statistics::read_statistics;
+use super::statistics::{ONE_BY_ONE, read_statistics};
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::{Address, Selection};
-use crate::model::server::{Process, Server, Uniqueness};
+use crate::model::server::{Process, Server};
 use crate::model::text::printable;
+use crate::model::traffic::Around;
 
 /// Up to how many backends are read by name without finding out how many there are.
 const FEW: usize = 16;
@@ -27,8 +29,10 @@ pub enum Detail {
     Links,
     /// What a status shows: sessions, queue and check as well.
     Statistics,
-    /// What a guard needs: everything about all servers, including those not selected.
-    Everything,
+    /// What a guard needs: what it counts of the servers that are not selected, and that nothing else follows them.
+    Guard,
+    /// What a guard needs in a status: what it counts of the servers that are not selected, and the statistics of all.
+    GuardedStatus,
 }
 
 /// What an instance said.
@@ -45,8 +49,11 @@ pub struct Observation {
 /// What an instance has besides the selected servers.
 #[derive(Debug, Clone, Default)]
 pub struct Rest {
-    /// The other servers, if everything was requested.
+    /// The other servers that a guard needs one by one: those of which a backend has backup servers or may have them, or all
+    /// where some may track a selected one.
     pub others: Vec<Server>,
+    /// How many others a guard counts, in backends where they are not listed.
+    pub around: BTreeMap<u32, Around>,
     /// The numbers of the backends that have a selected server, and another one that takes traffic.
     pub served_by_others: BTreeSet<u32>,
     /// How many backends have servers; `None` if only the named ones were read.
@@ -65,41 +72,65 @@ pub fn observe(
     selection: Selection<'_>,
     detail: Detail,
 ) -> Result<Observation> {
-    let mut rows = Matching::new(selection, detail);
-    let named = named_backends(connection, &contact.process, selection, detail)?;
-    let queries: Vec<Query<'_>> = match &named {
+    let named = named_backends(connection, &contact.process, selection)?;
+    match detail {
+        Detail::GuardedStatus if named.as_ref().is_none_or(|names| names.len() > ONE_BY_ONE) => {
+            observe_everything(connection, contact, selection)
+        }
+        Detail::Guard | Detail::GuardedStatus => {
+            match observe_guarded(connection, &contact, selection, named.as_deref(), detail)? {
+                Some(observation) => Ok(observation),
+                None => observe_everything(connection, contact, selection),
+            }
+        }
+        Detail::Links | Detail::Statistics => {
+            observe_selected(connection, contact, selection, named.as_deref(), detail)
+        }
+    }
+}
+
+/// Returns what to ask to read some backends by name, or all.
+pub(super) fn queries<'a>(named: Option<&[&'a str]>) -> Vec<Query<'a>> {
+    match named {
         Some(names) => names.iter().map(|name| Query::ServersState(Some(Reference::Name(name)))).collect(),
         None => vec![Query::ServersState(None)],
-    };
-    read_state(connection, &queries, &mut rows)?;
-    let Matching { mut servers, backends_found, mut backends, .. } = rows;
-    backends.end();
-    let count = backends.names.len();
-    let shared = backends.shared_names();
+    }
+}
+
+/// Reads the selected servers, of the backends that are named or of all.
+fn observe_selected(
+    connection: &mut Connection,
+    contact: Contact,
+    selection: Selection<'_>,
+    named: Option<&[&str]>,
+    detail: Detail,
+) -> Result<Observation> {
+    let mut rows = Matching::new(selection, Keep::Selected);
+    read_state(connection, &queries(named), &mut rows)?;
+    let mut servers = rows.take_servers();
     if named.is_some() {
         // They were read in the order of their names.
         servers.sort_by_key(|server| server.backend_id);
     }
-    if !shared.is_empty() {
-        for server in servers.iter_mut().filter(|server| shared.contains(&hash(server.backend.as_bytes()))) {
-            server.backend_name = Uniqueness::Shared;
-        }
-    }
+    let Matching { backends, backends_found, .. } = rows;
     read_statistics(connection, &contact.process, &mut servers, &backends.sizes, detail)?;
-    let mut rest = Rest {
-        others: Vec::new(),
-        backends: named.is_none().then_some(count),
-        served_by_others: backends.served_by_others,
-        backends_found,
-    };
-    if detail == Detail::Everything {
-        let is_selected =
-            |it: &Server| selection.matches(it.backend.as_bytes(), it.server.as_bytes(), || it.host_and_port());
-        (servers, rest.others) = servers.into_iter().partition(is_selected);
-        // The dump examines only rows that it does not hand over, and here it has handed over all.
-        let usable = rest.others.iter().filter(|server| server.takes_traffic());
-        rest.served_by_others.extend(usable.map(|server| server.backend_id));
-    }
+    let count = named.is_none().then_some(backends.names.len());
+    let rest = Rest { served_by_others: backends.served_by_others, backends: count, backends_found, ..Rest::default() };
+    Ok(Observation { contact, servers, rest })
+}
+
+/// Reads all servers, with the statistics of all.
+fn observe_everything(connection: &mut Connection, contact: Contact, selection: Selection<'_>) -> Result<Observation> {
+    let mut rows = Matching::new(selection, Keep::All);
+    read_state(connection, &queries(None), &mut rows)?;
+    let mut servers = rows.take_servers();
+    let Matching { backends, backends_found, .. } = rows;
+    read_statistics(connection, &contact.process, &mut servers, &backends.sizes, Detail::Guard)?;
+    let (servers, others): (Vec<Server>, Vec<Server>) = servers.into_iter().partition(|server| selection.has(server));
+    let served_by_others =
+        others.iter().filter(|server| server.takes_traffic()).map(|server| server.backend_id).collect();
+    let (around, count) = (BTreeMap::new(), Some(backends.names.len()));
+    let rest = Rest { others, around, served_by_others, backends: count, backends_found };
     Ok(Observation { contact, servers, rest })
 }
 
@@ -111,9 +142,8 @@ fn named_backends<'a>(
     connection: &mut Connection,
     process: &Process,
     selection: Selection<'a>,
-    detail: Detail,
 ) -> Result<Option<Vec<&'a str>>> {
-    let Some(names) = selection.named_backends().filter(|_| detail != Detail::Everything) else { return Ok(None) };
+    let Some(names) = selection.named_backends() else { return Ok(None) };
     let are_few = names.len() <= FEW;
     if are_few && !process.may_share_names() {
         return Ok(Some(names));

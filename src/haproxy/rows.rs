@@ -1,19 +1,22 @@
 //! Reads the rows of `show servers state` into servers; only selected ones are kept.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::command::Query;
 use super::not_understood;
-use super::observe::{Detail, Sought};
-use super::parse::{AnyRow, LastBackend, OtherRow, ParseError, StateHeader, StateRow, state_version};
+use super::observe::Sought;
+use super::parse::{AnyRow, Glance, LastBackend, OtherRow, ParseError, StateHeader, StateRow, state_version};
 use super::socket::{Connection, Form};
+use super::statistics::ONE_BY_ONE;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::Switch;
 use crate::model::name::Selection;
 use crate::model::server::{Server, ServerState, Uniqueness};
+use crate::model::state::AdminFlags;
 use crate::model::text::printable;
+use crate::model::traffic::Around;
 
 /// The flags of a check that is configured, and of one that is enabled (`CHK_ST_CONFIGURED` and `CHK_ST_ENABLED` in
 /// HAProxy's `include/haproxy/check-t.h`).
@@ -114,46 +117,143 @@ pub(super) trait Rows {
     fn begin_again(&mut self) {}
 }
 
+/// Which servers are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// None: only what their checks tell.
+    Nothing,
+    /// The selected ones.
+    Selected,
+    /// The selected ones, and how many others their backends have.
+    SelectedAndCounts,
+    /// All.
+    All,
+}
+
+/// What the checks of all servers tell about who may track whom.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Unchecked {
+    /// Whether any server may be tracked without tracking another one: it has a check or an agent, or is in a backend
+    /// that is `disabled`, where none of that is shown.
+    pub(super) has_checked: bool,
+    /// Servers without a check, which may track others; no more than are looked at one by one, and one.
+    pub(super) servers: Vec<(u32, u32)>,
+    /// Whether a row was not understood.
+    pub(super) is_uncertain: bool,
+}
+
+impl Unchecked {
+    fn note(&mut self, backend_id: u32, server_id: u32, check: u32, agent: u32) {
+        self.has_checked |= server_id == 0 || (check | agent) & CHECK_CONFIGURED != 0;
+        if server_id > 0 && check & CHECK_CONFIGURED == 0 && self.servers.len() <= ONE_BY_ONE {
+            self.servers.push((backend_id, server_id));
+        }
+    }
+}
+
 /// Keeps the selected servers.
 pub(super) struct Matching<'a> {
     selection: Selection<'a>,
-    detail: Detail,
+    keep: Keep,
     pub(super) servers: Vec<Server>,
     pub(super) backends_found: Vec<bool>,
     pub(super) backends: Backends,
+    pub(super) unchecked: Unchecked,
+    /// The other servers of the last backend.
+    counted: Around,
+    /// The other servers of each backend with a selected one, if they are counted.
+    pub(super) around: BTreeMap<u32, Around>,
 }
 
 impl<'a> Matching<'a> {
-    pub(super) fn new(selection: Selection<'a>, detail: Detail) -> Self {
+    pub(super) fn new(selection: Selection<'a>, keep: Keep) -> Self {
         let backends_found = vec![false; selection.backends.len()];
-        Self { selection, detail, servers: Vec::new(), backends_found, backends: Backends::default() }
+        Self {
+            selection,
+            keep,
+            servers: Vec::new(),
+            backends_found,
+            backends: Backends::default(),
+            unchecked: Unchecked::default(),
+            counted: Around::default(),
+            around: BTreeMap::new(),
+        }
+    }
+
+    /// Ends the last backend.
+    pub(super) fn end(&mut self) {
+        let counted = std::mem::take(&mut self.counted);
+        if self.keep == Keep::SelectedAndCounts && self.backends.has_wanted {
+            self.around.extend(self.backends.last.map(|last| (last, counted)));
+            self.backends.has_other |= counted.active > 0;
+        }
+        self.backends.end();
+    }
+
+    /// Ends the last backend and returns the servers that were kept; those in backends that share a name say so.
+    pub(super) fn take_servers(&mut self) -> Vec<Server> {
+        self.end();
+        let mut servers = std::mem::take(&mut self.servers);
+        let shared = self.backends.shared_names();
+        if !shared.is_empty() {
+            for server in servers.iter_mut().filter(|server| shared.contains(&hash(server.backend.as_bytes()))) {
+                server.backend_name = Uniqueness::Shared;
+            }
+        }
+        servers
+    }
+
+    /// Counts a server that is not selected, in a backend that is not `disabled`.
+    fn count(&mut self, glance: &Glance) {
+        self.unchecked.note(glance.backend_id, glance.server_id, glance.check, glance.agent);
+        let is_spare = !glance.has_address && glance.flags == AdminFlags(AdminFlags::DNS_MAINT);
+        match (glance.server_id, glance.takes_traffic) {
+            (0, _) => {}
+            (_, true) => self.counted.active += 1,
+            (_, false) if is_spare || glance.flags.has(AdminFlags::CONFIG_MAINT) => {}
+            (_, false) => self.counted.unusable += 1,
+        }
     }
 }
 
 impl Rows for Matching<'_> {
     fn wants(&mut self, backend_id: u32, backend: &[u8], server: &[u8], row: &OtherRow<'_>) -> bool {
         if self.backends.last != Some(backend_id) {
+            self.end();
             self.backends.begin(backend_id, backend);
             for (pattern, found) in self.selection.backends.iter().zip(&mut self.backends_found) {
                 *found |= pattern.matches(backend);
             }
         }
         self.backends.size += 1;
-        self.detail == Detail::Everything || self.selection.matches(backend, server, || row.address())
+        match self.keep {
+            Keep::Nothing => false,
+            Keep::Selected | Keep::SelectedAndCounts => self.selection.matches(backend, server, || row.address()),
+            Keep::All => true,
+        }
     }
 
     fn take(&mut self, row: &StateRow<'_>) {
         self.backends.has_wanted = true;
         self.servers.push(server_of(row, self.servers.last()));
+        if self.keep == Keep::SelectedAndCounts {
+            self.unchecked.note(row.backend_id, row.server_id, row.check, row.agent);
+        }
     }
 
     fn pass(&mut self, row: &OtherRow<'_>) {
-        // One is enough, so most rows are not examined.
-        self.backends.has_other = self.backends.has_other || row.takes_traffic();
+        match self.keep {
+            // One is enough, so most rows are not examined.
+            Keep::Selected | Keep::All => self.backends.has_other = self.backends.has_other || row.takes_traffic(),
+            Keep::Nothing | Keep::SelectedAndCounts => match row.glance() {
+                Some(glance) => self.count(&glance),
+                None => self.unchecked.is_uncertain = true,
+            },
+        }
     }
 
     fn begin_again(&mut self) {
-        *self = Self::new(self.selection, self.detail);
+        *self = Self::new(self.selection, self.keep);
     }
 }
 
@@ -277,7 +377,7 @@ impl Backends {
     }
 }
 
-pub(super) fn hash(name: &[u8]) -> u64 {
+fn hash(name: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
     hasher.finish()

@@ -16,7 +16,7 @@ use crate::model::state::AdminFlags;
 use crate::model::text::excerpt;
 
 /// Up to how many servers `show stat` is sent one by one; beyond that, one dump of all costs less.
-const ONE_BY_ONE: usize = 64;
+pub(super) const ONE_BY_ONE: usize = 64;
 
 /// How many rows of `show stat` cost about as much as one more command.
 const ROWS_A_COMMAND: usize = 8;

@@ -8,6 +8,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use super::server::Server;
+
 /// The longest name taken from a request, in bytes; HAProxy's own configuration lines end at 2,048.
 pub const NAME_MAX: usize = 1024;
 
@@ -342,6 +344,12 @@ impl<'a> Selection<'a> {
             selector.server.literal().is_some() && selector.matches(backend.as_bytes(), server.as_bytes())
         };
         self.servers.iter().any(named)
+    }
+
+    /// Tells whether a server that was read is selected.
+    #[must_use]
+    pub fn has(&self, server: &Server) -> bool {
+        self.matches(server.backend.as_bytes(), server.server.as_bytes(), || server.host_and_port())
     }
 
     /// Tells whether the server of that backend is selected; `address` finds out its host and port on demand.
