@@ -33,6 +33,7 @@ mod layouts;
 mod load;
 mod locks;
 mod moving;
+mod named;
 mod old_processes;
 mod owner;
 mod procedure;
@@ -72,6 +73,7 @@ fn modules() -> harness::Modules {
         ("load", load::tests()),
         ("locks", locks::tests()),
         ("moving", moving::tests()),
+        ("named", named::tests()),
         ("old_processes", old_processes::tests()),
         ("owner", owner::tests()),
         ("progress", progress::tests()),
