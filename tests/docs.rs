@@ -472,3 +472,12 @@ fn every_case_of_reliability_is_a_test() {
         assert!(source.contains(&format!("\nfn {name}(")), "tests/live/{module}.rs has no test {name}");
     }
 }
+
+#[test]
+fn every_page_is_in_the_contents() {
+    let contents = read("docs/SUMMARY.md");
+    for page in files("docs").iter().filter(|name| name.ends_with(".md") && !name.ends_with("/SUMMARY.md")) {
+        let name = page.strip_prefix("docs/").unwrap();
+        assert!(contents.contains(&format!("]({name})")), "docs/SUMMARY.md lacks {name}");
+    }
+}
