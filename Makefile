@@ -62,7 +62,6 @@ demo: ## plays a maintenance on three HAProxy instances of its own, and cleans u
 .PHONY: test
 test: ## runs every check and every test, on each HAProxy that can be had
 	$(needs)
-	@tests/haproxy/fetch
 	@$(install_tools)
 	@tests/checks/shell
 	@tests/checks/deny
@@ -84,6 +83,13 @@ bench: ## measures the program beside the floor and beside community.general.hap
 	@bench/run $(BENCH)
 	$(CARGO) bench --locked --bench micro
 
+.PHONY: cycles
+cycles: ## takes a server out and puts it back a hundred times under load, on each HAProxy; a quarter of an hour
+	$(needs)
+	@tests/haproxy/fetch
+	$(CARGO) test --locked --test live --no-run
+	timeout 1h $(CARGO) test --locked --test live -- --ignored --nocapture cycles
+
 .PHONY: schema
 schema: ## writes schema/*.json, --help, the man page, the completions, the tables of options and the list of layers anew from the code
 	$(needs)
@@ -104,11 +110,13 @@ clean: ## removes what was built and unpacked
 	rm -rf .cache
 
 .PHONY: tools
-tools: ## installs the tools that the tests of the adapters run
+tools: ## installs what the tests run: each HAProxy, the adapters' tools, cargo-deny
+	$(needs)
 	@$(install_tools)
 
 # All side by side, since each spends most of its time waiting for its registry.
-install_tools = pids=; for install in tests/adapters/*/install; do "$$install" & pids="$$pids $$!"; done; \
+install_tools = pids=; for install in tests/haproxy/fetch 'tests/checks/deny --install' tests/adapters/*/install; do \
+	$$install & pids="$$pids $$!"; done; \
 	failed=0; for pid in $$pids; do wait "$$pid" || failed=1; done; exit "$$failed"
 
 comma := ,

@@ -481,3 +481,24 @@ fn every_page_is_in_the_contents() {
         assert!(contents.contains(&format!("]({name})")), "docs/SUMMARY.md lacks {name}");
     }
 }
+
+/// What docs/ecosystem.md says shows something is there.
+#[test]
+fn every_proof_of_ecosystem_is_there() {
+    let page = read("docs/ecosystem.md");
+    let words: BTreeSet<&str> = page.split('`').skip(1).step_by(2).collect();
+    let tests: Vec<&str> = words.iter().copied().filter(|word| word.contains("::") && !word.contains(' ')).collect();
+    assert!(tests.len() > 30, "{tests:?}");
+    for test in tests.into_iter().filter(|test| *test != "puppet::8") {
+        let (tool, name) = (test.split("::").next().unwrap(), test.rsplit("::").next().unwrap());
+        let sources = files(&format!("tests/adapters/{tool}")).into_iter().filter(|name| name.ends_with(".rs"));
+        let mut sources: String = sources.map(|name| read(&name)).collect();
+        sources.push_str(&read(&format!("tests/adapters/{tool}.rs")));
+        let after = ["(", ",", "\n", " "].map(|sign| format!("fn {name}{sign}"));
+        assert!(after.iter().any(|definition| sources.contains(definition)), "there is no test {test}");
+        assert!(sources.matches(name).count() > 1, "{test} is not run");
+    }
+    for file in words.into_iter().filter(|word| word.starts_with("modules/")) {
+        assert!(path(file).exists(), "there is no {file}");
+    }
+}
