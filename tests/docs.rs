@@ -473,6 +473,15 @@ fn every_case_of_reliability_is_a_test() {
     }
 }
 
+#[test]
+fn every_page_is_in_the_contents() {
+    let contents = read("docs/SUMMARY.md");
+    for page in files("docs").iter().filter(|name| name.ends_with(".md") && !name.ends_with("/SUMMARY.md")) {
+        let name = page.strip_prefix("docs/").unwrap();
+        assert!(contents.contains(&format!("]({name})")), "docs/SUMMARY.md lacks {name}");
+    }
+}
+
 /// What docs/ecosystem.md says shows something is there.
 #[test]
 fn every_proof_of_ecosystem_is_there() {

@@ -31,8 +31,8 @@ pub use nagios::{Health, nagios};
 pub use table::{Colours, table};
 pub use text::text;
 pub use wire::{
-    BackendStateFileReport, Commands, Diff, ErrorReport, InstanceReport, OldProcessReport, Report, ServerReport,
-    StateFileReport, StateReport, TaskError, to_ascii_json,
+    BackendStateFileReport, CONTRACT, Commands, Contract, Diff, ErrorReport, InstanceReport, OldProcessReport, Report,
+    ServerReport, StateFileReport, StateReport, TaskError, to_ascii_json,
 };
 
 /// Every matched server of a run; each is made on demand, so that many of them take no memory.
@@ -94,6 +94,7 @@ pub fn report<'a>(request: &'a Request, run: &'a RunOutcome) -> Report<'a> {
         msg,
         servers: Servers { of: Some((request, run)) },
         warnings,
+        contract: Contract,
     }
 }
 

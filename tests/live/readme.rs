@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use crate::support::system_log::SystemLog;
-use crate::support::{Haproxy, Host, Stage, Test, TestResult, get_with};
+use crate::support::{Folder, Haproxy, Host, Stage, Test, TestResult, get_with};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -18,6 +18,12 @@ pub(crate) fn tests() -> Vec<Test> {
         }),
         ("examples_of_maintenance_show_what_happens", |haproxy| {
             examples_show_what_happens(haproxy, "docs/maintenance.md", 11, None)
+        }),
+        ("examples_of_tutorial_show_what_happens", |haproxy| {
+            examples_show_what_happens(haproxy, "docs/tutorial.md", 8, None)
+        }),
+        ("examples_of_how_to_show_what_happens", |haproxy| {
+            examples_show_what_happens(haproxy, "docs/how-to.md", 13, None)
         }),
         ("examples_of_monitoring_show_what_happens", |haproxy| {
             examples_show_what_happens(haproxy, "docs/monitoring.md", 5, None)
@@ -38,21 +44,25 @@ const STATE_FOLDER: &str = "/var/lib/haproxy/";
 const LOG_FILE: &str = "/var/log/syslog";
 
 /// One command of the page with the output that the page shows.
-struct Example<'a> {
-    command: &'a str,
+struct Example {
+    command: String,
     output: String,
 }
 
-/// Every command of a `console` block; a line that starts with `$ ` is one.
-fn examples(page: &str) -> Vec<Example<'_>> {
-    let mut examples: Vec<Example<'_>> = Vec::new();
+/// Every command of a `console` block; a line that starts with `$ ` is one, and `> ` continues it.
+fn examples(page: &str) -> Vec<Example> {
+    let mut examples: Vec<Example> = Vec::new();
     let mut inside = false;
     for line in page.lines() {
         if line.starts_with("```") {
             inside = line == "```console";
         } else if !inside {
         } else if let Some(command) = line.strip_prefix("$ ") {
-            examples.push(Example { command, output: String::new() });
+            examples.push(Example { command: command.to_owned(), output: String::new() });
+        } else if let Some(more) = line.strip_prefix("> ") {
+            let example = examples.last_mut().expect("a command before its continuation");
+            example.command.push('\n');
+            example.command.push_str(more);
         } else {
             let example = examples.last_mut().expect("a command before its output");
             example.output.push_str(line);
@@ -65,12 +75,12 @@ fn examples(page: &str) -> Vec<Example<'_>> {
 /// Takes out what differs from run to run: process ids, versions, the ports of the servers, and times.
 fn comparable(output: &str) -> String {
     const DIFFERING: [&str; 3] = ["\"pid\": ", "\"version\": ", "\"address\": "];
-    const UNTIL: &str = " until ";
+    const TIMES: [&str; 2] = [" until ", " since "];
     const LOGGED: &str = "haproxy_server[";
     let line = |line: &str| match DIFFERING.iter().find(|key| line.trim_start().starts_with(*key)) {
         Some(key) => format!("{key}…\n"),
-        None => match (line.split_once(UNTIL), line.strip_prefix(LOGGED)) {
-            (Some((before, rest)), _) => format!("{before}{UNTIL}…{}\n", rest.trim_start_matches(is_of_a_time)),
+        None => match (TIMES.iter().find_map(|word| Some((word, line.split_once(word)?))), line.strip_prefix(LOGGED)) {
+            (Some((word, (before, rest))), _) => format!("{before}{word}…{}\n", rest.trim_start_matches(is_of_a_time)),
             (None, Some(rest)) => format!("{LOGGED}…{}\n", rest.trim_start_matches(|sign: char| sign.is_ascii_digit())),
             (None, None) => format!("{line}\n"),
         },
@@ -146,9 +156,14 @@ fn examples_show_what_happens(haproxy: &Haproxy, name: &str, least: usize, log: 
 }
 
 fn demo_plays_to_its_end(haproxy: &Haproxy) -> TestResult {
-    let done = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/demo/run"))
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let recording = Folder::new();
+    let picture = recording.join("demo.svg");
+    let done = Command::new(root.join("tests/demo/run"))
         .args(["--program", env!("CARGO_BIN_EXE_haproxy_server"), "--haproxy"])
         .arg(&haproxy.binary)
+        .arg("--record")
+        .arg(&picture)
         .stdin(Stdio::null())
         .output()?;
     let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
@@ -160,5 +175,12 @@ fn demo_plays_to_its_end(haproxy: &Haproxy) -> TestResult {
         let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         assert!(!String::from_utf8_lossy(&command).contains(folder), "the demo has left {:?}", entry.file_name());
     }
+    // How many requests each server has answered does not matter.
+    let session = |path: &Path| -> Result<Vec<String>, std::io::Error> {
+        let text = fs::read_to_string(path)?;
+        Ok(text.lines().filter(|line| !line.contains(">#")).map(str::to_owned).collect())
+    };
+    let (recorded, shown) = (session(&picture)?, session(&root.join("docs/demo.svg"))?);
+    assert!(recorded == shown, "docs/demo.svg shows another session: run tests/demo/run --record docs/demo.svg");
     Ok(())
 }
