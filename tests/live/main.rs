@@ -24,6 +24,7 @@ mod bounds;
 mod capture;
 mod checks;
 mod drain;
+mod faults;
 mod forms;
 mod guard;
 mod hanging;
@@ -63,6 +64,7 @@ fn modules() -> harness::Modules {
         ("bounds", bounds::tests()),
         ("checks", checks::tests()),
         ("drain", drain::tests()),
+        ("faults", faults::tests()),
         ("forms", forms::tests()),
         ("guard", guard::tests()),
         ("hanging", hanging::tests()),
