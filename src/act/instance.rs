@@ -20,7 +20,7 @@ use crate::model::goal::{Goal, Requested, SpareSlots};
 use crate::model::name::Selection;
 use crate::model::server::{Process, Server, ServerState};
 use crate::model::text::a_few_of;
-use crate::request::{MinAvailable, OldProcesses, OnMissing, Request};
+use crate::request::{MinAvailable, OldProcesses, OnFailure, OnMissing, Request};
 use crate::time::clock::Clock;
 use crate::time::interrupt::Interrupt;
 
@@ -107,6 +107,21 @@ pub struct Instance<'a> {
     requested: Option<Requested>,
 }
 
+/// Returns how much a request needs to know of the servers.
+///
+/// Servers that only become ready lower nothing, so that no guard can refuse them.
+#[must_use]
+pub fn detail_of(request: &Request) -> Detail {
+    let is_one_way = request.on_failure == OnFailure::Keep && request.goal.is_some_and(|goal| goal.weight.is_none());
+    match (request.guard, request.goal, request.requested) {
+        (None, None, _) => Detail::Statistics,
+        (None, Some(_), _) => Detail::Links,
+        (Some(_), Some(_), Some(Requested::Ready)) if is_one_way => Detail::Links,
+        (Some(_), None, _) => Detail::GuardedStatus,
+        (Some(_), Some(_), _) => Detail::Guard,
+    }
+}
+
 /// What a request selects its servers by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SelectedBy {
@@ -134,7 +149,7 @@ impl<'a> Instance<'a> {
             client,
             selection: request.selection(),
             old_policy: request.old_processes,
-            detail: if request.guard.is_some() { Detail::Everything } else { Detail::Links },
+            detail: detail_of(request),
             judgement: Judgement::Passed,
             on_missing: request.on_missing,
             requested: request.requested,
@@ -180,7 +195,7 @@ impl<'a> Instance<'a> {
         let others = self.rest.others.iter().map(|server| (server, Goal::default()));
         let wishes: Vec<(&Server, Goal)> = own.chain(others).collect();
         let planned = plan(&wishes);
-        guard::refusals(guard, self.name(), wishes.iter().map(|(server, _)| *server).zip(&planned))
+        guard::refusals(guard, self.name(), wishes.iter().map(|(server, _)| *server).zip(&planned), &self.rest.around)
     }
 
     /// Refuses every change of a pass if the guard refuses one of them: as at the start, nothing is sent then.

@@ -1,6 +1,8 @@
 //! What a listed server or backend that does not exist means: the four policies of `on_missing`.
 
-use crate::haproxy::observe::Observation;
+use std::collections::BTreeSet;
+
+use crate::haproxy::observe::{Observation, Sought};
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::{Pattern, Selector, ServerAddress, nearest};
 use crate::model::server::Server;
@@ -23,8 +25,8 @@ impl<'a> From<&'a Observation> for Found<'a> {
 
 /// Checks that every listed server, backend and address is where the request expects it.
 ///
-/// `elsewhere` observes the instances that the request leaves out, and `names` reads all backends and servers that
-/// there are; both are called only if needed.
+/// `elsewhere` observes the instances that the request leaves out, and `names` reads the names that there are; both are
+/// called only if needed.
 ///
 /// # Errors
 /// Names everything that is missing, each with the closest known name.
@@ -32,7 +34,7 @@ pub fn check(
     request: &Request,
     found: &[Found<'_>],
     elsewhere: impl FnOnce() -> Vec<Observation>,
-    names: impl FnOnce() -> Vec<(String, String)>,
+    names: impl FnOnce(Sought) -> BTreeSet<String>,
 ) -> Result<()> {
     let is_everywhere = request.on_missing == OnMissing::FailEach;
     let mut missing = Missing::of(request, found, is_everywhere);
@@ -46,7 +48,7 @@ pub fn check(
             missing = Missing::of(request, &all, false);
         }
     }
-    if missing.is_none() { Ok(()) } else { Err(missing.into_error(request, &names())) }
+    if missing.is_none() { Ok(()) } else { Err(missing.into_error(request, names)) }
 }
 
 /// The listed names and addresses that match nothing.
@@ -100,7 +102,7 @@ impl<'r> Missing<'r> {
         self.backends.is_empty() && self.servers.is_empty() && self.addresses.is_empty()
     }
 
-    fn into_error(self, request: &Request, names: &[(String, String)]) -> Error {
+    fn into_error(self, request: &Request, names: impl FnOnce(Sought) -> BTreeSet<String>) -> Error {
         let where_ = match request.on_missing {
             OnMissing::FailEach => "one of the selected instances has no",
             OnMissing::ElsewhereOk => "no instance of this host has a",
@@ -108,7 +110,8 @@ impl<'r> Missing<'r> {
         };
         let advice = "correct the name, or set 'on_missing' to 'ignore' where it may be absent";
         if !self.backends.is_empty() {
-            let known = || names.iter().map(|(backend, _)| backend.as_str());
+            let names = names(Sought::Backends);
+            let known = || names.iter().map(String::as_str);
             let shown = self.backends.iter().map(|pattern| with_nearest(pattern.as_str(), pattern, known()));
             let msg = format!("{where_} backend {} with servers; {advice}", shown.collect::<Vec<_>>().join(", "));
             return Error::new(ErrorKind::BackendNotFound, msg);
@@ -141,7 +144,8 @@ impl<'r> Missing<'r> {
             [] => advice,
             _ => "correct the name or the address, or set 'on_missing' to 'ignore' where it may be absent",
         };
-        let known = || names.iter().map(|(_, server)| server.as_str());
+        let names = names(Sought::Servers);
+        let known = || names.iter().map(String::as_str);
         let shown = self.servers.iter().map(|selector| with_nearest(&selector.to_string(), &selector.server, known()));
         let msg = format!("{where_} server {}{at}{place}; {advice}", shown.collect::<Vec<_>>().join(", "));
         Error::new(ErrorKind::ServerNotFound, msg)

@@ -138,6 +138,9 @@ fn load_of(connection: &mut Connection, worker: u32, backends: &BTreeSet<&str>) 
             has_ended |= row.starts_with(b"Can't find the target");
             if has_ended { Ok(()) } else { reader.line(row) }
         })?;
+        if let Some(error) = reader.garbage {
+            return Err(error);
+        }
         if has_ended {
             return Ok(Vec::new());
         }

@@ -8,6 +8,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use super::server::Server;
+
 /// The longest name taken from a request, in bytes; HAProxy's own configuration lines end at 2,048.
 pub const NAME_MAX: usize = 1024;
 
@@ -320,7 +322,21 @@ pub struct Selection<'a> {
     pub addresses: &'a [ServerAddress],
 }
 
-impl Selection<'_> {
+impl<'a> Selection<'a> {
+    /// Returns the only backends that can have selected servers, in order, if the request names them all.
+    #[must_use]
+    pub fn named_backends(&self) -> Option<Vec<&'a str>> {
+        let names: Option<Vec<&str>> = match (self.servers, self.backends) {
+            ([], []) => None,
+            (servers, []) => servers.iter().map(|selector| selector.backend.as_ref()?.literal()).collect(),
+            (_, backends) => backends.iter().map(Pattern::literal).collect(),
+        };
+        let mut names = names?;
+        names.sort_unstable();
+        names.dedup();
+        Some(names)
+    }
+
     /// Tells whether the server is selected by its own name, not by a pattern.
     #[must_use]
     pub fn names(&self, backend: &str, server: &str) -> bool {
@@ -328,6 +344,12 @@ impl Selection<'_> {
             selector.server.literal().is_some() && selector.matches(backend.as_bytes(), server.as_bytes())
         };
         self.servers.iter().any(named)
+    }
+
+    /// Tells whether a server that was read is selected.
+    #[must_use]
+    pub fn has(&self, server: &Server) -> bool {
+        self.matches(server.backend.as_bytes(), server.server.as_bytes(), || server.host_and_port())
     }
 
     /// Tells whether the server of that backend is selected; `address` finds out its host and port on demand.

@@ -998,8 +998,9 @@ words! {
     Need {
         /// In each of them. The default.
         All = "all",
-        /// In at least one on each instance, as with a primary and its replicas; in the others it becomes ready without
-        /// being waited for.
+        /// In at least one on each instance, as with a primary and its replicas; in the others it becomes ready once a
+        /// check has failed there, or when the time is up: before that, HAProxy would give it the traffic of a role that
+        /// it may not have.
         Any = "any",
     }
 }

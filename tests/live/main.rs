@@ -23,6 +23,7 @@ mod audit;
 mod bounds;
 mod capture;
 mod checks;
+mod costs;
 mod drain;
 mod faults;
 mod forms;
@@ -33,6 +34,7 @@ mod layouts;
 mod load;
 mod locks;
 mod moving;
+mod named;
 mod old_processes;
 mod owner;
 mod procedure;
@@ -53,7 +55,7 @@ mod wait;
 
 /// What is run with `--ignored` only, by its name.
 fn tools() -> harness::Modules {
-    vec![("capture", capture::tests())]
+    vec![("capture", capture::tests()), ("costs", costs::tests()), ("cycles", load::cycles())]
 }
 
 /// Every module of tests by its name.
@@ -73,6 +75,7 @@ fn modules() -> harness::Modules {
         ("load", load::tests()),
         ("locks", locks::tests()),
         ("moving", moving::tests()),
+        ("named", named::tests()),
         ("old_processes", old_processes::tests()),
         ("owner", owner::tests()),
         ("progress", progress::tests()),

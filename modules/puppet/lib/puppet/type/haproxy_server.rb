@@ -167,6 +167,16 @@ Puppet::Type.newtype(:haproxy_server) do
     validate { |_value| raise ArgumentError, 'operational_state is read-only' }
   end
 
+  newproperty(:maintenance) do
+    desc <<~DOC
+      Who has taken the server out, since when, until when and why, if that
+      was recorded. Read-only: `puppet resource` shows it, and `audit`
+      records it.
+    DOC
+
+    validate { |_value| raise ArgumentError, 'maintenance is read-only' }
+  end
+
   newparam(:server) do
     desc <<~DOC
       The servers: names, `backend/server`, or patterns with `*`, `?` and
@@ -314,7 +324,9 @@ Puppet::Type.newtype(:haproxy_server) do
         must take traffic. `all` by default.
         * `all`: In each of them. The default.
         * `any`: In at least one on each instance, as with a primary and its
-          replicas; in the others it becomes ready without being waited for.
+          replicas; in the others it becomes ready once a check has failed
+          there, or when the time is up: before that, HAProxy would give it
+          the traffic of a role that it may not have.
       * `stable`: After `ready`: how long a server must take traffic without
         interruption, in seconds; from 0 to 86400. `0` by default.
       * `timeout`: The longest wait, in seconds; from 0 to 86400. `60` by

@@ -19,7 +19,7 @@ RSpec.describe Puppet::Type.type(:haproxy_server) do
 
   {
     ensure: %w[absent present up], weight: [-1, 257, 'half', '5 %'], health: %w[on], agent: %w[on],
-    operational_state: %w[running], server: ['', [], [''], {}], backend: ['', []], ignore_instances: ['', []],
+    operational_state: %w[running], maintenance: ['by alice'], server: ['', [], [''], {}], backend: ['', []], ignore_instances: ['', []],
     instances: ['', [], [{ 'name' => 'ldap' }], [{ 'name' => 'a', 'socket' => '/s', 'port' => 1 }]],
     drain: [30, 'soon', { 'timeuot' => 3 }, { 'on_timeout' => 'give up' }],
     wait: [30, { 'on_timeout' => 'fail' }, { 'via' => 'maint' }, { 'need' => 'most' }],
