@@ -598,6 +598,7 @@ impl Haproxy {
     fn contact(&self) -> Contact {
         Contact {
             address: Address::parse("/run/haproxy/model.sock").unwrap(),
+            addresses: [].into(),
             door: Door::Stats,
             process: self.process.clone(),
             level: Level::Admin,

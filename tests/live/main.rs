@@ -25,6 +25,7 @@ mod capture;
 mod checks;
 mod costs;
 mod drain;
+mod faults;
 mod forms;
 mod guard;
 mod hanging;
@@ -65,6 +66,7 @@ fn modules() -> harness::Modules {
         ("bounds", bounds::tests()),
         ("checks", checks::tests()),
         ("drain", drain::tests()),
+        ("faults", faults::tests()),
         ("forms", forms::tests()),
         ("guard", guard::tests()),
         ("hanging", hanging::tests()),
