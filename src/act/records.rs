@@ -13,6 +13,7 @@ use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::server::Server;
 use crate::model::state::AdminState;
 use crate::request::Request;
+use crate::time::deadline::Allowance;
 
 /// Gives each instance its state files, as they are before the run; `asked` has the names of all instances that are asked.
 ///
@@ -42,7 +43,7 @@ fn check_backends(request: &Request, instance: &Instance<'_>) -> Result<()> {
     if unobserved.is_empty() {
         return Ok(());
     }
-    let all = names(&instance.contact.address, request.timeout)?;
+    let all = names(&instance.contact.address, Allowance::of(request.timeout))?;
     match unobserved.iter().find(|backend| all.iter().all(|(known, _)| known != *backend)) {
         None => Ok(()),
         Some(backend) => Err(bad(format!(

@@ -113,7 +113,10 @@ pub fn wait(
         if polled == Processes::Same {
             let now = fleet.clock.now();
             fleet.at_work_mut().for_each(|target| target.notice(effect, bounds.stable, now));
-            fleet.instances.iter_mut().for_each(|it| excuse(it, bounds.need, |target| target.watch == Watch::Over));
+            fleet
+                .instances
+                .iter_mut()
+                .for_each(|it| excuse(it, bounds.need, |target| target.watch == Watch::Over, |_| true));
             let count = fleet.at_work().filter(|target| is_waited_for(target)).count();
             if count > 0 && !is_over {
                 (fleet.progress)(&progress(fleet, effect, count, deadline));

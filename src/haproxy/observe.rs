@@ -3,7 +3,6 @@
 //! Every dump is streamed: only selected servers are kept.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::Duration;
 
 use super::command::{Query, Reference, Target};
 use super::not_understood;
@@ -15,6 +14,7 @@ use super::statistics::read_statistics;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::{Address, Selection};
 use crate::model::server::{Process, Server, Uniqueness};
+use crate::time::deadline::Allowance;
 
 /// How much to ask about the selected servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,9 +100,9 @@ pub fn read_back(
     selection: Selection<'_>,
     before: &[&Server],
     backends: usize,
-    timeout: Duration,
+    step: Allowance,
 ) -> Result<(Process, Vec<Option<Server>>)> {
-    let (mut connection, process) = open(address, timeout)?;
+    let (mut connection, process) = open(address, step)?;
     let mut queries: Vec<Reference<'_>> = before.iter().map(|server| Target::of(server).backend).collect();
     queries.dedup();
     let mut rows = ReadBack::new(selection, before);
@@ -139,11 +139,11 @@ impl<'a> Predicted<'a> {
 /// When the answer does not arrive in time or is incomplete, or returns what `on_line` returned.
 pub fn dump(
     address: &Address,
-    timeout: Duration,
+    step: Allowance,
     predicted: &Predicted<'_>,
     mut on_line: impl FnMut(&[u8]) -> std::result::Result<(), ParseError>,
 ) -> Result<()> {
-    let (mut connection, _) = open(address, timeout)?;
+    let (mut connection, _) = open(address, step)?;
     let understood = |error: ParseError| not_understood(address, &error);
     let mut header = None;
     connection.dump(&Query::ServersState(None).to_string(), Form::Lines, |line| {
@@ -166,8 +166,8 @@ pub fn dump(
 ///
 /// # Errors
 /// When HAProxy does not answer in time, or gives an unexpected answer.
-pub fn names(address: &Address, timeout: Duration) -> Result<Vec<(String, String)>> {
-    let (mut connection, _) = open(address, timeout)?;
+pub fn names(address: &Address, step: Allowance) -> Result<Vec<(String, String)>> {
+    let (mut connection, _) = open(address, step)?;
     let all = Selection { servers: &[], backends: &[], addresses: &[] };
     let mut rows = Matching::new(all, Detail::Everything);
     read_state(&mut connection, &Query::ServersState(None), &mut rows)?;

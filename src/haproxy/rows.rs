@@ -11,7 +11,7 @@ use super::parse::{AnyRow, LastBackend, OtherRow, ParseError, StateHeader, State
 use super::socket::{Connection, Form};
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::Switch;
-use crate::model::name::Selection;
+use crate::model::name::{Address, Selection};
 use crate::model::server::{Server, ServerState, Uniqueness};
 use crate::model::text::printable;
 
@@ -112,6 +112,23 @@ pub(super) trait Rows {
 
     /// Prepares to be told all rows, perhaps once more.
     fn begin(&mut self) {}
+
+    /// Tells whether there was not enough memory for the selected rows.
+    fn is_out_of_memory(&self) -> bool {
+        false
+    }
+}
+
+/// What must be free before a dump begins, in bytes: to run out of memory in the middle would end this program, and with it
+/// a HAProxy 3.2.26.
+const RESERVE: usize = 8 << 20;
+
+/// What a server may need until it is in the report, in bytes.
+const FOR_A_SERVER: usize = 1 << 10;
+
+/// Tells whether so many bytes could be had now.
+fn could_have(bytes: usize) -> bool {
+    Vec::<u8>::new().try_reserve_exact(bytes).is_ok()
 }
 
 /// Keeps the selected servers.
@@ -121,12 +138,27 @@ pub(super) struct Matching<'a> {
     pub(super) servers: Vec<Server>,
     pub(super) backends_found: Vec<bool>,
     pub(super) backends: Backends,
+    is_out_of_memory: bool,
 }
 
 impl<'a> Matching<'a> {
     pub(super) fn new(selection: Selection<'a>, detail: Detail) -> Self {
         let backends_found = vec![false; selection.backends.len()];
-        Self { selection, detail, servers: Vec::new(), backends_found, backends: Backends::default() }
+        let backends = Backends::default();
+        Self { selection, detail, servers: Vec::new(), backends_found, backends, is_out_of_memory: false }
+    }
+
+    /// Makes room for one more server; gives up all of them if there is not enough memory, so that the rest of the dump can
+    /// be read.
+    fn make_room(&mut self) {
+        if self.servers.len() < self.servers.capacity() {
+            return;
+        }
+        let more = self.servers.len().max(256);
+        if self.servers.try_reserve_exact(more).is_err() || !could_have(more.saturating_mul(FOR_A_SERVER)) {
+            self.is_out_of_memory = true;
+            self.servers = Vec::new();
+        }
     }
 }
 
@@ -143,7 +175,10 @@ impl Rows for Matching<'_> {
 
     fn take(&mut self, row: &StateRow<'_>) {
         self.backends.has_wanted = true;
-        self.servers.push(server_of(row, self.servers.last()));
+        self.make_room();
+        if !self.is_out_of_memory {
+            self.servers.push(server_of(row, self.servers.last()));
+        }
     }
 
     fn pass(&mut self, row: &OtherRow<'_>) {
@@ -153,6 +188,10 @@ impl Rows for Matching<'_> {
 
     fn begin(&mut self) {
         *self = Self::new(self.selection, self.detail);
+    }
+
+    fn is_out_of_memory(&self) -> bool {
+        self.is_out_of_memory
     }
 }
 
@@ -259,6 +298,9 @@ fn read_once(connection: &mut Connection, query: &Query, rows: &mut impl Rows) -
     let mut line_number = 0usize;
     let mut is_missing = false;
     let address = connection.address().clone();
+    if !could_have(RESERVE) {
+        return Err(out_of_memory(&address));
+    }
     connection.dump(&query.to_string(), Form::Lines, |line| {
         line_number += 1;
         let understood = |error: ParseError| not_understood(&address, &error);
@@ -283,6 +325,9 @@ fn read_once(connection: &mut Connection, query: &Query, rows: &mut impl Rows) -
         }
         Ok(())
     })?;
+    if rows.is_out_of_memory() {
+        return Err(out_of_memory(&address));
+    }
     if !is_missing && header.is_none() {
         return Err(Error::new(
             ErrorKind::BadReply,
@@ -290,4 +335,11 @@ fn read_once(connection: &mut Connection, query: &Query, rows: &mut impl Rows) -
         ));
     }
     Ok(garbage)
+}
+
+fn out_of_memory(address: &Address) -> Error {
+    let msg = format!(
+        "there is not enough memory for the servers of the HAProxy at {address}; allow this program more, or select fewer servers"
+    );
+    Error::new(ErrorKind::Resources, msg)
 }

@@ -1,7 +1,6 @@
 //! Reads `show stat`: what `show servers state` does not say about a server.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::Duration;
 
 use super::command::{Query, StatRows};
 use super::not_understood;
@@ -15,6 +14,7 @@ use crate::model::name::Address;
 use crate::model::server::{Process, Publication, Server, ServerNumber, Statistics};
 use crate::model::state::AdminFlags;
 use crate::model::text::excerpt;
+use crate::time::deadline::Allowance;
 
 /// Up to how many servers `show stat` is sent one by one; beyond that, one dump of all costs less.
 const ONE_BY_ONE: usize = 64;
@@ -77,9 +77,9 @@ pub(super) fn read_statistics(
 pub(super) fn poll(
     address: &Address,
     servers: &[&Server],
-    timeout: Duration,
+    step: Allowance,
 ) -> Result<(Process, Vec<Option<Statistics>>)> {
-    let (mut connection, process) = open(address, timeout)?;
+    let (mut connection, process) = open(address, step)?;
     let rows = rows_of(&process);
     let mut found = HashMap::with_capacity(servers.len());
     let mut unpublished = BTreeSet::new();

@@ -20,8 +20,10 @@ use support::{Haproxy, harness};
 
 mod address;
 mod audit;
+mod bounds;
 mod capture;
 mod checks;
+mod costs;
 mod drain;
 mod forms;
 mod guard;
@@ -51,7 +53,7 @@ mod wait;
 
 /// What is run with `--ignored` only, by its name.
 fn tools() -> harness::Modules {
-    vec![("capture", capture::tests())]
+    vec![("capture", capture::tests()), ("costs", costs::tests()), ("cycles", load::cycles())]
 }
 
 /// Every module of tests by its name.
@@ -59,6 +61,7 @@ fn modules() -> harness::Modules {
     vec![
         ("address", address::tests()),
         ("audit", audit::tests()),
+        ("bounds", bounds::tests()),
         ("checks", checks::tests()),
         ("drain", drain::tests()),
         ("forms", forms::tests()),

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -100,6 +101,10 @@ fn examples_show_what_happens(haproxy: &Haproxy, name: &str, least: usize, log: 
     let client = thread::spawn(move || get_with(frontend, "/hold", &[("Cookie", "SRV=web3")]));
     stage.server("web3").await_held(1);
     let host = Host::with(stage.instances());
+    // Every host that a page logs in to is this one.
+    let ssh = host.folder().join("ssh");
+    fs::write(&ssh, "#!/bin/sh\nshift\nexec sh -c \"$*\"\n")?;
+    fs::set_permissions(ssh, fs::Permissions::from_mode(0o755))?;
     let folder = format!("{}/", stage.folder.path().display());
     let state_folder = format!("{folder}lib/");
     fs::create_dir(&state_folder)?;

@@ -42,6 +42,10 @@ fn with_sessions(name: &str, ends_after: u32) -> Modelled {
     Modelled { sessions: 1, ends_after, ..ready(name) }
 }
 
+fn tracking(tracked: &str, made: Modelled) -> Modelled {
+    Modelled { tracks: Some(tracked.to_owned()), ..made }
+}
+
 /// A server in maint whose check passes after so many polls in service.
 fn unproven(name: &str, passes_after: u32) -> Modelled {
     Modelled { passes_after, ..with_flags(name, 1) }
@@ -213,6 +217,20 @@ fn draining() -> Vec<Case> {
             scripts: vec![script(&[ready("s0")], Vec::new())],
             expected: &["s0 maint, changed"],
             also: |outcome| outcome.took >= Duration::from_secs(2),
+        },
+        Case {
+            defect: "a tracked server without sessions took the one that tracks it to maint with its sessions",
+            words: &["state=maint", "drain.timeout=1"],
+            scripts: vec![script(&[ready("s0"), tracking("a/s0", with_sessions("s1", u32::MAX))], Vec::new())],
+            expected: &["s0 drain, changed, not_drained", "s1 drain, changed, not_drained"],
+            also: nothing,
+        },
+        Case {
+            defect: "a server that tracks another failed because that went to maint before it",
+            words: &["state=maint", "drain.timeout=60"],
+            scripts: vec![script(&[ready("s0"), tracking("a/s0", with_sessions("s1", 3))], Vec::new())],
+            expected: &["s0 maint, changed", "s1 maint, changed"],
+            also: nothing,
         },
         Case {
             defect: "an instance that had failed was drained until the deadline, and said to be in maint",

@@ -18,6 +18,7 @@ pub(crate) fn tests() -> Vec<On> {
         task_takes_what_bolt_gives_it,
         task_on_a_terminal_prints_the_report_alone,
         plan_takes_out_works_and_puts_back,
+        plan_leaves_alone_what_was_out_before,
         plan_previews,
         plan_puts_back_after_a_failure
     ]
@@ -189,6 +190,31 @@ fn plan_takes_out_works_and_puts_back(haproxy: &Haproxy, puppet: Puppet) -> Test
     for server in ["web1", "web2", "web3"] {
         assert_eq!(fleet.states(server), [READY; 2], "{server}");
     }
+    Ok(())
+}
+
+fn plan_leaves_alone_what_was_out_before(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
+    let fleet = Fleet::start(haproxy, puppet);
+    fleet.two.http.set_state("web/web2", "maint");
+    let alices = ["server=web3", "state=maint", "owner=alice", "reason=new disk"];
+    tool::run(tool::tool(fleet.hosts[0].command()).args(alices)).ended_with(0);
+    let guard = r#"maint={"drain": true}"#;
+    let out = fleet.plan("web1,web2,third", &["command=true", "batch=3", "owner=upgrade", guard], 0).out;
+    assert_says(
+        &out,
+        &[
+            "web3 is left alone: on lb1, http has web/web3 in maint by alice (new disk)\n",
+            "web2 is left alone: on lb2, http has web/web2 in maint\n",
+            "command 'true' on web1\n",
+        ],
+    );
+    let states = ["web1", "web2", "web3"].map(|server| fleet.states(server));
+    assert_eq!(states, [[READY, READY], [READY, MAINT], [MAINT, READY]], "{out}");
+
+    // An owner takes up what an earlier run has left, and only that.
+    let out = fleet.plan("web2,third", &["command=true", "owner=alice", guard], 0).out;
+    assert_says(&out, &["web2 is left alone", "command 'true' on third\n"]);
+    assert_eq!([fleet.states("web2"), fleet.states("web3")], [[READY, MAINT], [READY, READY]], "{out}");
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) use backend::{Agent, Answer, Dns, Health, HttpBackend, Response, TcpEcho, TcpTalker, get, get_with};
-pub(crate) use client::{Bound, KeepAlive, Load, TcpClient};
+pub(crate) use client::{Bound, KeepAlive, Load, TcpClient, Visits};
 pub(crate) use folder::Folder;
 pub(crate) use haproxy::{Haproxy, Instance, Mode, Row, Rows, Session, Setup, ask};
 pub(crate) use host::Host;
