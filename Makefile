@@ -12,7 +12,7 @@ needs = @CARGO="$(CARGO)" RUSTC="$(RUSTC)" tests/checks/needs $@
 .PHONY: help
 help: ## shows this
 	@echo "make TARGET, where TARGET is one of"
-	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 17
 
 .PHONY: build
 build: ## builds target/release/haproxy_server
@@ -31,6 +31,28 @@ small: ## builds target/small/bin/haproxy_server and, with the C library in it, 
 	$(needs)
 	$(call small_build,small)
 	$(call small_build,static,-C target-feature=+crt-static -C link-arg=-Wl$(comma)-z$(comma)pack-relative-relocs)
+
+.PHONY: package
+package: ## builds what a release consists of into target/package/release: a static program, .deb, .rpm, the modules
+	$(needs)
+	@packaging/build
+
+.PHONY: package-test
+package-test: ## installs each of these into clean roots of Debian 11 to 13 and of rpm, plays the demo there and removes it
+	$(needs)
+	@packaging/build
+	@packaging/test
+	@packaging/reproducible
+
+.PHONY: docs
+docs: ## builds the site from docs/ into target/site
+	$(needs)
+	@docs/build
+
+.PHONY: release-check
+release-check: ## checks everything that a release needs, and prints its version when everything holds
+	$(needs)
+	@packaging/release-check
 
 .PHONY: demo
 demo: ## plays a maintenance on three HAProxy instances of its own, and cleans up
@@ -82,7 +104,8 @@ cycles: ## takes a server out and puts it back a hundred times under load, on ea
 schema: ## writes schema/*.json, --help, the man page, the completions, the tables of options and the list of layers anew from the code
 	$(needs)
 	UPDATE_SCHEMA=1 $(CARGO) test --locked --lib schema
-	UPDATE_SCHEMA=1 $(CARGO) test --locked --test docs
+	UPDATE_SCHEMA=1 $(CARGO) test --locked --test docs of_the_schemas
+	UPDATE_SCHEMA=1 $(CARGO) test --locked --test docs adapters_pages
 	UPDATE_SCHEMA=1 $(CARGO) test --locked --test layers architecture
 
 .PHONY: fixtures

@@ -359,6 +359,17 @@ fn reference_help_man_page_and_completions_are_those_of_the_schemas() {
 }
 
 #[test]
+fn packaged_examples_are_requests() {
+    let request = jsonschema::validator_for(&schema("request")).unwrap();
+    let examples = files("packaging/examples");
+    assert!(examples.len() >= 4, "{examples:?}");
+    for name in examples {
+        let example: Value = serde_json::from_str(&read(&name)).unwrap();
+        assert!(request.is_valid(&example), "{name}");
+    }
+}
+
+#[test]
 fn bash_completes_options_fields_and_their_values() {
     // Bash itself splits words at `=`.
     const SCRIPT: &str =
@@ -457,8 +468,19 @@ fn every_case_of_reliability_is_a_test() {
     assert!(tests.len() > 20, "{tests:?}");
     for (module, name) in tests {
         let source = read(&format!("tests/live/{module}.rs"));
-        assert!(source.contains(&format!("\n        {name},\n")), "tests/live/{module}.rs does not run {name}");
+        let lists = source.split("tests![").skip(1).filter_map(|list| Some(list.split_once(']')?.0));
+        let mut listed = lists.flat_map(|list| list.split(','));
+        assert!(listed.any(|it| it.trim() == name), "tests/live/{module}.rs does not run {name}");
         assert!(source.contains(&format!("\nfn {name}(")), "tests/live/{module}.rs has no test {name}");
+    }
+}
+
+#[test]
+fn every_page_is_in_the_contents() {
+    let contents = read("docs/SUMMARY.md");
+    for page in files("docs").iter().filter(|name| name.ends_with(".md") && !name.ends_with("/SUMMARY.md")) {
+        let name = page.strip_prefix("docs/").unwrap();
+        assert!(contents.contains(&format!("]({name})")), "docs/SUMMARY.md lacks {name}");
     }
 }
 

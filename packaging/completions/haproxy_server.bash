@@ -41,7 +41,7 @@ _haproxy_server() {
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
         return
     fi
-    mapfile -t COMPREPLY < <(compgen -W '--dry-run --format --detailed-exitcodes --schema --stdin-timeout --version --help server= state= weight= backend= instances= address= agent= diff= drain= drain.on_timeout= drain.stable= drain.timeout= dry_run= expect.admin_state= expect.operational_state= expires= guard.min_available= health= ignore_instances= ignore_owner= lock_timeout= old_processes= on_failure= on_missing= on_owned= on_unreachable= owner= reason= shutdown_sessions= shutdown_sessions.over= state_file= syslog= timeout= wait= wait.need= wait.stable= wait.timeout= wait.via=' -- "$cur")
+    mapfile -t COMPREPLY < <(compgen -W '--dry-run --format --detailed-exitcodes --schema --stdin-timeout --version --help server= state= weight= backend= instances= address= agent= deadline= diff= drain= drain.on_timeout= drain.stable= drain.timeout= dry_run= expect.admin_state= expect.operational_state= expires= guard.min_available= health= ignore_instances= ignore_owner= lock_timeout= old_processes= on_failure= on_missing= on_owned= on_unreachable= owner= reason= shutdown_sessions= shutdown_sessions.over= state_file= syslog= timeout= wait= wait.need= wait.stable= wait.timeout= wait.via=' -- "$cur")
     if [[ ${COMPREPLY[*]} == *= ]]; then compopt -o nospace; fi
     if ((${#COMPREPLY[@]} == 0)); then mapfile -t COMPREPLY < <(compgen -f -- "$cur"); fi
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::fleet::{Fleet, Processes, servers};
-use super::instance::Instance;
+use super::instance::{Instance, PROCESSES};
+use super::sessions::is_busy;
 use super::target::{Poll, Target};
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::Goal;
@@ -212,23 +213,31 @@ fn time_is_over(fleet: &mut Fleet<'_>, goal: Goal, bounds: DrainBounds) -> Resul
     }
 }
 
-/// Sets the servers to maint that still have sessions, and warns of those that keep them: HAProxy may end the sessions of
-/// a server that leaves service (`on-marked-down shutdown-sessions`).
+/// Sets the servers to maint that still have sessions, and warns of those that keep them: a moment later HAProxy may have
+/// ended the sessions of a server that leaves service (`on-marked-down shutdown-sessions`).
 fn set_to_maint_with_sessions(fleet: &mut Fleet<'_>, goal: Goal, seconds: f64) -> Result<()> {
-    let late: Vec<String> =
-        fleet.at_work().filter(|target| is_draining(target)).map(|target| target.before.full_name()).collect();
-    let is_late = |target: &Target| late.contains(&target.before.full_name());
+    let names = |instance: &Instance<'_>| -> Vec<String> {
+        let late = instance.targets.iter().filter(|target| target.is_at_work() && is_draining(target));
+        late.map(|target| target.before.full_name()).collect()
+    };
+    let late: Vec<Vec<String>> = fleet.instances.iter().map(names).collect();
+    let is_late = |target: &Target| late.iter().flatten().any(|name| *name == target.before.full_name());
     fleet.step(&|_| goal)?;
-    if fleet.poll(&is_late)? == Processes::Replaced {
-        return fleet.step(&|_| goal);
+    let mut backoff = Backoff::default();
+    for _ in 0..PROCESSES {
+        if fleet.poll(&is_late)? == Processes::Replaced {
+            fleet.step(&|_| goal)?;
+        } else if fleet.at_work().any(|target| is_late(target) && is_busy(target)) && backoff.is_first() {
+            fleet.pause_once(&mut backoff)?;
+        } else {
+            break;
+        }
     }
-    for instance in fleet.instances.iter_mut().filter(|instance| instance.error.is_none()) {
-        for target in instance.targets.iter().filter(|target| target.is_at_work() && is_late(target)) {
-            let poll = target.last_poll.as_deref();
-            if poll.is_some_and(|poll| !poll.statistics.is_idle()) {
-                let (name, left) = (target.before.full_name(), what_is_left(poll));
-                instance.warnings.push(format!("{name} went to maint with {left} after {seconds} s of drain"));
-            }
+    for (instance, late) in fleet.instances.iter_mut().zip(&late).filter(|(instance, _)| instance.error.is_none()) {
+        let is_late = |target: &&Target| late.contains(&target.before.full_name());
+        for target in instance.targets.iter().filter(is_late).filter(|target| target.is_at_work() && is_busy(target)) {
+            let (name, left) = (target.before.full_name(), what_is_left(target.last_poll.as_deref()));
+            instance.warnings.push(format!("{name} went to maint with {left} after {seconds} s of drain"));
         }
     }
     Ok(())

@@ -25,7 +25,7 @@ pub enum ErrorKind {
     Unreachable,
     /// The caller may not open the socket, or the socket's level does not allow a command that is needed.
     PermissionDenied,
-    /// An instance did not answer within `timeout`.
+    /// An instance did not answer within `timeout`, or the run did not finish within `deadline`.
     Timeout,
     /// Something answers at the address, but not as HAProxy's runtime API does.
     NotHaproxy,
@@ -62,6 +62,8 @@ pub enum ErrorKind {
     Interrupted,
     /// HAProxy's server-state file could not be read or written; it is unchanged.
     StateFile,
+    /// This program may not have as many file descriptors or as much memory as it needs.
+    Resources,
     /// A defect of this program.
     Internal,
 }
@@ -79,7 +81,8 @@ impl ErrorKind {
             | Self::NotUp
             | Self::Reloaded
             | Self::BadReply
-            | Self::Interrupted => true,
+            | Self::Interrupted
+            | Self::Resources => true,
             Self::BadRequest
             | Self::InstanceNotFound
             | Self::InstanceAmbiguous

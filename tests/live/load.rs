@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::support::report::{commands, server};
 use crate::support::{
-    Agent, Haproxy, Health, HttpBackend, Instance, Load, PATIENCE, Port, Program, Setup, Stage, Test, TestResult,
-    Visits, eventually, tests,
+    Agent, Haproxy, Health, HttpBackend, Instance, Load, PATIENCE, Port, Program, Running, Setup, Stage, Test,
+    TestResult, Visits, eventually, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -17,12 +17,16 @@ pub(crate) fn tests() -> Vec<Test> {
         an_application_that_starts_late_costs_no_request,
         a_server_of_two_instances_comes_back_on_both,
         one_role_of_several_is_enough,
+        a_role_that_a_server_does_not_have_gets_no_request,
     ]
 }
 
 /// What `make cycles` plays, which takes a quarter of an hour.
 pub(crate) fn cycles() -> Vec<Test> {
-    tests![checks_each_200_ms, checks_each_2_s]
+    tests![
+        many_cycles_lose_not_one_request_with_checks_each_200_ms,
+        many_cycles_lose_not_one_request_with_checks_each_2_s,
+    ]
 }
 
 /// How often the server goes out and comes back.
@@ -62,7 +66,7 @@ fn a_hundred_cycles_lose_not_one_request(haproxy: &Haproxy) -> TestResult {
 
 /// When the application of a server is there again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Returns {
+pub(crate) enum Returns {
     /// So long after the server was to be put back.
     Late(Duration),
     /// Before that.
@@ -71,35 +75,35 @@ enum Returns {
 
 /// How a server comes into HAProxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Origin {
+pub(crate) enum Origin {
     Configured,
     AddServer,
 }
 
 /// A way to have a server: the words of a configuration, and its clients.
 #[derive(Debug, Clone, Copy)]
-struct Way {
-    name: &'static str,
+pub(crate) struct Way {
+    pub(crate) name: &'static str,
     /// Lines of `app`.
-    lines: &'static str,
+    pub(crate) lines: &'static str,
     /// Options of `s1` in `app`.
-    options: &'static str,
+    pub(crate) options: &'static str,
     /// Options of `s2`, which is always there.
-    other: &'static str,
+    pub(crate) other: &'static str,
     /// A server `s1` of another backend, `probe`, with these options.
-    probe: Option<&'static str>,
+    pub(crate) probe: Option<&'static str>,
     /// Whether an agent says how the application is, and for how many instances.
-    has_agent: bool,
-    instances: usize,
-    origin: Origin,
-    visits: &'static [Visits],
-    drain: fn() -> Value,
+    pub(crate) has_agent: bool,
+    pub(crate) instances: usize,
+    pub(crate) origin: Origin,
+    pub(crate) visits: &'static [Visits],
+    pub(crate) drain: fn() -> Value,
 }
 
 const HTTPCHK: &str = "    option httpchk GET /health\n";
 
 /// What every way has unless it says otherwise.
-const COMMON: Way = Way {
+pub(crate) const COMMON: Way = Way {
     name: "http",
     lines: HTTPCHK,
     options: "check inter 200ms",
@@ -113,17 +117,17 @@ const COMMON: Way = Way {
 };
 
 /// The server `s1` of `app`, had in one way, beside another one that is always there.
-struct Late {
+pub(crate) struct Late {
     way: Way,
     // The instances go before what is behind them.
-    instances: Vec<Instance>,
+    pub(crate) instances: Vec<Instance>,
     servers: [HttpBackend; 2],
-    fronts: Vec<Port>,
+    pub(crate) fronts: Vec<Port>,
     agent: Agent,
 }
 
 impl Late {
-    fn start(haproxy: &Haproxy, way: Way) -> Self {
+    pub(crate) fn start(haproxy: &Haproxy, way: Way) -> Self {
         let (servers, agent) = (["s1", "s2"].map(HttpBackend::start), Agent::start("up"));
         let [s1, s2] = servers.each_ref().map(HttpBackend::address);
         let fronts: Vec<_> = (0..way.instances).map(|_| Port::reserve()).collect();
@@ -156,7 +160,7 @@ impl Late {
         Self { way, instances, servers, fronts, agent }
     }
 
-    fn ask(&self, more: &Value) -> Value {
+    pub(crate) fn ask(&self, more: &Value) -> Value {
         let addresses: Vec<_> = self.instances.iter().map(Instance::address).collect();
         let mut asked = json!({ "server": "s1", "instances": addresses });
         for (key, value) in more.as_object().unwrap() {
@@ -165,8 +169,8 @@ impl Late {
         asked
     }
 
-    /// Takes `s1` out, stops its application, puts it back, and starts the application when it is told to.
-    fn cycle(&self, returns: Returns) -> Duration {
+    /// Takes `s1` out, and stops its application.
+    pub(crate) fn stop(&self) {
         let [application, _] = &self.servers;
         let out = self.ask(&json!({ "state": "maint", "drain": (self.way.drain)() }));
         let report = Program::request(&out).report();
@@ -174,27 +178,38 @@ impl Late {
         application.set_health(Health::Refuse);
         application.cut();
         self.agent.say("down");
+    }
+
+    /// Starts the application of `s1`.
+    fn start_application(&self) {
+        self.servers[0].set_health(Health::Good);
+        self.agent.say("up");
+    }
+
+    /// Starts to put `s1` back, and its application when it is told to.
+    pub(crate) fn put_back(&self, back: &Value, returns: Returns) -> Running {
+        match returns {
+            Returns::InTime => {
+                self.start_application();
+                Program::request(back).spawn()
+            }
+            Returns::Late(late) => {
+                let running = Program::request(back).spawn();
+                thread::sleep(late);
+                self.start_application();
+                running
+            }
+        }
+    }
+
+    /// Takes `s1` out, stops its application, puts it back, and starts the application when it is told to.
+    fn cycle(&self, returns: Returns) -> Duration {
+        self.stop();
         let back = self.ask(&json!({ "state": "ready", "wait": { "timeout": 60 } }));
         let mut foreseen = back.clone();
         foreseen["dry_run"] = json!(true);
         let foreseen = Program::request(&foreseen).report();
-        let start = || {
-            application.set_health(Health::Good);
-            self.agent.say("up");
-        };
-        let running = match returns {
-            Returns::InTime => {
-                start();
-                Program::request(&back).spawn()
-            }
-            Returns::Late(late) => {
-                let running = Program::request(&back).spawn();
-                thread::sleep(late);
-                start();
-                running
-            }
-        };
-        let run = running.wait();
+        let run = self.put_back(&back, returns).wait();
         let report = run.report();
         assert_eq!((&report["failed"], &report["changed"]), (&json!(false), &json!(true)), "{report}");
         assert_eq!(commands(&report), commands(&foreseen), "a dry run shows both steps");
@@ -318,12 +333,12 @@ fn play_many(haproxy: &Haproxy, way: Way) {
     );
 }
 
-fn checks_each_200_ms(haproxy: &Haproxy) -> TestResult {
+fn many_cycles_lose_not_one_request_with_checks_each_200_ms(haproxy: &Haproxy) -> TestResult {
     play_many(haproxy, COMMON);
     Ok(())
 }
 
-fn checks_each_2_s(haproxy: &Haproxy) -> TestResult {
+fn many_cycles_lose_not_one_request_with_checks_each_2_s(haproxy: &Haproxy) -> TestResult {
     play_many(haproxy, Way { options: "check inter 2s", ..COMMON });
     Ok(())
 }
@@ -405,5 +420,40 @@ fn one_role_of_several_is_enough(haproxy: &Haproxy) -> TestResult {
     let report = ask(json!({ "timeout": 1.5, "need": "any" }));
     assert_eq!(report["error"]["kind"], json!("not_up"), "{report}");
     assert_eq!(instance.row("replicas", "db1").admin, 8, "{report}");
+    Ok(())
+}
+
+fn a_role_that_a_server_does_not_have_gets_no_request(haproxy: &Haproxy) -> TestResult {
+    let [db1, db2] = ["db1", "db2"].map(HttpBackend::start);
+    let (is_primary, front) = (HttpBackend::start("primary"), Port::reserve());
+    is_primary.set_health(Health::Bad);
+    // Its role in the other backend is known long before.
+    let proxies = format!(
+        "listen primary\n    bind 127.0.0.1:{}\n{HTTPCHK}    server db1 {} check port {} inter 1s\n    server db2 {}\n\
+         backend replicas\n{HTTPCHK}    server db1 {} check inter 100ms\n",
+        front.number(),
+        db1.address(),
+        is_primary.port(),
+        db2.address(),
+        db1.address(),
+    );
+    let instance = Setup::new("roles", &proxies).start(haproxy);
+    let await_down = || eventually(PATIENCE, "no primary", || (instance.row("primary", "db1").op == 0).then_some(()));
+    await_down();
+    let (load, before) = (Load::start(front.address(), 2, Duration::from_millis(10)), db1.requests());
+    for _ in 0..2 {
+        for server in ["primary/db1", "replicas/db1"] {
+            instance.set_state(server, "maint");
+        }
+        let back = json!({ "server": "db1", "state": "ready", "wait": { "timeout": 20, "need": "any" },
+            "instances": instance.address() });
+        let report = Program::request(&back).report();
+        assert_eq!(report["failed"], json!(false), "{report}");
+        await_down();
+        for backend in ["primary", "replicas"] {
+            assert_eq!(instance.row(backend, "db1").admin, 0, "{report}");
+        }
+    }
+    assert_eq!((db1.requests() - before, load.lost()), (0, Vec::new()), "a replica was taken for the primary");
     Ok(())
 }

@@ -48,9 +48,15 @@ options:
     default: fail
   timeout:
     description:
-      - The longest that one instance may take to answer, in seconds, more than V(0) and at most V(86400).
+      - The longest that one instance may take for one step in total, in seconds, more than V(0) and at most V(86400). The
+        steps are connecting, observing, one batch of commands, reading back, and one poll.
     type: float
     default: 10
+  deadline:
+    description:
+      - The longest that the whole run may take, in seconds, more than V(0) and at most V(86400).
+      - When the time is over, nothing new is sent, what was sent is read back, and the task fails with the kind C(timeout).
+    type: float
   executable:
     description:
       - The program on the target, as a path, or as a name that is looked up in C(PATH), then in C(/usr/bin) and

@@ -22,7 +22,7 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
   self::FIELDS = %i[
     weight health agent backend address instances ignore_instances drain shutdown_sessions wait guard expect
     old_processes on_missing on_unreachable on_failure state_file owner reason expires ignore_owner on_owned lock_timeout
-    syslog timeout
+    syslog timeout deadline
   ].freeze
 
   # What a dry run leaves out. With one of these, the request is made even when nothing has to change.

@@ -30,6 +30,7 @@ RSpec.describe Puppet::Type.type(:haproxy_server) do
     owner: ['', []], reason: [''], expires: [''], syslog: %w[perhaps],
     shutdown_sessions: ['perhaps', 60, { 'over' => [] }, { 'timeout' => 60 }],
     ignore_owner: %w[perhaps], show_diff: %w[perhaps], lock_timeout: [[]], timeout: [{}],
+    deadline: [[]],
   }.each do |name, values|
     it "refuses an invalid #{name} and names it" do
       values.each do |value|
