@@ -495,9 +495,9 @@ impl Connection {
             Errno::EAGAIN => self.error(
                 ErrorKind::Timeout,
                 &format!(
-                    "did not answer '{command}' within {} s; HAProxy hangs, is stopped, or all its connections are \
+                    "did not answer '{command}' within {}; HAProxy hangs, is stopped, or all its connections are \
                      taken ('stats maxconn')",
-                    self.step.total().as_secs_f64()
+                    self.step.in_words()
                 ),
             ),
             Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN => {
@@ -590,7 +590,7 @@ fn connected(address: &Address, step: Allowance) -> Result<(OwnedFd, Duration)> 
                 tries += 1;
                 std::thread::sleep(REFUSED.pause.min(step.left()));
             }
-            Err(errno) => return Err(cannot_connect(address, step.total(), errno)),
+            Err(errno) => return Err(cannot_connect(address, step, errno)),
         }
     }
 }
@@ -651,7 +651,7 @@ fn is_local(ip: IpAddr) -> bool {
         })
 }
 
-fn cannot_connect(address: &Address, timeout: Duration, errno: Errno) -> Error {
+fn cannot_connect(address: &Address, step: Allowance, errno: Errno) -> Error {
     let (kind, what) = match errno {
         Errno::ENOENT | Errno::ENOTDIR => {
             (ErrorKind::Unreachable, "does not exist; start HAProxy, or correct the address in 'instances'".to_owned())
@@ -667,7 +667,7 @@ fn cannot_connect(address: &Address, timeout: Duration, errno: Errno) -> Error {
         ),
         Errno::EAGAIN | Errno::EINPROGRESS | Errno::ETIMEDOUT => (
             ErrorKind::Timeout,
-            format!("accepted no connection within {} s; its HAProxy hangs or is overloaded", timeout.as_secs_f64()),
+            format!("accepted no connection within {}; its HAProxy hangs or is overloaded", step.in_words()),
         ),
         Errno::EADDRNOTAVAIL => (
             ErrorKind::BadRequest,

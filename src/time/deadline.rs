@@ -38,6 +38,16 @@ pub struct Allowance {
     total: Duration,
     end: Instant,
     dumps_end: Instant,
+    bound: Bound,
+}
+
+/// What ends a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    /// Its own time.
+    Step,
+    /// The end of the run, which comes first.
+    Run,
 }
 
 impl Allowance {
@@ -45,13 +55,17 @@ impl Allowance {
     #[must_use]
     pub fn of(total: Duration) -> Self {
         let now = Instant::now();
-        Self { total, end: now + total, dumps_end: now + total + DUMPS }
+        Self { total, end: now + total, dumps_end: now + total + DUMPS, bound: Bound::Step }
     }
 
     /// Starts a step that ends no later than the run, if that has an end.
     #[must_use]
     pub fn within(total: Duration, run: Option<Instant>) -> Self {
-        Self::of(run.map_or(total, |end| total.min(end.saturating_duration_since(Instant::now()))))
+        let left = run.map(|end| end.saturating_duration_since(Instant::now()));
+        match left.filter(|left| *left < total) {
+            Some(left) => Self { bound: Bound::Run, ..Self::of(left) },
+            None => Self::of(total),
+        }
     }
 
     /// Returns the same step for something that is to be repeated no longer than this.
@@ -64,6 +78,16 @@ impl Allowance {
     #[must_use]
     pub fn total(&self) -> Duration {
         self.total
+    }
+
+    /// Says how long that is, for an error about a step that took longer.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let seconds = self.total.as_secs_f64();
+        match self.bound {
+            Bound::Step => format!("{seconds} s"),
+            Bound::Run => format!("the {seconds:.1} s that were left of the run's 'deadline'"),
+        }
     }
 
     /// The time that is left.

@@ -189,7 +189,7 @@ fn a_deadline_ends_a_drain(haproxy: &Haproxy) -> TestResult {
         let run = Program::request(&request).arg("--detailed-exitcodes").run();
         let report = run.report();
         assert_eq!(kind(&report), "timeout", "{report}");
-        assert!(report["error"]["msg"].as_str().unwrap().contains("'deadline' of 2 s"), "{report}");
+        assert!(report["error"]["msg"].as_str().unwrap().contains("'deadline'"), "{report}");
         assert!(run.elapsed < Duration::from_secs(20), "{:?}", run.elapsed);
         let entry = server(&report, "web/web1");
         let (state, code, rolled_back) =

@@ -18,7 +18,7 @@ use crate::support::haproxy::freeze;
 use crate::support::report::kind;
 use crate::support::tap::{Tap, When};
 use crate::support::{
-    Haproxy, Instance, PATIENCE, Program, Scripted, Setup, Step, Test, TestResult, eventually, repository, tests,
+    Haproxy, Instance, PATIENCE, Program, Scripted, Setup, Step, Test, TestResult, eventually_seen, repository, tests,
 };
 use crate::transport::{HEADER, info, opening, row};
 
@@ -52,7 +52,7 @@ impl Scene {
     fn start(haproxy: &Haproxy) -> Self {
         let setup = Setup::new("faulty", "backend b\n    server s1 127.0.0.1:9\n    server s2 127.0.0.1:9\n");
         let instance = setup
-            .global("stats maxconn 4")
+            .global("stats maxconn 20")
             .stats_socket("user.sock level user")
             .stats_socket("operator.sock level operator")
             .start(haproxy);
@@ -218,7 +218,7 @@ const OF_THE_PROCESS: &[Fault] = &[
         bound: 15,
         arrange: |scene| {
             scene.link(None);
-            for _ in 0..4 {
+            for _ in 0..20 {
                 let session = scene.instance.session();
                 scene.kept.push(Box::new(session));
             }
@@ -367,7 +367,10 @@ fn provoke(scene: &mut Scene, faults: &[Fault]) {
         let again = {
             (fault.mend)(scene);
             // A command that HAProxy had already may be carried out just now.
-            eventually(PATIENCE, what, || Some(run()).filter(|run| matches!(run.code, Some(0 | 2))))
+            eventually_seen(PATIENCE * 3, what, || {
+                let run = run();
+                if matches!(run.code, Some(0 | 2)) { Ok(run) } else { Err(run.stdout) }
+            })
         };
         assert_eq!(said, (fault.kind, Some(fault.retryable), Some(fault.code)), "{what}: {report}");
         assert!(first.elapsed < Duration::from_secs(fault.bound), "{what}: {:?}", first.elapsed);
