@@ -44,6 +44,16 @@ package-test: ## installs each of these into clean roots of Debian 11 to 13 and 
 	@packaging/test
 	@packaging/reproducible
 
+.PHONY: docs
+docs: ## builds the site from docs/ into target/site
+	$(needs)
+	@docs/build
+
+.PHONY: release-check
+release-check: ## checks everything that a release needs, and prints its version when everything holds
+	$(needs)
+	@packaging/release-check
+
 .PHONY: demo
 demo: ## plays a maintenance on three HAProxy instances of its own, and cleans up
 	$(needs)

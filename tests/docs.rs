@@ -468,10 +468,19 @@ fn every_case_of_reliability_is_a_test() {
     assert!(tests.len() > 20, "{tests:?}");
     for (module, name) in tests {
         let source = read(&format!("tests/live/{module}.rs"));
-        let lists = source.split("tests![").skip(1).filter_map(|rest| rest.split_once(']'));
-        let mut listed = lists.flat_map(|(list, _)| list.split(','));
+        let lists = source.split("tests![").skip(1).filter_map(|list| Some(list.split_once(']')?.0));
+        let mut listed = lists.flat_map(|list| list.split(','));
         assert!(listed.any(|it| it.trim() == name), "tests/live/{module}.rs does not run {name}");
         assert!(source.contains(&format!("\nfn {name}(")), "tests/live/{module}.rs has no test {name}");
+    }
+}
+
+#[test]
+fn every_page_is_in_the_contents() {
+    let contents = read("docs/SUMMARY.md");
+    for page in files("docs").iter().filter(|name| name.ends_with(".md") && !name.ends_with("/SUMMARY.md")) {
+        let name = page.strip_prefix("docs/").unwrap();
+        assert!(contents.contains(&format!("]({name})")), "docs/SUMMARY.md lacks {name}");
     }
 }
 

@@ -17,7 +17,7 @@ use crate::haproxy::open::Contact;
 use crate::keep::persist::KeptFile;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::{Goal, Requested, SpareSlots};
-use crate::model::name::Selection;
+use crate::model::matcher::Matcher;
 use crate::model::server::{Process, Server, ServerState};
 use crate::model::text::a_few_of;
 use crate::request::{MinAvailable, OldProcesses, OnFailure, OnMissing, Request};
@@ -98,7 +98,7 @@ pub struct Instance<'a> {
     /// The processes from before a reload that still ran when that was asked last.
     pub old_processes: Vec<OldProcess>,
     client: Box<dyn Client + 'a>,
-    selection: Selection<'a>,
+    matcher: Matcher<'a>,
     old_policy: OldProcesses,
     detail: Detail,
     judgement: Judgement,
@@ -147,7 +147,7 @@ impl<'a> Instance<'a> {
             state_files: Vec::new(),
             old_processes: Vec::new(),
             client,
-            selection: request.selection(),
+            matcher: Matcher::new(request.selection()),
             old_policy: request.old_processes,
             detail: detail_of(request),
             judgement: Judgement::Passed,
@@ -181,7 +181,7 @@ impl<'a> Instance<'a> {
 
     /// Leaves spare slots alone that only a pattern matches.
     fn minding_spare_slots(&self, goal: Goal, target: &Target) -> Goal {
-        let is_named = self.selection.names(&target.before.backend, &target.before.server);
+        let is_named = self.matcher.names(&target.before.backend, &target.before.server);
         Goal { spare_slots: if is_named { goal.spare_slots } else { SpareSlots::Skip }, ..goal }
     }
 

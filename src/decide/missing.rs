@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::haproxy::observe::{Observation, Sought};
 use crate::model::error::{Error, ErrorKind, Result};
+use crate::model::matcher::Matcher;
 use crate::model::name::{Pattern, Selector, ServerAddress, nearest};
 use crate::model::server::Server;
 use crate::request::{OnMissing, Request};
@@ -51,6 +52,33 @@ pub fn check(
     if missing.is_none() { Ok(()) } else { Err(missing.into_error(request, names)) }
 }
 
+/// Finds which of the listed servers an instance has.
+fn servers_of(matcher: &Matcher<'_>, request: &Request, found: &Found<'_>) -> Vec<bool> {
+    let mut marks = vec![false; request.servers.len()];
+    for server in &found.servers {
+        matcher.mark_servers(server.backend.as_bytes(), server.server.as_bytes(), &mut marks);
+    }
+    marks
+}
+
+/// Finds which of the listed addresses an instance has.
+fn addresses_of(matcher: &Matcher<'_>, request: &Request, found: &Found<'_>) -> Vec<bool> {
+    let mut marks = vec![false; request.addresses.len()];
+    for (host, port) in found.servers.iter().map(|server| server.host_and_port()) {
+        matcher.mark_addresses(host, port, &mut marks);
+    }
+    marks
+}
+
+/// Returns what no instance has, or not all of them where it must be everywhere.
+fn unmarked<'r, T>(listed: &'r [T], marks: &[impl AsRef<[bool]>], is_everywhere: bool) -> Vec<&'r T> {
+    let is_there = |place: usize| {
+        let mut marks = marks.iter().map(|marks| marks.as_ref().get(place).copied().unwrap_or_default());
+        if is_everywhere { marks.all(|it| it) } else { marks.any(|it| it) }
+    };
+    listed.iter().enumerate().filter(|(place, _)| !is_there(*place)).map(|(_, it)| it).collect()
+}
+
 /// The listed names and addresses that match nothing.
 struct Missing<'r> {
     backends: Vec<&'r Pattern>,
@@ -73,28 +101,14 @@ fn with_nearest<'n>(missing: &str, wanted: &Pattern, names: impl Iterator<Item =
 
 impl<'r> Missing<'r> {
     fn of(request: &'r Request, found: &[Found<'_>], is_everywhere: bool) -> Self {
-        let is_missing = |is_at: &dyn Fn(&Found<'_>) -> bool| {
-            if is_everywhere { !found.iter().all(is_at) } else { !found.iter().any(is_at) }
-        };
-        let backends = request.backends.iter().enumerate();
-        let backends =
-            backends.filter(|(index, _)| is_missing(&|found| found.backends.get(*index).copied().unwrap_or_default()));
-        let servers = request.servers.iter().filter(|selector| {
-            is_missing(&|found| {
-                let mut servers = found.servers.iter();
-                servers.any(|it| selector.matches(it.backend.as_bytes(), it.server.as_bytes()))
-            })
-        });
-        let addresses = request.addresses.iter().filter(|address| {
-            is_missing(&|found| {
-                let mut servers = found.servers.iter().map(|server| server.host_and_port());
-                servers.any(|(host, port)| address.matches(host, port))
-            })
-        });
+        let matcher = Matcher::new(request.selection());
+        let servers: Vec<Vec<bool>> = found.iter().map(|found| servers_of(&matcher, request, found)).collect();
+        let addresses: Vec<Vec<bool>> = found.iter().map(|found| addresses_of(&matcher, request, found)).collect();
+        let backends: Vec<&[bool]> = found.iter().map(|found| found.backends).collect();
         Self {
-            backends: backends.map(|(_, pattern)| pattern).collect(),
-            servers: servers.collect(),
-            addresses: addresses.collect(),
+            backends: unmarked(&request.backends, &backends, is_everywhere),
+            servers: unmarked(&request.servers, &servers, is_everywhere),
+            addresses: unmarked(&request.addresses, &addresses, is_everywhere),
         }
     }
 

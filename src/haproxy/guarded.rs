@@ -21,6 +21,7 @@ use super::rows::{Keep, Matching, Unchecked, read_state};
 use super::socket::{Connection, Form};
 use super::statistics::{ONE_BY_ONE, StatReader, read_statistics};
 use crate::model::error::Result;
+use crate::model::matcher::Matcher;
 use crate::model::name::Selection;
 use crate::model::server::Server;
 use crate::model::traffic::Around;
@@ -61,7 +62,8 @@ pub(super) fn observe_guarded(
         let mut all = rows.take_servers();
         let backends = rows.backends;
         read_statistics(connection, &contact.process, &mut all, &backends.sizes, detail)?;
-        let (selected, left): (Vec<Server>, _) = all.into_iter().partition(|server| selection.has(server));
+        let matcher = Matcher::new(selection);
+        let (selected, left): (Vec<Server>, _) = all.into_iter().partition(|server| matcher.has(server));
         others = left;
         servers.retain(|server| !unclear.contains(&server.backend_id));
         servers.extend(selected);

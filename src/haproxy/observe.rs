@@ -13,6 +13,7 @@ use super::rows::{Keep, Matching, Names, ReadBack, read_state, with_switch};
 use super::socket::{Connection, Form};
 use super::statistics::{ONE_BY_ONE, read_statistics};
 use crate::model::error::{Error, ErrorKind, Result};
+use crate::model::matcher::Matcher;
 use crate::model::name::{Address, Selection};
 use crate::model::server::{Process, Server};
 use crate::model::text::printable;
@@ -126,7 +127,8 @@ fn observe_everything(connection: &mut Connection, contact: Contact, selection: 
     let mut servers = rows.take_servers();
     let Matching { backends, backends_found, .. } = rows;
     read_statistics(connection, &contact.process, &mut servers, &backends.sizes, Detail::Guard)?;
-    let (servers, others): (Vec<Server>, Vec<Server>) = servers.into_iter().partition(|server| selection.has(server));
+    let matcher = Matcher::new(selection);
+    let (servers, others): (Vec<Server>, Vec<Server>) = servers.into_iter().partition(|server| matcher.has(server));
     let served_by_others =
         others.iter().filter(|server| server.takes_traffic()).map(|server| server.backend_id).collect();
     let (around, count) = (BTreeMap::new(), Some(backends.names.len()));

@@ -12,6 +12,7 @@ use super::socket::{Connection, Form};
 use super::statistics::ONE_BY_ONE;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::Switch;
+use crate::model::matcher::Matcher;
 use crate::model::name::{Address, Selection};
 use crate::model::server::{Server, ServerState, Uniqueness};
 use crate::model::state::AdminFlags;
@@ -171,6 +172,7 @@ impl Unchecked {
 /// Keeps the selected servers.
 pub(super) struct Matching<'a> {
     selection: Selection<'a>,
+    matcher: Matcher<'a>,
     keep: Keep,
     pub(super) servers: Vec<Server>,
     pub(super) backends_found: Vec<bool>,
@@ -188,6 +190,7 @@ impl<'a> Matching<'a> {
         let backends_found = vec![false; selection.backends.len()];
         Self {
             selection,
+            matcher: Matcher::new(selection),
             keep,
             servers: Vec::new(),
             backends_found,
@@ -253,14 +256,12 @@ impl Rows for Matching<'_> {
         if self.backends.last != Some(backend_id) {
             self.end();
             self.backends.begin(backend_id, backend);
-            for (pattern, found) in self.selection.backends.iter().zip(&mut self.backends_found) {
-                *found |= pattern.matches(backend);
-            }
+            self.matcher.mark_backends(backend, &mut self.backends_found);
         }
         self.backends.size += 1;
         match self.keep {
             Keep::Nothing => false,
-            Keep::Selected | Keep::SelectedAndCounts => self.selection.matches(backend, server, || row.address()),
+            Keep::Selected | Keep::SelectedAndCounts => self.matcher.matches(backend, server, || row.address()),
             Keep::All => true,
         }
     }
@@ -321,7 +322,7 @@ impl Rows for Names {
 
 /// Keeps the servers that were observed before, each in its place.
 pub(super) struct ReadBack<'a> {
-    selection: Selection<'a>,
+    matcher: Matcher<'a>,
     /// Backend and name of each, where they were selected by address, which may be another one now.
     names: Option<HashSet<(&'a str, &'a str)>>,
     before: &'a [&'a Server],
@@ -335,7 +336,7 @@ impl<'a> ReadBack<'a> {
     pub(super) fn new(selection: Selection<'a>, before: &'a [&'a Server]) -> Self {
         let names = || before.iter().map(|server| (&*server.backend, &*server.server)).collect();
         let names = (!selection.addresses.is_empty()).then(names);
-        Self { selection, names, before, next: 0, places: None, after: vec![None; before.len()] }
+        Self { matcher: Matcher::new(selection), names, before, next: 0, places: None, after: vec![None; before.len()] }
     }
 
     /// Finds the place of a server that is not the next one.
@@ -356,7 +357,7 @@ impl<'a> ReadBack<'a> {
 
 impl Rows for ReadBack<'_> {
     fn wants(&mut self, _: u32, backend: &[u8], server: &[u8], row: &OtherRow<'_>) -> bool {
-        let Some(names) = &self.names else { return self.selection.matches(backend, server, || row.address()) };
+        let Some(names) = &self.names else { return self.matcher.matches(backend, server, || row.address()) };
         let text = |name| std::str::from_utf8(name).map(printable).unwrap_or_default();
         names.contains(&(&*text(backend), &*text(server)))
     }
@@ -519,4 +520,55 @@ fn out_of_memory(address: &Address) -> Error {
         "there is not enough memory for the servers of the HAProxy at {address}; allow this program more, or select fewer servers"
     );
     Error::new(ErrorKind::Resources, msg)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than can be compared with one another here.
+    const MANY: u32 = 20_000;
+
+    const NOTHING: Selection<'static> = Selection { servers: &[], backends: &[], addresses: &[] };
+
+    const HEADER: &str = "# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight \
+        srv_iweight srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state \
+        srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord";
+
+    /// Reads a reply that has these rows: the number of a backend, its name, and the name of a server.
+    fn read(rows: &mut impl Rows, lines: impl Iterator<Item = (u32, String, String)>) {
+        let mut reply = Reply::default();
+        let mut garbage = None;
+        reply.line(b"1", rows, &mut garbage).unwrap();
+        reply.line(HEADER.as_bytes(), rows, &mut garbage).unwrap();
+        for (id, backend, server) in lines {
+            let line = format!("{id} {backend} 1 {server} 127.0.0.1 2 0 1 1 25 1 0 2 6 0 0 0 - 80 -");
+            reply.line(line.as_bytes(), rows, &mut garbage).unwrap();
+        }
+        assert_eq!(garbage, None);
+    }
+
+    #[test]
+    fn servers_are_found_in_any_order() {
+        let row = |number: u32| (number + 2, format!("b{number}"), "s".to_owned());
+        let mut first = Matching::new(NOTHING, Keep::Selected);
+        read(&mut first, (0..MANY).map(row));
+        let servers = first.take_servers();
+        let before: Vec<&Server> = servers.iter().collect();
+        let mut again = ReadBack::new(NOTHING, &before);
+        read(&mut again, (1..MANY).rev().map(row));
+        assert!(again.after.iter().skip(1).zip(servers.iter().skip(1)).all(|(one, other)| one.as_ref() == Some(other)));
+        assert_eq!(again.after.first(), Some(&None), "it is gone");
+    }
+
+    #[test]
+    fn names_that_are_repeated_without_end_are_shared() {
+        let mut rows = Matching::new(NOTHING, Keep::Selected);
+        let name = |number: u32| if number == 0 { "alone".to_owned() } else { format!("b{}", number % (MANY / 2)) };
+        read(&mut rows, (0..MANY).map(|number| (number + 2, name(number), "s".to_owned())));
+        let servers = rows.take_servers();
+        let alone = servers.iter().filter(|server| server.backend_name == Uniqueness::Unique).count();
+        // Only the first of all has its name, and one is on no second place.
+        assert_eq!((servers.len(), alone), (MANY as usize, 2));
+    }
 }

@@ -8,8 +8,6 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::server::Server;
-
 /// The longest name taken from a request, in bytes; HAProxy's own configuration lines end at 2,048.
 pub const NAME_MAX: usize = 1024;
 
@@ -297,6 +295,12 @@ impl ServerAddress {
         Self { text: text.to_owned(), ip: ip.to_canonical(), port }
     }
 
+    /// Returns the IP address; an IPv4 address also where it was written as an IPv6 address.
+    #[must_use]
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
     /// Tells whether a server has it: `host` and `port` are as HAProxy shows them.
     #[must_use]
     pub fn matches(&self, host: &str, port: &str) -> bool {
@@ -335,32 +339,6 @@ impl<'a> Selection<'a> {
         names.sort_unstable();
         names.dedup();
         Some(names)
-    }
-
-    /// Tells whether the server is selected by its own name, not by a pattern.
-    #[must_use]
-    pub fn names(&self, backend: &str, server: &str) -> bool {
-        let named = |selector: &Selector| {
-            selector.server.literal().is_some() && selector.matches(backend.as_bytes(), server.as_bytes())
-        };
-        self.servers.iter().any(named)
-    }
-
-    /// Tells whether a server that was read is selected.
-    #[must_use]
-    pub fn has(&self, server: &Server) -> bool {
-        self.matches(server.backend.as_bytes(), server.server.as_bytes(), || server.host_and_port())
-    }
-
-    /// Tells whether the server of that backend is selected; `address` finds out its host and port on demand.
-    #[must_use]
-    pub fn matches<'r>(&self, backend: &[u8], server: &[u8], address: impl FnOnce() -> (&'r str, &'r str)) -> bool {
-        (self.servers.is_empty() || self.servers.iter().any(|selector| selector.matches(backend, server)))
-            && (self.backends.is_empty() || self.backends.iter().any(|pattern| pattern.matches(backend)))
-            && (self.addresses.is_empty() || {
-                let (host, port) = address();
-                self.addresses.iter().any(|wanted| wanted.matches(host, port))
-            })
     }
 }
 

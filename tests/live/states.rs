@@ -757,6 +757,7 @@ fn what_is_down_after_maint_waits_for_its_check(haproxy: &Haproxy) -> TestResult
     assert!(said.contains("b/down, b/fully-down: no traffic before its health check has passed"), "{said}");
     assert!(!said.contains("fails") && !said.contains("b/up"), "{said}");
     assert_eq!(server(&report, "b/down")["after"]["operational_state"], "stopped");
+    assert_eq!([instance.state("b", "down"), instance.state("b", "fully-down")], [(0, 0); 2]);
     Ok(())
 }
 

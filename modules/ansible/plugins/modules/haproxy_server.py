@@ -629,6 +629,10 @@ warnings:
   returned: when the program has run
   type: list
   elements: str
+contract:
+  description: The version of the contract that the program keeps.
+  returned: when the program has run
+  type: int
 diff:
   description: The servers before and after, a line each.
   returned: in diff mode

@@ -283,6 +283,10 @@ warnings:
   returned: when the program has run
   type: list
   elements: str
+contract:
+  description: The version of the contract that the program keeps.
+  returned: when the program has run
+  type: int
 error:
   description: The first failure.
   returned: when the program has run and failed
