@@ -320,7 +320,7 @@ fn one_that_shows_no_statistics_is_counted_by_its_sessions(_: &Haproxy) -> TestR
         Step::ReadToEnd,
     ];
     let socket = Scripted::start(&folder.join("master.sock"), vec![worker, master]);
-    let report = Program::request(&json!({ "server": "b/s1", "instances": socket.address() })).report();
+    let report = Program::request(&json!({ "server": "s1", "instances": socket.address() })).report();
     assert_eq!(socket.faults(), [""; 0], "{report}");
     assert_eq!(old(&report), [(30164, Some(1))], "{report}");
     assert_eq!(server(&report, "b/s1")["sessions"], 1, "{report}");
