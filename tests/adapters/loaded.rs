@@ -3,7 +3,7 @@
 //! A run does what it always does and costs about half, because most of a short one is loading the tool.
 
 use std::cell::Cell;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -61,18 +61,6 @@ impl Loaded {
             code.ok_or_else(|| [&self.folder.join("log"), &out, &err].map(|path| read(path)))
         });
         Ran { code, out: read(&out), err: read(&err) }
-    }
-
-    /// A shell script that runs the tool by this name, as somebody does who starts it; `first` may change its words.
-    pub(crate) fn script(&self, name: &OsStr, first: &str) -> String {
-        format!(
-            "#!/bin/sh\n{first}\nreply=$(mktemp -u '{}/reply.XXXXXXXX') && mkfifo \"$reply\" || exit\n\
-             record=$(printf '%s\\037' \"$PWD\" /proc/$$/fd/1 /proc/$$/fd/2 \"$reply\" '{}' \"$@\")\n\
-             printf '%s\\036' \"$record\" >/proc/{}/fd/0\nread -r code <\"$reply\"\nexit \"$code\"\n",
-            self.folder.path().display(),
-            name.to_string_lossy(),
-            self.child.id(),
-        )
     }
 }
 

@@ -152,17 +152,14 @@ impl Site {
         command
     }
 
-    /// Puppet, loaded with this `PATH`.
-    pub(crate) fn load(&self, path: &OsStr) -> Loaded {
-        let mut ruby = Command::new("ruby");
-        ruby.env("PATH", path).env("HOME", self.folder.path());
-        Loaded::start(ruby, "puppet.rb")
-    }
-
     /// `puppet apply --detailed-exitcodes`, which is to end with this exit code.
     pub(crate) fn apply(&self, manifest: &str, options: &[&str], code: i32) -> Ran {
         let file = self.folder.write("site.pp", manifest);
-        let loaded = self.loaded.get_or_init(|| self.load(&self.path));
+        let loaded = self.loaded.get_or_init(|| {
+            let mut ruby = Command::new("ruby");
+            ruby.env("PATH", &self.path).env("HOME", self.folder.path());
+            Loaded::start(ruby, "puppet.rb")
+        });
         let words = ["puppet".into()].into_iter().chain(self.words("apply")).chain(["--detailed-exitcodes".into()]);
         loaded.run(words.chain(options.iter().map(OsString::from)).chain([file.into()])).ended_with(code)
     }

@@ -140,7 +140,7 @@ impl Minion {
             let mut python = Command::new(self.salt.program("python"));
             quiet(&mut python);
             self.with_environment(&mut python);
-            Loaded::start(python, "salt.py")
+            Loaded::start(python, "salt_call.py")
         });
         let program = [self.salt.program("salt-call").into_os_string()];
         let words = words.into_iter().map(|word| word.as_ref().to_owned());
