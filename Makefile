@@ -12,7 +12,7 @@ needs = @CARGO="$(CARGO)" RUSTC="$(RUSTC)" tests/checks/needs $@
 .PHONY: help
 help: ## shows this
 	@echo "make TARGET, where TARGET is one of"
-	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 17
 
 .PHONY: build
 build: ## builds target/release/haproxy_server
@@ -32,6 +32,28 @@ small: ## builds target/small/bin/haproxy_server and, with the C library in it, 
 	$(call small_build,small)
 	$(call small_build,static,-C target-feature=+crt-static -C link-arg=-Wl$(comma)-z$(comma)pack-relative-relocs)
 
+.PHONY: package
+package: ## builds what a release consists of into target/package/release: a static program, .deb, .rpm, the modules
+	$(needs)
+	@packaging/build
+
+.PHONY: package-test
+package-test: ## installs each of these into clean roots of Debian 11 to 13 and of rpm, plays the demo there and removes it
+	$(needs)
+	@packaging/build
+	@packaging/test
+	@packaging/reproducible
+
+.PHONY: docs
+docs: ## builds the site from docs/ into target/site
+	$(needs)
+	@docs/build
+
+.PHONY: release-check
+release-check: ## checks everything that a release needs, and prints its version when everything holds
+	$(needs)
+	@packaging/release-check
+
 .PHONY: demo
 demo: ## plays a maintenance on three HAProxy instances of its own, and cleans up
 	$(needs)
@@ -40,7 +62,6 @@ demo: ## plays a maintenance on three HAProxy instances of its own, and cleans u
 .PHONY: test
 test: ## runs every check and every test, on each HAProxy that can be had
 	$(needs)
-	@tests/haproxy/fetch
 	@$(install_tools)
 	@tests/checks/shell
 	@tests/checks/deny
@@ -62,10 +83,28 @@ bench: ## measures the program beside the floor and beside community.general.hap
 	@bench/run $(BENCH)
 	$(CARGO) bench --locked --bench micro
 
+.PHONY: fleet
+fleet: ## measures one server out and back on 50 load balancers, over SSH and with Salt; half an hour, as root
+	$(needs)
+	@tests/haproxy/fetch
+	@tests/adapters/ansible/install
+	@tests/adapters/milkcheck/install
+	@tests/adapters/salt/install
+	$(CARGO) build --locked --release
+	@bench/fleet $(FLEET)
+
+.PHONY: cycles
+cycles: ## takes a server out and puts it back a hundred times under load, on each HAProxy; a quarter of an hour
+	$(needs)
+	@tests/haproxy/fetch
+	$(CARGO) test --locked --test live --no-run
+	timeout 1h $(CARGO) test --locked --test live -- --ignored --nocapture cycles
+
 .PHONY: schema
-schema: ## writes schema/*.json, the tables of options and the list of layers anew from the code
+schema: ## writes schema/*.json, --help, the man page, the completions, the tables of options and the list of layers anew from the code
 	$(needs)
 	UPDATE_SCHEMA=1 $(CARGO) test --locked --lib schema
+	UPDATE_SCHEMA=1 $(CARGO) test --locked --test docs of_the_schemas
 	UPDATE_SCHEMA=1 $(CARGO) test --locked --test docs adapters_pages
 	UPDATE_SCHEMA=1 $(CARGO) test --locked --test layers architecture
 
@@ -81,11 +120,13 @@ clean: ## removes what was built and unpacked
 	rm -rf .cache
 
 .PHONY: tools
-tools: ## installs the tools that the tests of the adapters run
+tools: ## installs what the tests run: each HAProxy, the adapters' tools, cargo-deny
+	$(needs)
 	@$(install_tools)
 
 # All side by side, since each spends most of its time waiting for its registry.
-install_tools = pids=; for install in tests/adapters/*/install; do "$$install" & pids="$$pids $$!"; done; \
+install_tools = pids=; for install in tests/haproxy/fetch 'tests/checks/deny --install' tests/adapters/*/install; do \
+	$$install & pids="$$pids $$!"; done; \
 	failed=0; for pid in $$pids; do wait "$$pid" || failed=1; done; exit "$$failed"
 
 comma := ,

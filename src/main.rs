@@ -22,6 +22,7 @@ use haproxy_server::time::interrupt::Interrupt;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::cli::{ExitCodes, Format, HELP, Options};
 
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     }
     let request = parsed
         .map_err(|why| bad(&why))
+        .inspect(|()| allow_descriptors())
         .and_then(|()| Interrupt::hold().map_err(|errno| internal(&format!("cannot hold back signals: {errno}"))));
     let refuse = |error| Refused { error, is_task: false, dry_run: options.dry_run };
     let request = request.map_err(refuse).and_then(|interrupt| {
@@ -49,6 +51,14 @@ fn main() -> ExitCode {
         Ok((request, interrupt))
     });
     finish(&options, request)
+}
+
+/// Allows as many open files as the host does, since every instance needs some.
+fn allow_descriptors() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // If that is refused, the limit is as it was.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
 }
 
 /// Refuses a change in a form that is for a status.
@@ -83,21 +93,32 @@ const PROGRESS_MAX: usize = 79;
 /// Shows the progress of waits in one terminal line, which is overwritten and cleared at the end.
 ///
 /// A terminal that has shown no progress gets no byte, and a tool is shown none: with `ssh -tt` the report goes to the
-/// same terminal.
+/// same terminal. A terminal that takes nothing (Ctrl-S) is not waited for, since the run may hold locks.
 fn show_progress<R>(options: &Options, request: &Request, run: impl FnOnce(Progress<'_>) -> R) -> R {
-    if request.by_tool || options.format == Format::Nagios || !io::stderr().is_terminal() {
-        return run(&|_| ());
-    }
+    let is_watched = !request.by_tool && options.format != Format::Nagios && io::stderr().is_terminal();
+    let Some(terminal) = is_watched.then(terminal).flatten() else { return run(&|_| ()) };
     let shown = AtomicBool::new(false);
+    let show = |line: &str| (&terminal).write_all(format!("{CLEAR}{line}").as_bytes());
     let result = run(&|line| {
         let line: String = line.chars().take(PROGRESS_MAX).collect();
-        shown.store(true, Ordering::Relaxed);
-        let _ = write!(io::stderr(), "\r\x1b[K{line}");
+        if show(&line).is_ok() {
+            shown.store(true, Ordering::Relaxed);
+        }
     });
     if shown.into_inner() {
-        let _ = write!(io::stderr(), "\r\x1b[K");
+        let _ = show("");
     }
     result
+}
+
+/// Goes back to the beginning of the line and clears it.
+const CLEAR: &str = "\r\x1b[K";
+
+/// Opens the terminal of standard error once more, so that only this program writes to it without waiting; `None` if the
+/// caller may not.
+fn terminal() -> Option<File> {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    File::options().write(true).custom_flags(flags.bits()).open("/proc/self/fd/2").ok()
 }
 
 fn internal(msg: &str) -> Error {
@@ -157,6 +178,7 @@ fn read_bounded(fd: BorrowedFd<'_>, what: &str, options: &Options, interrupt: &I
         if let Some(interrupted) = interrupt.check() {
             return Err(interrupted);
         }
+        interrupt.stop_if_asked();
         let is_ready = waiting.first().and_then(PollFd::any).unwrap_or_default();
         if !is_ready {
             continue;

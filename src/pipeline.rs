@@ -10,6 +10,7 @@ use crate::act::instance::Instance;
 use crate::act::permit::permit;
 use crate::act::records::{open_state_files, record_owners, show_owners};
 use crate::discover::select::{Selected, choose};
+use crate::haproxy::client::Bounds;
 use crate::keep::audit::Audit;
 use crate::keep::exclusion::Exclusion;
 use crate::keep::ownership::Ownership;
@@ -23,6 +24,9 @@ use crate::time::interrupt::Interrupt;
 /// Carries out a request.
 #[must_use]
 pub fn run(request: &Request, signals: &Interrupt, progress: Progress<'_>) -> RunOutcome {
+    if let Some(deadline) = request.deadline {
+        signals.bound(deadline);
+    }
     let mut run = RunOutcome::default();
     run.error = steps(request, signals, progress, &mut run).err();
     run
@@ -32,7 +36,8 @@ pub fn run(request: &Request, signals: &Interrupt, progress: Progress<'_>) -> Ru
 fn steps(request: &Request, signals: &Interrupt, progress: Progress<'_>, run: &mut RunOutcome) -> Result<()> {
     let selected = choose(request, signals, &mut run.warnings)?;
     let exclusion = Exclusion::new(request, signals, progress);
-    let asked = gather(request, &selected.chosen, &exclusion, &mut run.warnings)?;
+    let bounds = Bounds { timeout: request.timeout, run_end: signals.end() };
+    let asked = gather(request, &selected.chosen, bounds, &exclusion, &mut run.warnings)?;
     run.note(request, &asked);
     let start = |Asked { site, answer }| {
         let (observation, runtime) = answer.ok()?;

@@ -8,17 +8,17 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
-use crate::report::Report;
+use crate::report::{CONTRACT, Report};
 use crate::request::Wire;
 
-fn generate<T: JsonSchema>(id: &str, settings: SchemaSettings) -> Schema {
+fn generate<T: JsonSchema>(of: &str, settings: SchemaSettings) -> Schema {
     let mut schema = settings.into_generator().into_root_schema_for::<T>();
-    schema.insert("$id".to_owned(), Value::from(id));
+    schema.insert("$id".to_owned(), Value::from(format!("urn:haproxy_server:schema:{of}:{CONTRACT}")));
     schema
 }
 
 fn request() -> Schema {
-    let mut schema = generate::<Wire>("urn:haproxy_server:schema:request:1", SchemaSettings::draft2020_12());
+    let mut schema = generate::<Wire>("request", SchemaSettings::draft2020_12());
     // What Ansible puts in the place of `omit` means leaving the field out.
     let omitted = json!({ "type": "string", "pattern": "^__omit_place_holder__" });
     let absent = json!({ "anyOf": [{ "type": "null" }, omitted] });
@@ -46,8 +46,7 @@ fn request() -> Schema {
 }
 
 fn report() -> Schema {
-    let mut schema =
-        generate::<Report<'_>>("urn:haproxy_server:schema:report:1", SchemaSettings::draft2020_12().for_serialize());
+    let mut schema = generate::<Report<'_>>("report", SchemaSettings::draft2020_12().for_serialize());
     schema.insert("examples".to_owned(), json!([example_report()]));
     schema
 }
@@ -72,7 +71,7 @@ fn example_report() -> Value {
             "name": "http", "socket": "/run/haproxy/http.sock", "version": "2.6.12-1+deb12u4", "pid": 812,
             "changed": true, "failed": false, "matched": 1
         }],
-        "warnings": []
+        "warnings": [], "contract": CONTRACT
     })
 }
 

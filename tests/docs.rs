@@ -3,9 +3,13 @@
 // All of this is test code, but only `#[test]` functions are known as such to clippy.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+#[path = "support/command_line.rs"]
+mod command_line;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -101,6 +105,8 @@ fn the_modules_have_the_version_and_the_address_of_the_program() {
 #[test]
 fn reference_has_every_field_of_a_request() {
     let listed = first_column(&section(&read("docs/reference.md"), "## Request"));
+    // A part of a field counts as the field.
+    let listed: BTreeSet<String> = listed.iter().map(|name| name.split('.').next().unwrap().to_owned()).collect();
     assert_eq!(listed, keys(&schema("request")["properties"]));
 }
 
@@ -136,8 +142,8 @@ struct Adapter {
 enum Objects {
     /// As an object.
     Whole,
-    /// Each as an option of its own, as `drain_timeout`.
-    Flat,
+    /// Each as an option of its own, as `drain_timeout`, with this between the names.
+    Flat(char),
 }
 
 const ADAPTERS: [Adapter; 4] = [
@@ -156,7 +162,7 @@ const ADAPTERS: [Adapter; 4] = [
             ("on_missing", "The file has `elsewhere_ok`."),
             ("instances", "The file has the name of the service."),
         ],
-        objects: Objects::Flat,
+        objects: Objects::Flat('_'),
     },
     Adapter {
         page: "modules/puppet/README.md",
@@ -177,6 +183,29 @@ const ADAPTERS: [Adapter; 4] = [
         objects: Objects::Whole,
     },
 ];
+
+/// The same for the reference itself, with the places that say more.
+const REFERENCE: Adapter = Adapter {
+    page: "docs/reference.md",
+    renamed: &[],
+    left_out: &[],
+    notes: &[
+        ("state", "See [restore](maintenance.md#restore)."),
+        ("instances", "See [Instances](#instances)."),
+        ("ignore_instances", "See [Instances](#instances)."),
+        ("drain", "See [Drain](maintenance.md#drain)."),
+        ("shutdown_sessions", "See [Drain](maintenance.md#drain)."),
+        ("wait", "See [Wait](maintenance.md#wait)."),
+        ("guard", "See [Guard](maintenance.md#guard)."),
+        ("on_failure", "See [Roll back](maintenance.md#roll-back)."),
+        ("state_file", "See [Reloads](maintenance.md#reloads)."),
+        ("owner", "See [Owners](maintenance.md#owners)."),
+        ("lock_timeout", "See [Two runs at once](maintenance.md#two-runs-at-once)."),
+        ("syslog", "See [the audit trail](audit.md)."),
+        ("old_processes", "See [Processes from before a reload](maintenance.md#processes-from-before-a-reload)."),
+    ],
+    objects: Objects::Flat('.'),
+};
 
 /// What a type of the schema takes, in a word or two.
 fn values(schema: &Value, of: &str) -> String {
@@ -257,16 +286,16 @@ fn options(adapter: &Adapter) -> String {
             continue;
         };
         // The other form is a switch.
-        if adapter.objects == Objects::Flat && definition["anyOf"].is_array() {
+        if adapter.objects != Objects::Whole && definition["anyOf"].is_array() {
             row(name, "boolean", &std::mem::take(&mut meaning_of_all));
         }
         for (part, inner) in parts {
             match adapter.objects {
                 Objects::Whole => meaning_of_all += &format!(" `{part}`: {}", meaning(&schema, inner)),
-                Objects::Flat => {
+                Objects::Flat(between) => {
                     let whole = std::mem::take(&mut meaning_of_all);
                     let text = format!("{whole} {}", meaning(&schema, inner));
-                    row(&format!("{name}_{part}"), &values(&schema, type_of(inner)), text.trim());
+                    row(&format!("{name}{between}{part}"), &values(&schema, type_of(inner)), text.trim());
                 }
             }
         }
@@ -277,20 +306,90 @@ fn options(adapter: &Adapter) -> String {
     table
 }
 
+/// Writes a table anew between its marks on a page if `UPDATE_SCHEMA` is set, or compares it.
+fn check_table(page: &str, of: &str, table: &str) {
+    let (begin, end) = (format!("<!-- {of}: begin -->\n"), format!("<!-- {of}: end -->\n"));
+    let text = read(page);
+    let (before, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("{page} has no {begin}"));
+    let (shown, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{page} has no {end}"));
+    if std::env::var_os("UPDATE_SCHEMA").is_some() {
+        fs::write(path(page), [before, &begin, table, &end, after].concat()).unwrap();
+    } else {
+        assert!(shown == table, "the {of} of {page} differ from the schema: run `make schema`");
+    }
+}
+
 #[test]
 fn adapters_pages_have_every_option() {
-    const BEGIN: &str = "<!-- options: begin -->\n";
-    const END: &str = "<!-- options: end -->\n";
     for adapter in &ADAPTERS {
-        let page = read(adapter.page);
-        let (before, rest) = page.split_once(BEGIN).unwrap_or_else(|| panic!("{} has no {BEGIN}", adapter.page));
-        let (shown, after) = rest.split_once(END).unwrap_or_else(|| panic!("{} has no {END}", adapter.page));
-        let options = options(adapter);
-        if std::env::var_os("UPDATE_SCHEMA").is_some() {
-            fs::write(path(adapter.page), [before, BEGIN, &options, END, after].concat()).unwrap();
-        } else {
-            assert!(shown == options, "the options of {} differ from the schema: run `make schema`", adapter.page);
-        }
+        check_table(adapter.page, "options", &options(adapter));
+    }
+}
+
+/// The fields of a report and what the schema says of them.
+fn results() -> String {
+    let schema = schema("report");
+    let mut table = "| field | meaning |\n| --- | --- |\n".to_owned();
+    for (name, property) in schema["properties"].as_object().unwrap() {
+        let text = property["description"].as_str().unwrap().replace('\n', " ").replace('|', "\\|");
+        table += &format!("| `{name}` | {text} |\n");
+    }
+    table
+}
+
+/// Compares a generated file with what it should be, or writes it if `UPDATE_SCHEMA` is set.
+fn check_generated(name: &str, text: &str) {
+    if std::env::var_os("UPDATE_SCHEMA").is_some() {
+        fs::write(path(name), text).unwrap();
+    } else {
+        assert!(read(name) == text, "{name} has drifted from the schemas: run `make schema`");
+    }
+}
+
+#[test]
+fn reference_help_man_page_and_completions_are_those_of_the_schemas() {
+    let (request, report) = (schema("request"), schema("report"));
+    check_table("docs/reference.md", "options", &options(&REFERENCE));
+    check_table("docs/reference.md", "results", &results());
+    check_generated("src/help.txt", &command_line::help(&request));
+    check_generated("packaging/haproxy_server.1", &command_line::man(&request, &report));
+    check_generated("packaging/completions/haproxy_server.bash", &command_line::bash(&request));
+    check_generated("packaging/completions/_haproxy_server", &command_line::zsh(&request));
+    check_generated("packaging/completions/haproxy_server.fish", &command_line::fish(&request));
+}
+
+#[test]
+fn packaged_examples_are_requests() {
+    let request = jsonschema::validator_for(&schema("request")).unwrap();
+    let examples = files("packaging/examples");
+    assert!(examples.len() >= 4, "{examples:?}");
+    for name in examples {
+        let example: Value = serde_json::from_str(&read(&name)).unwrap();
+        assert!(request.is_valid(&example), "{name}");
+    }
+}
+
+#[test]
+fn bash_completes_options_fields_and_their_values() {
+    // Bash itself splits words at `=`.
+    const SCRIPT: &str =
+        "compopt() { :; }; . packaging/completions/haproxy_server.bash; COMP_WORDS=(haproxy_server \"$@\")
+        COMP_CWORD=$#; _haproxy_server; echo \"${COMPREPLY[*]}\"";
+    for (words, completed) in [
+        (&["--form"][..], "--format"),
+        (&["--format", "t"], "text table"),
+        (&["--format", "=", "n"], "nagios"),
+        (&["server", "=", "web1", "sta"], "state= state_file="),
+        (&["state", "=", "m"], "maint"),
+        (&["state", "="], "ready drain maint restore"),
+        (&["drain.on"], "drain.on_timeout="),
+        (&["server", "=", "w"], ""),
+        (&["Cargo.l"], "Cargo.lock"),
+    ] {
+        let mut bash = Command::new("bash");
+        let run = bash.args(["-c", SCRIPT, "bash"]).args(words).current_dir(path(".")).output().unwrap();
+        assert_eq!(String::from_utf8(run.stdout).unwrap().trim_end(), completed, "{words:?}");
+        assert_eq!(String::from_utf8(run.stderr).unwrap(), "", "{words:?}");
     }
 }
 
@@ -369,7 +468,39 @@ fn every_case_of_reliability_is_a_test() {
     assert!(tests.len() > 20, "{tests:?}");
     for (module, name) in tests {
         let source = read(&format!("tests/live/{module}.rs"));
-        assert!(source.contains(&format!("\n        {name},\n")), "tests/live/{module}.rs does not run {name}");
+        let lists = source.split("tests![").skip(1).filter_map(|list| Some(list.split_once(']')?.0));
+        let mut listed = lists.flat_map(|list| list.split(','));
+        assert!(listed.any(|it| it.trim() == name), "tests/live/{module}.rs does not run {name}");
         assert!(source.contains(&format!("\nfn {name}(")), "tests/live/{module}.rs has no test {name}");
+    }
+}
+
+#[test]
+fn every_page_is_in_the_contents() {
+    let contents = read("docs/SUMMARY.md");
+    for page in files("docs").iter().filter(|name| name.ends_with(".md") && !name.ends_with("/SUMMARY.md")) {
+        let name = page.strip_prefix("docs/").unwrap();
+        assert!(contents.contains(&format!("]({name})")), "docs/SUMMARY.md lacks {name}");
+    }
+}
+
+/// What docs/ecosystem.md says shows something is there.
+#[test]
+fn every_proof_of_ecosystem_is_there() {
+    let page = read("docs/ecosystem.md");
+    let words: BTreeSet<&str> = page.split('`').skip(1).step_by(2).collect();
+    let tests: Vec<&str> = words.iter().copied().filter(|word| word.contains("::") && !word.contains(' ')).collect();
+    assert!(tests.len() > 30, "{tests:?}");
+    for test in tests.into_iter().filter(|test| *test != "puppet::8") {
+        let (tool, name) = (test.split("::").next().unwrap(), test.rsplit("::").next().unwrap());
+        let sources = files(&format!("tests/adapters/{tool}")).into_iter().filter(|name| name.ends_with(".rs"));
+        let mut sources: String = sources.map(|name| read(&name)).collect();
+        sources.push_str(&read(&format!("tests/adapters/{tool}.rs")));
+        let after = ["(", ",", "\n", " "].map(|sign| format!("fn {name}{sign}"));
+        assert!(after.iter().any(|definition| sources.contains(definition)), "there is no test {test}");
+        assert!(sources.matches(name).count() > 1, "{test} is not run");
+    }
+    for file in words.into_iter().filter(|word| word.starts_with("modules/")) {
+        assert!(path(file).exists(), "there is no {file}");
     }
 }

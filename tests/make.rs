@@ -37,19 +37,22 @@ fn apt_line(document: &str) -> String {
 #[test]
 fn make_names_all_that_is_missing_at_once() {
     let empty = tempfile::tempdir().unwrap();
+    let tests = "cargo, cc, bash, python3, python3's venv, python3's headers, sshd, ssh, sudo, puppet, puppet-strings, \
+                 rspec, puppet-lint, metadata-json-lint";
     for (target, missing, document) in [
         ("build", "cargo, cc", Some("README.md")),
         ("schema", "cargo, cc", None),
         ("demo", "cargo, cc, python3", None),
+        ("cycles", "cargo, cc, bash", None),
         ("fixtures", "cargo, cc, bash", None),
+        ("fleet", "cargo, cc, bash, python3, python3's venv, sshd, ssh", None),
         ("bench", "cargo, cc, bash, python3, python3's venv", None),
+        ("docs", "cargo, cc, bash", None),
+        ("package", "cargo, cc, bash, python3, python3's venv", None),
+        ("package-test", "cargo, cc, bash, python3, python3's venv", None),
         ("small", "cargo, cc, rust-src", None),
-        (
-            "test",
-            "cargo, cc, bash, python3, python3's venv, python3's headers, sshd, ssh, sudo, puppet, puppet-strings, \
-             rspec, puppet-lint, metadata-json-lint",
-            Some("CONTRIBUTING.md"),
-        ),
+        ("tools", tests, None),
+        ("test", tests, Some("CONTRIBUTING.md")),
     ] {
         let said = fails(target, empty.path());
         let sentence = format!("make: '{target}' needs what is missing here: {missing}\n");

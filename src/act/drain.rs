@@ -1,8 +1,11 @@
 //! Takes servers out without cutting anybody off: drain first, maint as soon as a server has nothing left to do.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::fleet::{Fleet, Processes, servers};
+use super::instance::{Instance, PROCESSES};
+use super::sessions::is_busy;
 use super::target::{Poll, Target};
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::Goal;
@@ -45,13 +48,16 @@ pub fn next_step(goal: Goal, target: &Target, stable: Duration) -> Goal {
 #[must_use]
 pub fn what_is_left(poll: Option<&Poll>) -> String {
     let count = |count: u32, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
-    let Some(Poll { statistics, held_by, .. }) = poll else { return "an unknown number of sessions".to_owned() };
+    let Some(Poll { statistics, held_by, kept_for, .. }) = poll else {
+        return "an unknown number of sessions".to_owned();
+    };
     let sessions = count(statistics.sessions, "session", "sessions");
-    match (statistics.queue, statistics.sessions, held_by) {
-        (0, 0, Some(pid)) => format!("a process from before a reload ({pid})"),
-        (0, 0, None) => "new sessions all the time".to_owned(),
-        (0, _, _) => sessions,
-        (queue, _, _) => format!("{sessions} and {} in its queue", count(queue, "request", "requests")),
+    match (statistics.queue, statistics.sessions, held_by, kept_for) {
+        (0, 0, Some(pid), _) => format!("a process from before a reload ({pid})"),
+        (0, 0, None, Some(tracker)) => format!("a tracking server that is not drained ({tracker})"),
+        (0, 0, None, None) => "new sessions all the time".to_owned(),
+        (0, _, _, _) => sessions,
+        (queue, _, _, _) => format!("{sessions} and {} in its queue", count(queue, "request", "requests")),
     }
 }
 
@@ -111,6 +117,7 @@ fn until_something_moves(
         if fleet.poll(&is_draining)? == Processes::Replaced {
             return Ok(Moved::Some);
         }
+        fleet.instances.iter_mut().for_each(|instance| keep_tracked(instance, bounds.stable));
         let draining: Vec<&Target> = fleet.at_work().filter(|target| is_draining(target)).collect();
         let polls = || draining.iter().filter_map(|target| target.last_poll.as_deref());
         // A failed server is not polled again.
@@ -133,6 +140,30 @@ fn until_something_moves(
         if is_any_other {
             // It went down, or somebody else has set it: a new plan must judge that.
             return Ok(Moved::Some);
+        }
+    }
+}
+
+/// Keeps servers in drain while one that tracks them is not drained: HAProxy would set that to maint with them.
+fn keep_tracked(instance: &mut Instance<'_>, stable: Duration) {
+    // A server that is kept may itself track another.
+    loop {
+        let busy = instance.targets.iter().filter(|target| target.is_at_work() && is_draining(target));
+        let trackers: BTreeMap<String, String> = busy
+            .filter(|target| next_state(target, stable) == AdminState::Drain)
+            .filter_map(|target| Some((target.last().tracks()?.to_owned(), target.before.full_name())))
+            .collect();
+        if trackers.is_empty() {
+            return;
+        }
+        let kept = instance.targets.iter_mut().filter_map(|target| {
+            let tracker = trackers.get(&target.before.full_name())?;
+            let poll = target.last_poll.as_deref_mut().filter(|poll| poll.kept_for.is_none())?;
+            poll.kept_for = Some(tracker.clone());
+            Some(())
+        });
+        if kept.count() == 0 {
+            return;
         }
     }
 }
@@ -182,23 +213,31 @@ fn time_is_over(fleet: &mut Fleet<'_>, goal: Goal, bounds: DrainBounds) -> Resul
     }
 }
 
-/// Sets the servers to maint that still have sessions, and warns of those that keep them: HAProxy may end the sessions of
-/// a server that leaves service (`on-marked-down shutdown-sessions`).
+/// Sets the servers to maint that still have sessions, and warns of those that keep them: a moment later HAProxy may have
+/// ended the sessions of a server that leaves service (`on-marked-down shutdown-sessions`).
 fn set_to_maint_with_sessions(fleet: &mut Fleet<'_>, goal: Goal, seconds: f64) -> Result<()> {
-    let late: Vec<String> =
-        fleet.at_work().filter(|target| is_draining(target)).map(|target| target.before.full_name()).collect();
-    let is_late = |target: &Target| late.contains(&target.before.full_name());
+    let names = |instance: &Instance<'_>| -> Vec<String> {
+        let late = instance.targets.iter().filter(|target| target.is_at_work() && is_draining(target));
+        late.map(|target| target.before.full_name()).collect()
+    };
+    let late: Vec<Vec<String>> = fleet.instances.iter().map(names).collect();
+    let is_late = |target: &Target| late.iter().flatten().any(|name| *name == target.before.full_name());
     fleet.step(&|_| goal)?;
-    if fleet.poll(&is_late)? == Processes::Replaced {
-        return fleet.step(&|_| goal);
+    let mut backoff = Backoff::default();
+    for _ in 0..PROCESSES {
+        if fleet.poll(&is_late)? == Processes::Replaced {
+            fleet.step(&|_| goal)?;
+        } else if fleet.at_work().any(|target| is_late(target) && is_busy(target)) && backoff.is_first() {
+            fleet.pause_once(&mut backoff)?;
+        } else {
+            break;
+        }
     }
-    for instance in fleet.instances.iter_mut().filter(|instance| instance.error.is_none()) {
-        for target in instance.targets.iter().filter(|target| target.is_at_work() && is_late(target)) {
-            let poll = target.last_poll.as_deref();
-            if poll.is_some_and(|poll| !poll.statistics.is_idle()) {
-                let (name, left) = (target.before.full_name(), what_is_left(poll));
-                instance.warnings.push(format!("{name} went to maint with {left} after {seconds} s of drain"));
-            }
+    for (instance, late) in fleet.instances.iter_mut().zip(&late).filter(|(instance, _)| instance.error.is_none()) {
+        let is_late = |target: &&Target| late.contains(&target.before.full_name());
+        for target in instance.targets.iter().filter(is_late).filter(|target| target.is_at_work() && is_busy(target)) {
+            let (name, left) = (target.before.full_name(), what_is_left(target.last_poll.as_deref()));
+            instance.warnings.push(format!("{name} went to maint with {left} after {seconds} s of drain"));
         }
     }
     Ok(())

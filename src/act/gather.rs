@@ -10,7 +10,7 @@ use crate::discover::predecessors::predecessors;
 use crate::discover::select::{self, Presence, Selected, Site, nothing_runs};
 use crate::discover::serving::Processes;
 use crate::discover::twins::is_same_haproxy;
-use crate::haproxy::client::Runtime;
+use crate::haproxy::client::{Bounds, Runtime};
 use crate::haproxy::observe::{Detail, Observation, names};
 use crate::haproxy::open::Contact;
 use crate::haproxy::parse::Level;
@@ -35,10 +35,11 @@ pub struct Asked<'a> {
 pub fn gather<'a>(
     request: &'a Request,
     sites: &'a [Site],
+    bounds: Bounds,
     exclusion: &Exclusion<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Asked<'a>>> {
-    let answers = observe_all(request, sites, detail_of(request), exclusion)?;
+    let answers = observe_all(request, sites, (detail_of(request), bounds), exclusion)?;
     let pid = |answer: &Result<(Observation, Runtime<'_>)>| {
         answer.as_ref().ok().map(|(observation, _)| observation.contact.process.pid)
     };
@@ -86,8 +87,15 @@ impl Asked<'_> {
     /// Says why the run goes on without it, if it does.
     #[must_use]
     pub fn skipped_warning(&self, request: &Request) -> Option<String> {
-        let error = self.answer.as_ref().err().filter(|_| request.on_unreachable == OnUnreachable::Skip)?;
+        let error = self.answer.as_ref().err().filter(|_| self.is_skipped(request))?;
         Some(format!("{}: skipped, because {error}", self.site.name))
+    }
+
+    /// Tells whether the run goes on without it. What this program itself runs short of says nothing about an instance.
+    #[must_use]
+    pub fn is_skipped(&self, request: &Request) -> bool {
+        let is_its_own = |error: &Error| error.kind != ErrorKind::Resources;
+        request.on_unreachable == OnUnreachable::Skip && self.answer.as_ref().err().is_some_and(is_its_own)
     }
 }
 
@@ -107,13 +115,14 @@ enum Tried<'a> {
 fn observe_all<'a>(
     request: &'a Request,
     sites: &'a [Site],
-    detail: Detail,
+    (detail, bounds): (Detail, Bounds),
     exclusion: &Exclusion<'_>,
 ) -> Result<Vec<Result<(Observation, Runtime<'a>)>>> {
     let deadline = Instant::now().checked_add(request.lock_timeout);
     loop {
-        let tried: Vec<Tried<'_>> =
-            side_by_side(sites, |site| try_one(request, site, detail, exclusion)).into_iter().collect::<Result<_>>()?;
+        let tried: Vec<Tried<'_>> = side_by_side(sites, |site| try_one(request, site, (detail, bounds), exclusion))
+            .into_iter()
+            .collect::<Result<_>>()?;
         let contacts = || {
             tried.iter().filter_map(|tried| match tried {
                 Tried::Observed(observed) => Some(&observed.0.contact),
@@ -145,11 +154,15 @@ impl<'a> Tried<'a> {
     }
 }
 
-fn try_one<'a>(request: &'a Request, site: &'a Site, detail: Detail, exclusion: &Exclusion<'_>) -> Tried<'a> {
+fn try_one<'a>(
+    request: &'a Request,
+    site: &'a Site,
+    (detail, bounds): (Detail, Bounds),
+    exclusion: &Exclusion<'_>,
+) -> Tried<'a> {
     let places = (site.addresses.as_slice(), site.masters.as_slice());
     let observed = || {
-        let mut runtime =
-            Runtime::open(site.name.as_str(), places, request.selection(), request.timeout, predecessors)?;
+        let mut runtime = Runtime::open(site.name.as_str(), places, request.selection(), bounds, predecessors)?;
         if !exclusion.try_take(runtime.contact()) {
             return Ok(Tried::Locked(runtime.contact().clone()));
         }
@@ -169,11 +182,11 @@ fn is_not_haproxy(error: &Error) -> bool {
 /// # Errors
 /// Names everything that is missing, each with the closest known name.
 pub fn check_names(request: &Request, fleet: &Fleet<'_>, selected: &Selected) -> Result<()> {
+    let bounds = Bounds { timeout: request.timeout, run_end: fleet.signals.end() };
     let found: Vec<Found<'_>> = fleet.instances.iter().map(found_on).collect();
     let addresses = fleet.instances.iter().map(|instance| &instance.contact.address);
-    let known =
-        |sought| addresses.filter_map(|address| names(address, sought, request.timeout).ok()).flatten().collect();
-    missing::check(request, &found, || elsewhere(request, selected), known)
+    let known = |sought| addresses.filter_map(|address| names(address, sought, bounds.step()).ok()).flatten().collect();
+    missing::check(request, &found, || elsewhere(request, selected, bounds), known)
 }
 
 fn found_on<'i>(instance: &'i Instance<'_>) -> Found<'i> {
@@ -184,11 +197,10 @@ fn found_on<'i>(instance: &'i Instance<'_>) -> Found<'i> {
 }
 
 /// Observes the instances that a request leaves out, to find names there.
-fn elsewhere(request: &Request, selected: &Selected) -> Vec<Observation> {
+fn elsewhere(request: &Request, selected: &Selected, bounds: Bounds) -> Vec<Observation> {
     let observe = |site: &Site| {
         let places = (site.addresses.as_slice(), site.masters.as_slice());
-        let mut runtime =
-            Runtime::open(site.name.as_str(), places, request.selection(), request.timeout, predecessors)?;
+        let mut runtime = Runtime::open(site.name.as_str(), places, request.selection(), bounds, predecessors)?;
         runtime.observe_first(Detail::Links)
     };
     let answers = side_by_side(&selected.others, observe);

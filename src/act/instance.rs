@@ -285,7 +285,8 @@ impl<'a> Instance<'a> {
             Answered::Same(failure) => failure,
             Answered::Replaced(process) => return Ok(Answered::Replaced(process)),
         };
-        let hung = failure.as_ref().is_some_and(|error| error.kind == ErrorKind::Timeout);
+        let has_ended = pass.signals.check().is_some();
+        let hung = !has_ended && failure.as_ref().is_some_and(|error| error.kind == ErrorKind::Timeout);
         let mut read = self.read_back_after(failure.as_ref())?;
         // A process that hung carries out its commands when it resumes, which may be just after it was asked.
         if hung && read == Answered::Same(()) && self.is_short() {
@@ -298,7 +299,7 @@ impl<'a> Instance<'a> {
         self.targets.iter_mut().for_each(Target::settle);
         match failure {
             // What was sent has been read back, so its outcome is known; what was not sent still counts.
-            Some(error) if error.kind == ErrorKind::Interrupted || self.is_short() => Err(error),
+            Some(error) if has_ended || self.is_short() => Err(error),
             Some(error) => {
                 self.warnings.push(format!("{error}; nevertheless the servers were read back as requested"));
                 Ok(Answered::Same(()))

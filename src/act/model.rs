@@ -1,7 +1,7 @@
 //! A HAProxy of values for tests of the work on it: a script says what happens before and during each call, and no time
 //! passes but what the script and the waits let pass.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::haproxy::client::{Admit, Answered, Client, Exchange, Polled, Reply};
 use crate::haproxy::observe::{Detail, Observation, Rest};
-use crate::haproxy::old_processes::OldLoad;
+use crate::haproxy::old_processes::{OldLoad, OldProcess};
 use crate::haproxy::open::Contact;
 use crate::haproxy::parse::Level;
 use crate::haproxy::socket::Door;
@@ -96,8 +96,12 @@ pub(super) enum Event {
     Delete(usize),
     /// The sessions of a server end.
     SessionsEnd(usize),
+    /// A session begins on a server, and ends after so many polls out of service.
+    SessionBegins(usize, u32),
     /// A session begins on a server and ends at once.
     SessionPasses(usize),
+    /// The process before the present one still runs, for so many polls.
+    OldProcess(u32),
     /// A check finds that a server is down.
     Down(usize),
     /// A signal asks the run to end.
@@ -281,6 +285,8 @@ pub(super) enum Entry {
         line: String,
     },
     Batch(Batch),
+    /// A poll has found processes from before a reload.
+    OldProcesses,
     Reload,
     Observe,
     /// Something that an observation before it does not show.
@@ -312,6 +318,8 @@ pub(super) struct Haproxy {
     /// Whether the script begins anew at its end.
     is_endless: bool,
     late: Vec<(u32, usize, String)>,
+    /// The processes from before a reload that still run, and for how many polls.
+    old: BTreeMap<u32, u32>,
     clock: Arc<Stopwatch>,
     signals: Arc<Interrupt>,
 }
@@ -334,6 +342,7 @@ impl Model {
             script: VecDeque::new(),
             is_endless: false,
             late: Vec::new(),
+            old: BTreeMap::new(),
             clock: Arc::clone(clock),
             signals: Arc::clone(signals),
         };
@@ -446,6 +455,15 @@ impl Haproxy {
                 if let Some(it) = self.servers.get_mut(place % count) {
                     it.sessions = 0;
                 }
+            }
+            Event::SessionBegins(place, ends_after) => {
+                if let Some(it) = self.servers.get_mut(place % count) {
+                    (it.sessions, it.ends_after) = (1, ends_after);
+                    it.begun += 1;
+                }
+            }
+            Event::OldProcess(polls) => {
+                self.old.insert(self.process.pid - 1, polls);
             }
             Event::SessionPasses(place) => {
                 if let Some(it) = self.servers.get_mut(place % count) {
@@ -573,9 +591,14 @@ impl Haproxy {
         Some(statistics)
     }
 
+    fn old_processes(&self) -> Vec<OldProcess> {
+        self.old.keys().map(|pid| OldProcess { pid: *pid, sessions: None }).collect()
+    }
+
     fn contact(&self) -> Contact {
         Contact {
             address: Address::parse("/run/haproxy/model.sock").unwrap(),
+            addresses: [].into(),
             door: Door::Stats,
             process: self.process.clone(),
             level: Level::Admin,
@@ -692,11 +715,18 @@ impl Client for Asker<'_> {
             return Ok(Answered::Replaced(haproxy.process.clone()));
         }
         let statistics = servers.iter().map(|asked| haproxy.poll(&asked.full_name())).collect();
-        Ok(Answered::Same(Polled { statistics, old: Vec::new() }))
+        haproxy.old.retain(|_, polls| *polls > 0);
+        haproxy.old.values_mut().for_each(|polls| *polls -= 1);
+        let old = haproxy.old_processes();
+        if !old.is_empty() {
+            haproxy.log.push(Entry::OldProcesses);
+        }
+        Ok(Answered::Same(Polled { statistics, old }))
     }
 
     fn old_load(&mut self, _servers: &[&Server]) -> Result<OldLoad> {
-        self.begin_reading().map(|_| OldLoad::default())
+        let haproxy = self.begin_reading()?;
+        Ok(OldLoad::unseen(haproxy.old.keys().copied()))
     }
 
     fn end_old_sessions(&mut self, _servers: &[&Server]) -> Result<()> {

@@ -61,18 +61,28 @@ pub fn put_back(
 ) -> Result<()> {
     let mut backoff = Backoff::default();
     fleet.instances.iter_mut().for_each(Instance::watch_anew);
-    fleet.step(&|target| next_step(goal, target, bounds))?;
-    keep(fleet);
-    while fleet.at_work().any(is_checked) {
-        let is_over = deadline.is_over();
+    let mut step = |fleet: &mut Fleet<'_>| -> Result<Processes> {
+        fleet.step(&|target| next_step(goal, target, bounds))?;
+        // Writing a state file may take longer than a check, and one that passes before the first poll proves nothing.
         let polled = fleet.poll(&is_checked)?;
+        if polled == Processes::Same {
+            keep(fleet);
+        }
+        Ok(polled)
+    };
+    let mut is_over = deadline.is_over();
+    let mut polled = step(fleet)?;
+    // What another process has is not planned yet.
+    while polled == Processes::Replaced || fleet.at_work().any(is_checked) {
         if polled == Processes::Same {
             let now = fleet.clock.now();
             fleet.at_work_mut().filter(|target| is_checked(target)).for_each(|target| target.notice_check(bounds, now));
-            fleet.instances.iter_mut().for_each(|instance| judge_together(instance, bounds));
+            let is_late = deadline.is_over();
+            let may_be_excused: fn(&Target) -> bool = if is_late { |_| true } else { is_kept_from_traffic };
+            fleet.instances.iter_mut().for_each(|instance| judge_together(instance, bounds, may_be_excused));
             let waiting = || fleet.at_work().filter(|target| is_checked(target) && is_waited_for(target));
             let (all, count) = (fleet.at_work().filter(|target| is_checked(target)).count(), waiting().count());
-            if count > 0 && deadline.is_over() {
+            if count > 0 && is_late {
                 fail_unproven(fleet, bounds.timeout);
                 return fleet.step(&|target| next_step(goal, target, bounds));
             }
@@ -83,16 +93,20 @@ pub fn put_back(
                 let who = who.unwrap_or_default();
                 (fleet.progress)(&format!("checking {} in drain, {left} s to go{who}", servers(count)));
                 fleet.pause(&mut backoff, deadline)?;
+                is_over = deadline.is_over();
+                polled = fleet.poll(&is_checked)?;
                 continue;
             }
             backoff.reset();
         }
-        fleet.step(&|target| next_step(goal, target, bounds))?;
-        keep(fleet);
-        // One process may follow the other forever.
         if polled == Processes::Replaced && is_over {
+            // One process may follow the other forever.
+            fleet.step(&|target| next_step(goal, target, bounds))?;
             fail_unproven(fleet, bounds.timeout);
+            return Ok(());
         }
+        is_over = deadline.is_over();
+        polled = step(fleet)?;
     }
     Ok(())
 }
@@ -158,8 +172,11 @@ impl Target {
 }
 
 /// Judges servers that depend on each other: one that tracks another does not overtake it, and with `any` a server that
-/// works in one backend becomes ready in all of them.
-fn judge_together(instance: &mut Instance<'_>, bounds: WaitBounds) {
+/// works in one backend becomes ready in those where it is down as well.
+///
+/// Until a check has failed in another backend, HAProxy takes the server for up there: ready would give it the traffic of
+/// a role that it may not have. Only the deadline ends that.
+fn judge_together(instance: &mut Instance<'_>, bounds: WaitBounds, may_be_excused: fn(&Target) -> bool) {
     let names = |instance: &Instance<'_>, pick: &dyn Fn(&Target) -> bool| -> Vec<String> {
         let picked = instance.targets.iter().filter(|target| target.is_at_work() && pick(target));
         picked.map(|target| target.before.full_name()).collect()
@@ -170,22 +187,42 @@ fn judge_together(instance: &mut Instance<'_>, bounds: WaitBounds) {
             target.watch = Watch::NotYet("the server that it tracks is not proven to work yet".to_owned());
         }
     }
-    excuse(instance, bounds.need, |target| target.watch == Watch::Proven);
+    excuse(instance, bounds.need, |target| target.watch == Watch::Proven, may_be_excused);
 }
 
-/// Stops waiting for servers that have arrived in another backend, if one backend is enough.
-pub(super) fn excuse(instance: &mut Instance<'_>, need: Need, is_there: impl Fn(&Target) -> bool) {
+/// Tells whether a server in drain would not take traffic in ready either, by its last poll.
+fn is_kept_from_traffic(target: &Target) -> bool {
+    let obstacle = target.last_poll.as_deref().and_then(|poll| poll.statistics.obstacle());
+    match obstacle {
+        Some(Obstacle::Maint | Obstacle::Drain) | None => false,
+        Some(
+            Obstacle::Down
+            | Obstacle::Stopping
+            | Obstacle::NoWeight
+            | Obstacle::BackendDisabled
+            | Obstacle::BackendUnpublished,
+        ) => true,
+    }
+}
+
+/// Stops waiting for servers that have arrived in another backend, if one backend is enough and they may be excused.
+pub(super) fn excuse(
+    instance: &mut Instance<'_>,
+    need: Need,
+    is_there: impl Fn(&Target) -> bool,
+    may_be: impl Fn(&Target) -> bool,
+) {
     match need {
         Need::All => {}
         Need::Any => {
             let there: Vec<_> =
                 instance.targets.iter().filter(|target| target.is_at_work() && is_there(target)).collect();
             let names: Vec<_> = there.iter().map(|target| target.before.server.clone()).collect();
-            let others = instance.targets.iter_mut().filter(|target| target.is_at_work() && !is_there(target));
+            let others = instance.targets.iter_mut().filter(|target| {
+                target.is_at_work() && !is_there(target) && target.watch != Watch::Over && may_be(target)
+            });
             others.filter(|target| names.contains(&target.before.server)).for_each(|target| {
-                if target.watch != Watch::Over {
-                    target.watch = Watch::Excused;
-                }
+                target.watch = Watch::Excused;
             });
         }
     }

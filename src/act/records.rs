@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::drain::End;
 use super::fleet::{Fleet, Processes};
 use super::instance::{Instance, PROCESSES};
 use super::target::{Target, Verdict};
@@ -9,10 +10,10 @@ use crate::haproxy::observe::{Sought, names};
 use crate::keep::ownership::{Change, Entry, Ownership};
 use crate::keep::persist::{Assigned, KeptFile, Mode, Source, assign, bad, bring_in_step, check_apart, is_kept};
 use crate::model::error::{Error, ErrorKind, Result};
-use crate::model::goal::Goal;
 use crate::model::server::Server;
 use crate::model::state::AdminState;
 use crate::request::Request;
+use crate::time::deadline::Allowance;
 
 /// Gives each instance its state files, as they are before the run; `asked` has the names of all instances that are asked.
 ///
@@ -42,7 +43,7 @@ fn check_backends(request: &Request, instance: &Instance<'_>) -> Result<()> {
     if unobserved.is_empty() {
         return Ok(());
     }
-    let all = names(&instance.contact.address, Sought::BackendsWithServers, request.timeout)?;
+    let all = names(&instance.contact.address, Sought::BackendsWithServers, Allowance::of(request.timeout))?;
     match unobserved.iter().find(|backend| !all.contains(**backend)) {
         None => Ok(()),
         Some(backend) => Err(bad(format!(
@@ -68,18 +69,25 @@ pub fn save(request: &Request, fleet: &mut Fleet<'_>) {
     }
 }
 
-/// Brings the state files in step at the end of a change, and makes the change once more on a process that has taken over
+/// Brings the state files in step at the end of a change, and makes the change again on a process that has taken over
 /// just before: it has started with the files as they were.
 ///
 /// # Errors
 /// When the lock cannot be had, or HAProxy is reloaded again and again.
-pub fn save_for_good(request: &Request, goal: Goal, fleet: &mut Fleet<'_>) -> Result<()> {
+pub fn save_for_good(
+    request: &Request,
+    fleet: &mut Fleet<'_>,
+    again: &mut dyn FnMut(&mut Fleet<'_>) -> Result<End>,
+) -> Result<End> {
     for _ in 0..PROCESSES {
         save(request, fleet);
         if !has_state_files(fleet) || fleet.refresh()? == Processes::Same {
-            return Ok(());
+            return Ok(End::Done);
         }
-        fleet.step(&|target| target.goal_for(goal))?;
+        match again(fleet)? {
+            End::Done | End::Shutdown => {}
+            End::Rollback => return Ok(End::Rollback),
+        }
     }
     Err(Error::new(
         ErrorKind::Reloaded,

@@ -1,12 +1,12 @@
 //! Ends the sessions that are left on servers in maint.
 
-use super::drain::what_is_left;
+use super::carry_out::Again;
+use super::drain::{End, what_is_left};
 use super::fleet::{Fleet, Processes, servers};
 use super::instance::Instance;
 use super::target::Target;
 use crate::haproxy::client::Answered;
 use crate::model::error::{Error, ErrorKind, Result};
-use crate::model::goal::Goal;
 use crate::model::state::AdminState;
 use crate::time::deadline::Backoff;
 use std::time::Duration;
@@ -19,18 +19,20 @@ const TICK: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// As [`end_sessions`].
-pub fn end_sessions_over(fleet: &mut Fleet<'_>, goal: Goal, over: Duration) -> Result<()> {
+pub fn end_sessions_over(fleet: &mut Fleet<'_>, over: Duration, again: Again<'_>) -> Result<End> {
     let deadline = fleet.deadline(over);
     let mut totals: Vec<u32> = Vec::new();
     let mut ended: Vec<u32> = Vec::new();
     while !deadline.is_over() {
         if fleet.poll(&is_out)? == Processes::Replaced {
-            fleet.step(&|_| goal)?;
-            continue;
+            match again(fleet, deadline.left())? {
+                End::Done | End::Shutdown => continue,
+                End::Rollback => return Ok(End::Rollback),
+            }
         }
         let left: Vec<u32> = fleet.instances.iter().map(sessions_left).collect();
         if left.iter().all(|left| *left == 0) {
-            return Ok(());
+            return Ok(End::Done);
         }
         if totals.is_empty() {
             totals.clone_from(&left);
@@ -56,7 +58,7 @@ pub fn end_sessions_over(fleet: &mut Fleet<'_>, goal: Goal, over: Duration) -> R
         fleet.exclusion.release();
         fleet.clock.pause(TICK.min(deadline.left()), fleet.signals)?;
     }
-    Ok(())
+    Ok(End::Done)
 }
 
 /// Counts the sessions that are left on an instance's servers in maint.
@@ -76,15 +78,7 @@ fn due(total: u32, share: f64) -> u32 {
 ///
 /// # Errors
 /// When a signal ends the run or the lock cannot be retaken. Failures of an instance or a server are kept there.
-pub fn end_sessions(fleet: &mut Fleet<'_>, goal: Goal, timeout: Duration) -> Result<()> {
-    let result = until_none_is_left(fleet, goal, timeout);
-    if let Err(error) = &result {
-        fleet.at_work_mut().filter(|target| is_busy(target)).for_each(|target| target.fail(error.clone()));
-    }
-    result
-}
-
-fn until_none_is_left(fleet: &mut Fleet<'_>, goal: Goal, timeout: Duration) -> Result<()> {
+pub fn end_sessions(fleet: &mut Fleet<'_>, timeout: Duration, again: Again<'_>) -> Result<End> {
     let deadline = fleet.deadline(timeout);
     let mut backoff = Backoff::default();
     loop {
@@ -103,13 +97,15 @@ fn until_none_is_left(fleet: &mut Fleet<'_>, goal: Goal, timeout: Duration) -> R
         }
         // What is reported is how the servers are in the end.
         if polled == Processes::Same && fleet.refresh()? == Processes::Same {
-            return Ok(());
+            return Ok(End::Done);
         }
-        // A new process knows nothing of the change.
-        fleet.step(&|_| goal)?;
+        match again(fleet, deadline.left())? {
+            End::Done | End::Shutdown => {}
+            End::Rollback => return Ok(End::Rollback),
+        }
         if is_over {
             fleet.at_work_mut().filter(|target| is_busy(target)).for_each(|target| fail(target, timeout));
-            return Ok(());
+            return Ok(End::Done);
         }
     }
 }
@@ -134,7 +130,8 @@ fn is_out(target: &Target) -> bool {
 }
 
 /// Tells whether a server in maint has something left to do, or may have.
-fn is_busy(target: &Target) -> bool {
+#[must_use]
+pub fn is_busy(target: &Target) -> bool {
     is_out(target) && !target.last_poll.as_deref().is_some_and(|poll| poll.statistics.is_idle())
 }
 

@@ -67,6 +67,8 @@ pub struct Poll {
     pub statistics: Statistics,
     /// An old process that must end before the server counts as free.
     pub held_by: Option<u32>,
+    /// A server that tracks it and is not drained: it would go to maint with this one.
+    pub kept_for: Option<String>,
     /// Whether the first poll already showed the count of its check above `rise`, so that it proves nothing
     /// (`init-state fully-up`).
     pub was_above_rise: bool,
@@ -81,7 +83,7 @@ impl Poll {
     /// Tells whether the server has nothing left to do, and has had nothing for this long.
     #[must_use]
     pub fn is_drained(&self, stable: Duration) -> bool {
-        self.held_by.is_none() && self.quiet_for.is_some_and(|quiet| quiet >= stable)
+        self.held_by.is_none() && self.kept_for.is_none() && self.quiet_for.is_some_and(|quiet| quiet >= stable)
     }
 }
 
@@ -345,7 +347,8 @@ impl Target {
         }
         let is_above_rise = statistics.counter.is_some_and(|counter| counter.health > counter.rise);
         let was_above_rise = before.map_or(is_above_rise, |poll| poll.was_above_rise);
-        self.last_poll = Some(Box::new(Poll { statistics, held_by, was_above_rise, last_busy, quiet_for }));
+        self.last_poll =
+            Some(Box::new(Poll { statistics, held_by, kept_for: None, was_above_rise, last_busy, quiet_for }));
     }
 
     /// Notes the state that was read back after commands.

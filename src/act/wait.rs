@@ -2,15 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::drain::what_is_left;
+use super::carry_out::Again;
+use super::drain::{End, what_is_left};
 use super::fleet::{Fleet, Processes, servers};
 use super::instance::Instance;
-use super::put_back::{excuse, put_back};
+use super::put_back::excuse;
 use super::target::{Poll, Target, Watch};
 use crate::decide::cautions::why_down;
 use crate::decide::shortfall::who_overrides_it;
 use crate::model::error::{Error, ErrorKind, Result};
-use crate::model::goal::{Effect, Goal, Switch};
+use crate::model::goal::{Effect, Switch};
 use crate::model::server::{CheckCounter, Server, Statistics};
 use crate::model::text::a_few_of;
 use crate::model::traffic::Obstacle;
@@ -93,32 +94,18 @@ pub fn quiet(poll: &Poll, effect: Effect) -> Nearness {
     }
 }
 
-/// Waits for the servers of all instances under one deadline.
+/// Waits for the servers of all instances under one deadline; brings a process that has taken over to the goal
+/// `again`, and ends early if that ends in more than the goal.
 ///
 /// # Errors
 /// When a signal ends the run or the lock cannot be retaken. Failures of an instance or a server are kept there.
 pub fn wait(
     fleet: &mut Fleet<'_>,
-    goal: Goal,
     effect: Effect,
     bounds: WaitBounds,
     deadline: &Deadline<'_>,
-) -> Result<()> {
-    let result = until_all_are_there(fleet, goal, effect, bounds, deadline);
-    if let Err(error) = &result {
-        let waited_for = fleet.at_work_mut().filter(|target| is_waited_for(target));
-        waited_for.for_each(|target| target.fail(error.clone()));
-    }
-    result
-}
-
-fn until_all_are_there(
-    fleet: &mut Fleet<'_>,
-    goal: Goal,
-    effect: Effect,
-    bounds: WaitBounds,
-    deadline: &Deadline<'_>,
-) -> Result<()> {
+    again: Again<'_>,
+) -> Result<End> {
     let mut backoff = Backoff::default();
     loop {
         let is_over = deadline.is_over();
@@ -126,7 +113,10 @@ fn until_all_are_there(
         if polled == Processes::Same {
             let now = fleet.clock.now();
             fleet.at_work_mut().for_each(|target| target.notice(effect, bounds.stable, now));
-            fleet.instances.iter_mut().for_each(|it| excuse(it, bounds.need, |target| target.watch == Watch::Over));
+            fleet
+                .instances
+                .iter_mut()
+                .for_each(|it| excuse(it, bounds.need, |target| target.watch == Watch::Over, |_| true));
             let count = fleet.at_work().filter(|target| is_waited_for(target)).count();
             if count > 0 && !is_over {
                 (fleet.progress)(&progress(fleet, effect, count, deadline));
@@ -144,24 +134,26 @@ fn until_all_are_there(
             if effect == Effect::InTraffic {
                 fleet.instances.iter_mut().for_each(say_unchecked);
             }
-            return Ok(());
+            return Ok(End::Done);
         }
-        // A new process knows nothing of the change: make it again, and restart the wait.
-        if effect == Effect::InTraffic {
-            put_back(fleet, goal, bounds, deadline, &mut |_| {})?;
-        } else {
-            fleet.step(&|target| target.goal_for(goal))?;
+        match again(fleet, deadline.left())? {
+            End::Done => {}
+            end @ (End::Shutdown | End::Rollback) => return Ok(end),
+        }
+        // On their way back, servers restart their wait before they are checked.
+        if effect != Effect::InTraffic {
             fleet.instances.iter_mut().for_each(Instance::watch_anew);
         }
         if is_over {
             fleet.at_work_mut().for_each(|target| target.time_is_over(effect, bounds.timeout));
-            return Ok(());
+            return Ok(End::Done);
         }
     }
 }
 
 /// Tells whether a server must be polled again.
-fn is_waited_for(target: &Target) -> bool {
+#[must_use]
+pub fn is_waited_for(target: &Target) -> bool {
     if target.stays_out() {
         return false;
     }

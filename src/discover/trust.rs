@@ -299,8 +299,8 @@ fn parts(path: &Path) -> Vec<OsString> {
 fn is_config_name(name: &OsStr) -> bool {
     let bytes = name.as_bytes();
     // It treats the first `.cfg` as the end, so `a.cfg.cfg` does not count.
-    let ends = bytes.windows(4).position(|part| part == b".cfg") == bytes.len().checked_sub(4);
-    ends && !bytes.starts_with(b".")
+    let first = bytes.windows(4).position(|part| part == b".cfg");
+    first.is_some_and(|first| first + 4 == bytes.len()) && !bytes.starts_with(b".")
 }
 
 /// Makes a path absolute and drops its `.` parts, without accessing the file system.
@@ -328,6 +328,25 @@ mod tests {
     fn read(owners: &Owners, path: &Path) -> Result<Vec<u8>, Refusal> {
         let budget = Budget::new(&PATIENT);
         owners.read(&owners.reach(path, &budget)?, &budget).map(|content| content.bytes)
+    }
+
+    #[test]
+    fn a_folder_is_read_as_haproxy_reads_it() {
+        for (name, is_read) in [
+            ("a.cfg", true),
+            ("abc.cfg", true),
+            (".cfg", false),
+            (".a.cfg", false),
+            ("a.cfg.cfg", false),
+            ("a.cfg~", false),
+            ("a", false),
+            ("ab", false),
+            ("abc", false),
+            ("cfg", false),
+            ("abcd", false),
+        ] {
+            assert_eq!(is_config_name(OsStr::new(name)), is_read, "{name}");
+        }
     }
 
     fn place() -> (tempfile::TempDir, PathBuf) {

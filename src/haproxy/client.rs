@@ -3,7 +3,7 @@
 //! [`Client`] is all that the work knows about it, so that the work can be tested on values alone; [`Runtime`] talks to
 //! a real HAProxy over its sockets.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::observe::{Detail, Observation, observe, read_back};
 use super::old_processes::{self, OldLoad, OldProcess};
@@ -15,11 +15,15 @@ use super::statistics::poll;
 use crate::model::error::{Error, Result};
 use crate::model::name::{Address, Selection};
 use crate::model::server::{Process, Server, Statistics};
-use crate::time::deadline::patiently;
+use crate::time::deadline::{Allowance, patiently};
 use crate::time::interrupt::Interrupt;
 
 /// How many commands are in flight at a time: HAProxy stops reading when its replies are not read.
 const WINDOW: usize = 256;
+
+/// As long as commands are answered within this time, twice as many are sent the next time. A HAProxy that is slower is sent
+/// one at a time, so that a signal keeps the rest from it.
+const PROMPTLY: Duration = Duration::from_millis(50);
 
 /// An answer of the observed process, or the process that answers instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +124,28 @@ pub trait Client: Send {
     fn give_time(&mut self, time: Duration);
 }
 
+/// How long the work on an instance may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// The longest that one step may take.
+    pub timeout: Duration,
+    /// The end of the run, after which only what was sent is read back.
+    pub run_end: Option<Instant>,
+}
+
+impl Bounds {
+    /// Starts a step that ends with the run at the latest.
+    #[must_use]
+    pub fn step(self) -> Allowance {
+        Allowance::within(self.timeout, self.run_end)
+    }
+
+    /// Starts a step that must be finished even if the run is over.
+    fn last_step(self) -> Allowance {
+        Allowance::of(self.timeout)
+    }
+}
+
 /// A real HAProxy, over its sockets.
 #[derive(Debug)]
 pub struct Runtime<'a> {
@@ -127,7 +153,7 @@ pub struct Runtime<'a> {
     addresses: &'a [Address],
     masters: &'a [Address],
     selection: Selection<'a>,
-    timeout: Duration,
+    bounds: Bounds,
     predecessors: Predecessors,
     contact: Contact,
     /// How many backends it has, if all were read.
@@ -145,12 +171,12 @@ impl<'a> Runtime<'a> {
         name: &'a str,
         (addresses, masters): (&'a [Address], &'a [Address]),
         selection: Selection<'a>,
-        timeout: Duration,
+        bounds: Bounds,
         predecessors: Predecessors,
     ) -> Result<Self> {
-        let (connection, contact) = open_best(name, addresses, timeout)?;
+        let (connection, contact) = open_best(name, addresses, bounds.step())?;
         let connection = Some(connection);
-        Ok(Self { name, addresses, masters, selection, timeout, predecessors, contact, backends: None, connection })
+        Ok(Self { name, addresses, masters, selection, bounds, predecessors, contact, backends: None, connection })
     }
 
     /// Returns where it answers, and which process.
@@ -164,10 +190,15 @@ impl<'a> Runtime<'a> {
     /// # Errors
     /// When it does not answer in time, or is not understood.
     pub fn observe_first(&mut self, detail: Detail) -> Result<Observation> {
+        self.observe_within(detail, self.bounds.step())
+    }
+
+    fn observe_within(&mut self, detail: Detail, step: Allowance) -> Result<Observation> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => open(&self.contact.address, self.timeout)?.0,
+            None => open(&self.contact.address, step)?.0,
         };
+        connection.begin(step);
         let observation = observe(&mut connection, self.contact.clone(), self.selection, detail)?;
         self.backends = observation.rest.backends;
         self.connection = Some(connection);
@@ -175,16 +206,24 @@ impl<'a> Runtime<'a> {
     }
 
     /// Connects to the observed process, unless another one answers.
-    fn connect(&mut self) -> Result<Answered<Connection>> {
-        if let Some(connection) = self.connection.take().filter(Connection::is_open) {
+    fn connect(&mut self, step: Allowance) -> Result<Answered<Connection>> {
+        if let Some(mut connection) = self.connection.take().filter(Connection::is_open) {
+            connection.begin(step);
             return Ok(Answered::Same(connection));
         }
-        let (connection, process) = patiently(self.timeout, || open(&self.contact.address, self.timeout))?;
+        let (connection, process) = patiently(step, || open(&self.contact.address, step))?;
         Ok(self.unless_replaced(process, connection))
     }
 
     fn unless_replaced<T>(&self, process: Process, answer: T) -> Answered<T> {
         if process.is(&self.contact.process) { Answered::Same(answer) } else { Answered::Replaced(process) }
+    }
+
+    fn old_load_within(&self, servers: &[&Server], step: Allowance) -> Result<OldLoad> {
+        match self.master() {
+            Some(master) => old_processes::count(master, servers, step),
+            None => Ok(OldLoad::unseen((self.predecessors)(&self.contact))),
+        }
     }
 
     /// The CLI of the master, if there is one.
@@ -198,7 +237,8 @@ impl<'a> Runtime<'a> {
 
 impl Client for Runtime<'_> {
     fn send(&mut self, lines: &[&str], signals: &Interrupt) -> Result<Answered<Exchange>> {
-        let mut connection = match self.connect()? {
+        // Rolling back is not bounded by the run's end.
+        let mut connection = match self.connect(Allowance::within(self.bounds.timeout, signals.end()))? {
             Answered::Same(connection) => connection,
             Answered::Replaced(process) => return Ok(Answered::Replaced(process)),
         };
@@ -209,19 +249,21 @@ impl Client for Runtime<'_> {
         // An earlier connection would occupy one of the few that HAProxy grants to clients.
         self.connection = None;
         let address = &self.contact.address;
-        let read = || read_back(address, self.selection, servers, self.backends, self.timeout);
-        let (process, found) = patiently(self.timeout, read)?;
+        let step = self.bounds.last_step();
+        let read = || read_back(address, self.selection, servers, self.backends, step);
+        let (process, found) = patiently(step, read)?;
         Ok(self.unless_replaced(process, found))
     }
 
     fn poll(&mut self, servers: &[&Server]) -> Result<Answered<Polled>> {
         self.connection = None;
         let address = &self.contact.address;
-        let (process, mut statistics) = patiently(self.timeout, || poll(address, servers, self.timeout))?;
+        let step = self.bounds.step();
+        let (process, mut statistics) = patiently(step, || poll(address, servers, step))?;
         if !process.is(&self.contact.process) {
             return Ok(Answered::Replaced(process));
         }
-        let old = self.old_load(servers)?;
+        let old = self.old_load_within(servers, step)?;
         for (server, found) in servers.iter().zip(&mut statistics) {
             if let Some(found) = found {
                 found.sessions = found.sessions.saturating_add(old.of(server));
@@ -231,19 +273,17 @@ impl Client for Runtime<'_> {
     }
 
     fn old_load(&mut self, servers: &[&Server]) -> Result<OldLoad> {
-        match self.master() {
-            Some(master) => old_processes::count(master, servers, self.timeout),
-            None => Ok(OldLoad::unseen((self.predecessors)(&self.contact))),
-        }
+        self.old_load_within(servers, self.bounds.last_step())
     }
 
     fn end_old_sessions(&mut self, servers: &[&Server]) -> Result<()> {
-        let all = usize::MAX;
-        self.master().map_or(Ok(()), |master| old_processes::end_sessions(master, servers, all, self.timeout).map(drop))
+        let (all, step) = (usize::MAX, self.bounds.step());
+        self.master().map_or(Ok(()), |master| old_processes::end_sessions(master, servers, all, step).map(drop))
     }
 
     fn end_some_sessions(&mut self, servers: &[&Server], most: usize) -> Result<Answered<usize>> {
-        let mut connection = match self.connect()? {
+        let step = self.bounds.step();
+        let mut connection = match self.connect(step)? {
             Answered::Same(connection) => connection,
             Answered::Replaced(process) => return Ok(Answered::Replaced(process)),
         };
@@ -251,7 +291,7 @@ impl Client for Runtime<'_> {
         let left = most.saturating_sub(ended);
         match self.master().filter(|_| left > 0) {
             Some(master) => {
-                let old = old_processes::end_sessions(master, servers, left, self.timeout)?;
+                let old = old_processes::end_sessions(master, servers, left, step)?;
                 Ok(Answered::Same(ended + old))
             }
             None => Ok(Answered::Same(ended)),
@@ -259,11 +299,11 @@ impl Client for Runtime<'_> {
     }
 
     fn observe(&mut self, detail: Detail, admit: Admit<'_>) -> Result<Observation> {
-        let (connection, contact) = open_best(self.name, self.addresses, self.timeout)?;
+        let (connection, contact) = open_best(self.name, self.addresses, self.bounds.last_step())?;
         admit(&contact)?;
         self.contact = contact;
         self.connection = Some(connection);
-        self.observe_first(detail)
+        self.observe_within(detail, self.bounds.last_step())
     }
 
     fn sees_old_processes(&self) -> bool {
@@ -279,12 +319,15 @@ impl Client for Runtime<'_> {
 fn exchange(connection: &mut Connection, lines: &[&str], signals: &Interrupt) -> Exchange {
     let mut replies = Vec::with_capacity(lines.len());
     let mut failure = None;
-    for window in lines.chunks(WINDOW) {
+    let mut size = 1;
+    let mut rest = lines;
+    while let Some((window, after)) = rest.split_at_checked(size.min(rest.len())).filter(|_| !rest.is_empty()) {
         failure = signals.check();
         if failure.is_some() {
             break;
         }
-        let (answers, result) = connection.exchange(window);
+        let sent = Instant::now();
+        let (answers, result) = connection.exchange(window, signals);
         let unanswered = window.len().saturating_sub(answers.len());
         replies.extend(answers.iter().map(|answer| understand(&String::from_utf8_lossy(answer))));
         replies.extend(std::iter::repeat_n(Reply::Unknown, unanswered));
@@ -292,6 +335,8 @@ fn exchange(connection: &mut Connection, lines: &[&str], signals: &Interrupt) ->
             failure = Some(error);
             break;
         }
+        size = if sent.elapsed() < PROMPTLY { WINDOW.min(size * 2) } else { 1 };
+        rest = after;
     }
     replies.resize(lines.len(), Reply::Unsent);
     Exchange { replies, failure }

@@ -3,7 +3,6 @@
 //! Every dump is streamed: only selected servers are kept.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::Duration;
 
 use super::command::{Query, Reference, Target};
 use super::guarded::observe_guarded;
@@ -19,6 +18,7 @@ use crate::model::name::{Address, Selection};
 use crate::model::server::{Process, Server};
 use crate::model::text::printable;
 use crate::model::traffic::Around;
+use crate::time::deadline::Allowance;
 
 /// Up to how many backends are read by name without finding out how many there are.
 const FEW: usize = 16;
@@ -188,9 +188,9 @@ pub fn read_back(
     selection: Selection<'_>,
     before: &[&Server],
     backends: Option<usize>,
-    timeout: Duration,
+    step: Allowance,
 ) -> Result<(Process, Vec<Option<Server>>)> {
-    let (mut connection, process) = open(address, timeout)?;
+    let (mut connection, process) = open(address, step)?;
     let mut queries: Vec<Query<'_>> =
         before.iter().map(|server| Query::ServersState(Some(Target::of(server).backend))).collect();
     queries.dedup();
@@ -225,11 +225,11 @@ impl<'a> Predicted<'a> {
 /// When the answer does not arrive in time or is incomplete, or returns what `on_line` returned.
 pub fn dump(
     address: &Address,
-    timeout: Duration,
+    step: Allowance,
     predicted: &Predicted<'_>,
     mut on_line: impl FnMut(&[u8]) -> std::result::Result<(), ParseError>,
 ) -> Result<()> {
-    let (mut connection, _) = open(address, timeout)?;
+    let (mut connection, _) = open(address, step)?;
     let understood = |error: ParseError| not_understood(address, &error);
     let mut header = None;
     connection.dump(&Query::ServersState(None).to_string(), Form::Lines, |line| {
@@ -263,8 +263,8 @@ pub enum Sought {
 ///
 /// # Errors
 /// When HAProxy does not answer in time, or gives an unexpected answer.
-pub fn names(address: &Address, sought: Sought, timeout: Duration) -> Result<BTreeSet<String>> {
-    let (mut connection, _) = open(address, timeout)?;
+pub fn names(address: &Address, sought: Sought, step: Allowance) -> Result<BTreeSet<String>> {
+    let (mut connection, _) = open(address, step)?;
     match sought {
         Sought::Backends => {
             let mut names = BTreeSet::new();

@@ -13,7 +13,7 @@ use super::statistics::StatReader;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::{Address, is_plain};
 use crate::model::server::Server;
-use crate::time::deadline::patiently;
+use crate::time::deadline::{Allowance, patiently};
 
 /// How long to retry a count that was cut off by the end of a connection.
 const TRIES: Duration = Duration::from_secs(2);
@@ -62,8 +62,8 @@ impl OldLoad {
 ///
 /// # Errors
 /// When the master CLI does not answer, or not as HAProxy does.
-pub(super) fn count(master: &Address, servers: &[&Server], timeout: Duration) -> Result<OldLoad> {
-    patiently(TRIES.min(timeout), || try_to_count(master, servers, timeout).map_err(cut_off))
+pub(super) fn count(master: &Address, servers: &[&Server], step: Allowance) -> Result<OldLoad> {
+    patiently(step.at_most(TRIES), || try_to_count(master, servers, step).map_err(cut_off))
 }
 
 /// Ends at most this many sessions of servers on old processes, and returns how many it has ended: `set server` and
@@ -71,8 +71,8 @@ pub(super) fn count(master: &Address, servers: &[&Server], timeout: Duration) ->
 ///
 /// # Errors
 /// As [`count`].
-pub(super) fn end_sessions(master: &Address, servers: &[&Server], most: usize, timeout: Duration) -> Result<usize> {
-    patiently(TRIES.min(timeout), || try_to_end(master, servers, most, timeout).map_err(cut_off))
+pub(super) fn end_sessions(master: &Address, servers: &[&Server], most: usize, step: Allowance) -> Result<usize> {
+    patiently(step.at_most(TRIES), || try_to_end(master, servers, most, step).map_err(cut_off))
 }
 
 /// The end of a worker may cut off any answer.
@@ -81,8 +81,8 @@ fn cut_off(error: Error) -> Error {
 }
 
 /// Opens the master CLI and lists its old processes.
-fn open(master: &Address, timeout: Duration) -> Result<(Connection, Vec<u32>)> {
-    let mut connection = Connection::open_master(master, timeout)?;
+fn open(master: &Address, step: Allowance) -> Result<(Connection, Vec<u32>)> {
+    let mut connection = Connection::open_master(master, step)?;
     let reply = connection.ask(&Query::Processes.to_string())?;
     let workers = old_workers(&reply).ok_or_else(|| {
         let msg = format!("the master CLI at {master} gave an unexpected answer: 'show proc' has no line '# workers'");
@@ -91,8 +91,8 @@ fn open(master: &Address, timeout: Duration) -> Result<(Connection, Vec<u32>)> {
     Ok((connection, workers))
 }
 
-fn try_to_count(master: &Address, servers: &[&Server], timeout: Duration) -> Result<OldLoad> {
-    let (mut connection, workers) = open(master, timeout)?;
+fn try_to_count(master: &Address, servers: &[&Server], step: Allowance) -> Result<OldLoad> {
+    let (mut connection, workers) = open(master, step)?;
     let names = names(servers);
     let backends: BTreeSet<&str> = names.iter().map(|(backend, _)| *backend).filter(|name| is_plain(name)).collect();
     let mut load = OldLoad::default();
@@ -110,8 +110,8 @@ fn try_to_count(master: &Address, servers: &[&Server], timeout: Duration) -> Res
     Ok(load)
 }
 
-fn try_to_end(master: &Address, servers: &[&Server], most: usize, timeout: Duration) -> Result<usize> {
-    let (mut connection, workers) = open(master, timeout)?;
+fn try_to_end(master: &Address, servers: &[&Server], most: usize, step: Allowance) -> Result<usize> {
+    let (mut connection, workers) = open(master, step)?;
     let mut ended = 0usize;
     for worker in workers {
         ended += end_sessions_on(&mut connection, Some(worker), servers, most.saturating_sub(ended))?;
@@ -138,6 +138,9 @@ fn load_of(connection: &mut Connection, worker: u32, backends: &BTreeSet<&str>) 
             has_ended |= row.starts_with(b"Can't find the target");
             if has_ended { Ok(()) } else { reader.line(row) }
         })?;
+        if let Some(error) = reader.garbage {
+            return Err(error);
+        }
         if has_ended {
             return Ok(Vec::new());
         }

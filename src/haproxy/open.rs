@@ -1,5 +1,6 @@
 //! Opens a connection to the process that serves an instance now, and finds out which one it is and what it allows.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::command::Query;
@@ -11,6 +12,8 @@ use crate::model::name::Address;
 use crate::model::server::Process;
 use crate::model::text::printable;
 use crate::time::clock;
+use crate::time::deadline::Allowance;
+use crate::time::side_by_side::side_by_side;
 
 /// How often, and after what pause, to reconnect if the connection leads to a stopping process.
 const STOPPING_TRIES: u32 = 50;
@@ -21,6 +24,8 @@ const STOPPING_PAUSE: Duration = Duration::from_millis(20);
 pub struct Contact {
     /// Where it was asked.
     pub address: Address,
+    /// Where it can be asked, as far as known.
+    pub addresses: Arc<[Address]>,
     /// Whether that is a stats socket or a master CLI.
     pub door: Door,
     /// The process that answered.
@@ -35,20 +40,21 @@ pub struct Contact {
 ///
 /// # Errors
 /// As [`Connection::open`]; also when several processes share the socket.
-pub fn open(address: &Address, timeout: Duration) -> Result<(Connection, Process)> {
-    open_and_ask(address, timeout, None).map(|(connection, process, _)| (connection, process))
+pub fn open(address: &Address, step: Allowance) -> Result<(Connection, Process)> {
+    open_and_ask(address, step, None).map(|(connection, process, _)| (connection, process))
 }
 
 /// Opens a connection and finds out what its socket allows.
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_for_commands(address: &Address, timeout: Duration) -> Result<(Connection, Contact)> {
-    let (connection, process, reply) = open_and_ask(address, timeout, Some(Query::Level))?;
+pub fn open_for_commands(address: &Address, step: Allowance) -> Result<(Connection, Contact)> {
+    let (connection, process, reply) = open_and_ask(address, step, Some(Query::Level))?;
     let level = Level::parse(&String::from_utf8_lossy(&reply.unwrap_or_default()))
         .map_err(|error| not_understood(address, &error))?;
     let (door, peer) = (connection.door(), connection.peer());
-    let contact = Contact { address: address.clone(), door, process, level, peer };
+    let contact =
+        Contact { address: address.clone(), addresses: Arc::from([address.clone()]), door, process, level, peer };
     Ok((connection, contact))
 }
 
@@ -56,23 +62,27 @@ pub fn open_for_commands(address: &Address, timeout: Duration) -> Result<(Connec
 ///
 /// # Errors
 /// When none of them leads to a HAProxy that answers in time and as expected.
-pub fn open_best(name: &str, addresses: &[Address], timeout: Duration) -> Result<(Connection, Contact)> {
+pub fn open_best(name: &str, addresses: &[Address], step: Allowance) -> Result<(Connection, Contact)> {
     let mut best: Option<(Connection, Contact)> = None;
     let mut failure = None;
-    for address in addresses {
-        match open_for_commands(address, timeout) {
+    for opened in open_each(addresses, step) {
+        match opened {
             Ok(opened) => {
                 if best.as_ref().is_none_or(|(_, best)| opened.1.rank() > best.rank()) {
                     best = Some(opened);
-                }
-                if addresses.len() == 1 {
-                    break;
                 }
             }
             Err(error) => failure = failure.or(Some(error)),
         }
     }
-    best.ok_or_else(|| failure.unwrap_or_else(|| without_socket(name)))
+    let (connection, contact) = best.ok_or_else(|| failure.unwrap_or_else(|| without_socket(name)))?;
+    Ok((connection, Contact { addresses: Arc::from(addresses), ..contact }))
+}
+
+/// Opens all sockets of an instance, several at once, so that one that does not answer leaves the others their time.
+fn open_each(addresses: &[Address], step: Allowance) -> Vec<Result<(Connection, Contact)>> {
+    let opened = side_by_side(addresses, |address| open_for_commands(address, step));
+    opened.into_iter().map(|opened| opened.and_then(|opened| opened)).collect()
 }
 
 fn without_socket(name: &str) -> Error {
@@ -96,13 +106,17 @@ impl Contact {
 /// Opens a connection to a process that is not about to stop, and sends another query right away.
 fn open_and_ask(
     address: &Address,
-    timeout: Duration,
+    step: Allowance,
     other: Option<Query<'_>>,
 ) -> Result<(Connection, Process, Option<Vec<u8>>)> {
+    let mut stopping: Option<Error> = None;
     let mut tries = 0;
     let first: Vec<String> = [Query::Info].into_iter().chain(other).map(|query| query.to_string()).collect();
     loop {
-        let (connection, replies) = Connection::open(address, timeout, &first)?;
+        let (connection, replies) = match (Connection::open(address, step, &first), stopping) {
+            (Err(error), Some(stopping)) if error.kind == ErrorKind::Timeout => return Err(stopping),
+            (opened, _) => opened?,
+        };
         let mut replies = replies.into_iter();
         let info = info_of(address, &replies.next().unwrap_or_default())?;
         if info.processes > 1 {
@@ -119,15 +133,15 @@ fn open_and_ask(
         if !info.stopping {
             return Ok((connection, process, replies.next()));
         }
-        if tries == STOPPING_TRIES {
-            return Err(Error::new(
-                ErrorKind::Unreachable,
-                format!("the HAProxy at {address} (process {}) is stopping, and no new one answers", process.pid),
-            ));
+        let msg = format!("the HAProxy at {address} (process {}) is stopping, and no new one answers", process.pid);
+        let error = Error::new(ErrorKind::Unreachable, msg);
+        if tries == STOPPING_TRIES || step.is_over() {
+            return Err(error);
         }
         tries += 1;
+        stopping = Some(error);
         drop(connection);
-        std::thread::sleep(STOPPING_PAUSE);
+        std::thread::sleep(STOPPING_PAUSE.min(step.left()));
     }
 }
 

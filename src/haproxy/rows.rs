@@ -13,7 +13,7 @@ use super::statistics::ONE_BY_ONE;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::Switch;
 use crate::model::matcher::Matcher;
-use crate::model::name::Selection;
+use crate::model::name::{Address, Selection};
 use crate::model::server::{Server, ServerState, Uniqueness};
 use crate::model::state::AdminFlags;
 use crate::model::text::printable;
@@ -114,8 +114,25 @@ pub(super) trait Rows {
     /// Skips a row that is not selected.
     fn pass(&mut self, _: &OtherRow<'_>) {}
 
-    /// Prepares to be told all rows once more.
-    fn begin_again(&mut self) {}
+    /// Prepares to be told all rows, perhaps once more.
+    fn begin(&mut self) {}
+
+    /// Tells whether there was not enough memory for the selected rows.
+    fn is_out_of_memory(&self) -> bool {
+        false
+    }
+}
+
+/// What must be free before a dump begins, in bytes: to run out of memory in the middle would end this program, and with it
+/// a HAProxy 3.2.26.
+const RESERVE: usize = 8 << 20;
+
+/// What a server may need until it is in the report, in bytes.
+const FOR_A_SERVER: usize = 1 << 10;
+
+/// Tells whether so many bytes could be had now.
+fn could_have(bytes: usize) -> bool {
+    Vec::<u8>::new().try_reserve_exact(bytes).is_ok()
 }
 
 /// Which servers are kept.
@@ -160,6 +177,7 @@ pub(super) struct Matching<'a> {
     pub(super) servers: Vec<Server>,
     pub(super) backends_found: Vec<bool>,
     pub(super) backends: Backends,
+    is_out_of_memory: bool,
     pub(super) unchecked: Unchecked,
     /// The other servers of the last backend.
     counted: Around,
@@ -180,6 +198,20 @@ impl<'a> Matching<'a> {
             unchecked: Unchecked::default(),
             counted: Around::default(),
             around: BTreeMap::new(),
+            is_out_of_memory: false,
+        }
+    }
+
+    /// Makes room for one more server; gives up all of them if there is not enough memory, so that the rest of the dump can
+    /// be read.
+    fn make_room(&mut self) {
+        if self.servers.len() < self.servers.capacity() {
+            return;
+        }
+        let more = self.servers.len().max(256);
+        if self.servers.try_reserve_exact(more).is_err() || !could_have(more.saturating_mul(FOR_A_SERVER)) {
+            self.is_out_of_memory = true;
+            self.servers = Vec::new();
         }
     }
 
@@ -236,7 +268,10 @@ impl Rows for Matching<'_> {
 
     fn take(&mut self, row: &StateRow<'_>) {
         self.backends.has_wanted = true;
-        self.servers.push(server_of(row, self.servers.last()));
+        self.make_room();
+        if !self.is_out_of_memory {
+            self.servers.push(server_of(row, self.servers.last()));
+        }
         if self.keep == Keep::SelectedAndCounts {
             self.unchecked.note(row.backend_id, row.server_id, row.check, row.agent);
         }
@@ -253,8 +288,12 @@ impl Rows for Matching<'_> {
         }
     }
 
-    fn begin_again(&mut self) {
+    fn begin(&mut self) {
         *self = Self::new(self.selection, self.keep);
+    }
+
+    fn is_out_of_memory(&self) -> bool {
+        self.is_out_of_memory
     }
 }
 
@@ -384,21 +423,31 @@ fn hash(name: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Reads replies of `show servers state`, line by line, and once more where a row is not understood.
+/// Reads rows, and once more where one of them is not understood; `read` returns what is wrong with the first such row.
 ///
 /// A server that is deleted while HAProxy 3.4.0 or older writes its row leaves garbage there, which is gone the next time.
+pub(super) fn read_again_if_garbage(mut read: impl FnMut() -> Result<Option<Error>>) -> Result<()> {
+    match read()? {
+        None => Ok(()),
+        Some(_) => read()?.map_or(Ok(()), Err),
+    }
+}
+
+/// Reads replies of `show servers state`, line by line.
 pub(super) fn read_state(connection: &mut Connection, queries: &[Query<'_>], rows: &mut impl Rows) -> Result<()> {
     let commands: Vec<String> = queries.iter().map(Query::to_string).collect();
-    if read_once(connection, &commands, rows)?.is_none() {
-        return Ok(());
-    }
-    rows.begin_again();
-    read_once(connection, &commands, rows)?.map_or(Ok(()), Err)
+    read_again_if_garbage(|| {
+        rows.begin();
+        read_once(connection, &commands, rows)
+    })
 }
 
 /// Reads the replies once; returns what is wrong with the first row that is not understood.
 fn read_once(connection: &mut Connection, commands: &[String], rows: &mut impl Rows) -> Result<Option<Error>> {
     let address = connection.address().clone();
+    if !could_have(RESERVE) {
+        return Err(out_of_memory(&address));
+    }
     let mut garbage = None;
     let mut reply = Reply::default();
     let mut are_known = vec![false; commands.len()];
@@ -413,6 +462,9 @@ fn read_once(connection: &mut Connection, commands: &[String], rows: &mut impl R
         }
         result
     })?;
+    if rows.is_out_of_memory() {
+        return Err(out_of_memory(&address));
+    }
     if let Some((command, _)) = commands.iter().zip(&are_known).find(|(_, is_known)| !**is_known) {
         return Err(Error::new(
             ErrorKind::BadReply,
@@ -461,6 +513,13 @@ impl Reply {
         }
         Ok(())
     }
+}
+
+fn out_of_memory(address: &Address) -> Error {
+    let msg = format!(
+        "there is not enough memory for the servers of the HAProxy at {address}; allow this program more, or select fewer servers"
+    );
+    Error::new(ErrorKind::Resources, msg)
 }
 
 #[cfg(test)]

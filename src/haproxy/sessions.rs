@@ -6,6 +6,7 @@ use super::command::{Query, end_session};
 use super::socket::{Connection, Form};
 use crate::model::error::Result;
 use crate::model::server::Server;
+use crate::time::interrupt::PATIENT;
 
 /// How many commands are in flight at a time.
 const WINDOW: usize = 64;
@@ -54,7 +55,7 @@ pub(super) fn end_sessions_on(
         }
     })?;
     for window in commands.chunks(WINDOW) {
-        connection.exchange(window).1?;
+        connection.exchange(window, &PATIENT).1?;
     }
     Ok(commands.len())
 }

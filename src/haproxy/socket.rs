@@ -23,12 +23,13 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::Address;
 use crate::model::text::excerpt;
+use crate::time::deadline::{Allowance, Tries, repeatedly};
+use crate::time::interrupt::{Interrupt, PATIENT};
 
 /// The shortest silence after which a dump that has begun may be abandoned.
 const DUMP_SILENCE: Duration = Duration::from_secs(5);
 
-/// The longest time and the largest size of a dump, which no HAProxy comes near: anything beyond is not a dump.
-const DUMP_TIME: Duration = Duration::from_secs(300);
+/// The largest size of a dump, which no HAProxy comes near: anything beyond is not a dump.
 const DUMP_SIZE: usize = 1 << 30;
 
 /// How many dumps are asked for at a time: HAProxy stops reading when its replies are not read.
@@ -48,8 +49,7 @@ const SHOWN: usize = 200;
 
 /// How often, and how far apart, to retry a refused connection: a reload without `-x` refuses for a moment, and a
 /// master CLI for as long as its master reads the configuration (50 ms and more).
-const REFUSED_TRIES: u32 = 15;
-const REFUSED_PAUSE: Duration = Duration::from_millis(20);
+const REFUSED: Tries = Tries { count: 15, pause: Duration::from_millis(20) };
 
 /// The length of a name in the abstract namespace as HAProxy pads it: `sun_path` less the leading NUL.
 const ABSTRACT_LENGTH: usize = 107;
@@ -92,8 +92,9 @@ pub struct Connection {
     address: Address,
     door: Door,
     prompt: Vec<u8>,
-    timeout: Duration,
+    step: Allowance,
     receive_limit: Option<Duration>,
+    send_limit: Duration,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -104,42 +105,46 @@ impl Connection {
     ///
     /// # Errors
     /// Distinguishes a missing socket, missing rights, no answer in time, and something that is not HAProxy.
-    pub fn open(address: &Address, timeout: Duration, first: &[String]) -> Result<(Self, Vec<Vec<u8>>)> {
-        Self::enter(address, timeout, Entry::Worker, first)
+    pub fn open(address: &Address, step: Allowance, first: &[String]) -> Result<(Self, Vec<Vec<u8>>)> {
+        Self::enter(address, step, Entry::Worker, first)
     }
 
     /// Connects to a master CLI and stays with the master, instead of continuing with its worker.
     ///
     /// # Errors
     /// As [`Connection::open`]; also when it is not a master CLI.
-    pub fn open_master(address: &Address, timeout: Duration) -> Result<Self> {
-        Self::enter(address, timeout, Entry::Master, &[]).map(|(connection, _)| connection)
+    pub fn open_master(address: &Address, step: Allowance) -> Result<Self> {
+        Self::enter(address, step, Entry::Master, &[]).map(|(connection, _)| connection)
     }
 
-    fn enter(address: &Address, timeout: Duration, entry: Entry, first: &[String]) -> Result<(Self, Vec<Vec<u8>>)> {
-        let mut tries = 1;
-        loop {
+    fn enter(address: &Address, step: Allowance, entry: Entry, first: &[String]) -> Result<(Self, Vec<Vec<u8>>)> {
+        // Its process has ended, or its master has restarted itself; nothing was changed yet.
+        let may_pass = |error: &Error| error.kind == ErrorKind::Unreachable && error.is_cut_off;
+        repeatedly(step, REFUSED, may_pass, || {
+            let (fd, send_limit) = connected(address, step)?;
             let mut connection = Self {
-                fd: connected(address, timeout)?,
+                fd,
                 address: address.clone(),
                 door: Door::Stats,
                 prompt: PROMPT.to_vec(),
-                timeout,
+                step,
                 receive_limit: None,
+                send_limit,
                 buffer: vec![0; CHUNK],
                 start: 0,
                 end: 0,
             };
             match connection.greet(entry, first) {
-                Ok(replies) => return Ok((connection, replies)),
-                // Its process has ended, or its master has restarted itself; nothing was changed yet.
-                Err(error) if error.kind == ErrorKind::Unreachable && tries < REFUSED_TRIES => {
-                    tries += 1;
-                    std::thread::sleep(REFUSED_PAUSE);
-                }
-                Err(error) => return Err(error),
+                Ok(replies) => Ok((connection, replies)),
+                Err(error) if error.kind == ErrorKind::Unreachable => Err(error.cut_off()),
+                Err(error) => Err(error),
             }
-        }
+        })
+    }
+
+    /// Begins another step over the same connection.
+    pub fn begin(&mut self, step: Allowance) {
+        self.step = step;
     }
 
     /// Returns where the conversation takes place.
@@ -171,22 +176,27 @@ impl Connection {
         self.reply(command).map(|reply| String::from_utf8_lossy(&reply).into_owned())
     }
 
-    /// Sends several commands, one a line, and returns the reply to each that was answered.
+    /// Sends several commands, one a line, and returns the reply to each that was answered; a signal ends it after the
+    /// reply at hand.
     ///
     /// # Errors
     /// Returns what stopped it, after the replies so far; unanswered commands may still be carried out.
-    pub fn exchange<C: AsRef<str>>(&mut self, commands: &[C]) -> (Vec<Vec<u8>>, Result<()>) {
+    pub fn exchange<C: AsRef<str>>(&mut self, commands: &[C], signals: &Interrupt) -> (Vec<Vec<u8>>, Result<()>) {
         match self.send_commands(commands) {
-            Ok(()) => self.replies(commands),
+            Ok(()) => self.replies(commands, signals),
             Err(error) => (Vec::new(), Err(error)),
         }
     }
 
     /// Reads the replies to commands that were sent.
-    fn replies<C: AsRef<str>>(&mut self, commands: &[C]) -> (Vec<Vec<u8>>, Result<()>) {
+    fn replies<C: AsRef<str>>(&mut self, commands: &[C], signals: &Interrupt) -> (Vec<Vec<u8>>, Result<()>) {
         let mut replies = Vec::with_capacity(commands.len());
         for command in commands {
-            match self.reply(command.as_ref()) {
+            // Those that have arrived already take no time.
+            let must_wait = !replies.is_empty() && self.unread().is_empty();
+            let interrupted = if must_wait { signals.check() } else { None };
+            let read = interrupted.map_or_else(|| self.reply(command.as_ref()), Err);
+            match read {
                 Ok(reply) => replies.push(reply),
                 Err(error) => return (replies, Err(error)),
             }
@@ -202,10 +212,9 @@ impl Connection {
     /// When the replies do not arrive in time or are incomplete, or returns what `on_row` returned.
     pub fn rows(&mut self, commands: &[String], mut on_row: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         self.send_commands(commands)?;
-        let bounds = self.reply_bounds();
         let mut refusal = Ok(());
         for command in commands {
-            self.lines(command, Form::Rows, &bounds, |row| {
+            self.lines(command, Form::Rows, Extent::Reply, |row| {
                 if refusal.is_ok() {
                     refusal = on_row(row);
                 }
@@ -236,14 +245,12 @@ impl Connection {
         form: Form,
         mut on_line: impl FnMut(usize, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let silence = self.timeout.max(DUMP_SILENCE);
-        let bounds = Bounds { first: self.timeout, silence, whole: DUMP_TIME, size: DUMP_SIZE };
         let mut refusal = Ok(());
         let mut place = 0;
         for window in commands.chunks(DUMPS_TOGETHER) {
             self.send_commands(window)?;
             for command in window {
-                self.lines(command.as_ref(), form, &bounds, |line| {
+                self.lines(command.as_ref(), form, Extent::Dump, |line| {
                     if refusal.is_ok() {
                         refusal = on_line(place, line);
                     }
@@ -273,8 +280,7 @@ impl Connection {
             Err(error) if error.kind != ErrorKind::Unreachable => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        let until = Instant::now() + self.timeout;
-        let door = self.read_greeting(until)?;
+        let door = self.read_greeting()?;
         match (door, entry) {
             (Door::Stats, Entry::Master) => return Err(self.stranger()),
             (Door::Stats, Entry::Worker) => {}
@@ -283,13 +289,13 @@ impl Connection {
                 self.prompt = MASTER_PROMPT.to_vec();
             }
         }
-        let (replies, result) = self.replies(first);
+        let (replies, result) = self.replies(first, &PATIENT);
         result?;
         match (door, entry) {
             (Door::Master, Entry::Worker) => {
                 // The master's answers were meant for its worker.
-                self.enter_worker(until)?;
-                let (replies, result) = self.exchange(first);
+                self.enter_worker()?;
+                let (replies, result) = self.exchange(first, &PATIENT);
                 result.map(|()| replies)
             }
             (Door::Stats, _) | (Door::Master, Entry::Master) => Ok(replies),
@@ -297,7 +303,7 @@ impl Connection {
     }
 
     /// Reads the answer to `prompt`, which distinguishes a stats socket from a master CLI.
-    fn read_greeting(&mut self, until: Instant) -> Result<Door> {
+    fn read_greeting(&mut self) -> Result<Door> {
         const GREETINGS: [(&[u8], Door); 2] = [(b"\n> ", Door::Stats), (MASTER_PROMPT, Door::Master)];
         loop {
             let unread = self.unread();
@@ -308,26 +314,24 @@ impl Connection {
             if !GREETINGS.iter().any(|(greeting, _)| greeting.starts_with(unread)) {
                 return Err(self.stranger());
             }
-            self.read_more("prompt", until)?;
+            self.read_more("prompt")?;
         }
     }
 
     /// Reads until something that looks like a prompt arrives.
-    fn read_prompt(&mut self, command: &str, until: Instant) -> Result<()> {
+    fn read_prompt(&mut self, command: &str) -> Result<()> {
         while !self.unread().ends_with(PROMPT) {
             if self.unread().len() > SHOWN {
                 return Err(self.stranger());
             }
-            self.read_more(command, until)?;
+            self.read_more(command)?;
         }
         Ok(())
     }
 
     /// Waits for more of an answer.
-    fn read_more(&mut self, command: &str, until: Instant) -> Result<()> {
-        let left = until.saturating_duration_since(Instant::now());
-        let read = if left.is_zero() { Err(Errno::EAGAIN) } else { self.fill(left) };
-        match read {
+    fn read_more(&mut self, command: &str) -> Result<()> {
+        match self.fill(self.step.left()) {
             Ok(0) if self.unread().is_empty() => {
                 let what = "was closed without an answer; its HAProxy has just ended, or it is not HAProxy";
                 Err(self.error(ErrorKind::Unreachable, what))
@@ -339,9 +343,9 @@ impl Connection {
     }
 
     /// Moves from the master CLI to its current worker, whose prompt is its process id.
-    fn enter_worker(&mut self, until: Instant) -> Result<()> {
+    fn enter_worker(&mut self) -> Result<()> {
         self.send(b"@1\n", "@1")?;
-        self.read_prompt("@1", until)?;
+        self.read_prompt("@1")?;
         let prompt = self.unread().trim_ascii_start().to_vec();
         let is_worker =
             prompt.strip_suffix(PROMPT).is_some_and(|pid| !pid.is_empty() && pid.iter().all(u8::is_ascii_digit));
@@ -357,7 +361,7 @@ impl Connection {
     /// Reads one reply: text in any encoding, since HAProxy passes on the description in its configuration.
     fn reply(&mut self, command: &str) -> Result<Vec<u8>> {
         let mut text = Vec::new();
-        self.lines(command, Form::Lines, &self.reply_bounds(), |line| {
+        self.lines(command, Form::Lines, Extent::Reply, |line| {
             // The silence that means success is an empty text.
             if !(text.is_empty() && line.is_empty()) {
                 text.extend_from_slice(line);
@@ -367,14 +371,9 @@ impl Connection {
         Ok(text)
     }
 
-    /// The bounds of a reply that is not a dump.
-    fn reply_bounds(&self) -> Bounds {
-        Bounds { first: self.timeout, silence: self.timeout, whole: self.timeout, size: REPLY_SIZE }
-    }
-
     /// Reads the lines of one reply up to the prompt.
-    fn lines(&mut self, command: &str, form: Form, bounds: &Bounds, mut on_line: impl FnMut(&[u8])) -> Result<()> {
-        let asked = Instant::now();
+    fn lines(&mut self, command: &str, form: Form, extent: Extent, mut on_line: impl FnMut(&[u8])) -> Result<()> {
+        let mut began = None;
         let mut size = 0usize;
         let mut has_begun = false;
         let mut overlong = false;
@@ -391,10 +390,11 @@ impl Connection {
                 overlong = true;
                 self.start = self.end;
             }
-            let left = bounds.whole.saturating_sub(asked.elapsed());
-            let silence = if size == 0 { bounds.first } else { bounds.silence };
-            let read = if left.is_zero() { Err(Errno::EAGAIN) } else { self.fill(silence.min(left)) };
-            match read {
+            let limit = match (extent, began) {
+                (Extent::Reply, _) | (Extent::Dump, None) => self.step.left(),
+                (Extent::Dump, Some(_)) => self.step.total().max(DUMP_SILENCE).min(self.step.left_for_dumps()),
+            };
+            match self.fill(limit) {
                 Ok(0) if !has_begun && self.unread().is_empty() => {
                     let what = format!("was closed without an answer to '{command}'; HAProxy ended");
                     return Err(self.error(ErrorKind::Unreachable, &what));
@@ -406,13 +406,19 @@ impl Connection {
                     );
                     return Err(self.error(ErrorKind::BadReply, &what).cut_off());
                 }
-                Ok(read) => size = size.saturating_add(read),
+                Ok(read) => {
+                    size = size.saturating_add(read);
+                    began = began.or_else(|| Some(Instant::now()));
+                }
                 Err(errno) => return Err(self.no_answer(errno, command)),
             }
-            if size > bounds.size {
-                let what = format!("answered '{command}' with more than {} bytes", bounds.size);
+            if size > extent.largest() {
+                let what = format!("answered '{command}' with more than {} bytes", extent.largest());
                 return Err(self.error(ErrorKind::BadReply, &what));
             }
+        }
+        if let (Extent::Dump, Some(began)) = (extent, began) {
+            self.step.excuse(began.elapsed());
         }
         if overlong {
             let what = format!("answered '{command}' with a line of more than {LINE_SIZE} bytes");
@@ -427,6 +433,9 @@ impl Connection {
 
     /// Reads whatever is available, waiting at most `limit` for its first byte.
     fn fill(&mut self, limit: Duration) -> std::result::Result<usize, Errno> {
+        if limit.is_zero() {
+            return Err(Errno::EAGAIN);
+        }
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
@@ -435,9 +444,8 @@ impl Connection {
         if self.end == self.buffer.len() {
             self.buffer.resize(self.end + CHUNK, 0);
         }
-        // A slightly longer limit does as well, and saves a call for each piece of an answer.
-        let serves = |set: Duration| set >= limit && set - limit <= limit / 8;
-        if !self.receive_limit.is_some_and(serves) {
+        if !self.receive_limit.is_some_and(|set| serves(set, limit)) {
+            let limit = limit + SLACK;
             setsockopt(&self.fd, sockopt::ReceiveTimeout, &time_value(limit))?;
             self.receive_limit = Some(limit);
         }
@@ -463,6 +471,16 @@ impl Connection {
     /// Sends all of the bytes; a broken connection is an error here, never a signal.
     fn send(&mut self, mut bytes: &[u8], command: &str) -> Result<()> {
         while !bytes.is_empty() {
+            let left = self.step.left();
+            if left.is_zero() {
+                return Err(self.no_answer(Errno::EAGAIN, command));
+            }
+            if !serves(self.send_limit, left) {
+                let left = left + SLACK;
+                setsockopt(&self.fd, sockopt::SendTimeout, &time_value(left))
+                    .map_err(|errno| self.no_answer(errno, command))?;
+                self.send_limit = left;
+            }
             match send(self.fd.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
                 Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
                 Err(Errno::EINTR) => {}
@@ -479,7 +497,7 @@ impl Connection {
                 &format!(
                     "did not answer '{command}' within {} s; HAProxy hangs, is stopped, or all its connections are \
                      taken ('stats maxconn')",
-                    self.timeout.as_secs_f64()
+                    self.step.total().as_secs_f64()
                 ),
             ),
             Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN => {
@@ -533,29 +551,46 @@ fn split_line(text: &[u8], form: Form) -> Option<(&[u8], &[u8])> {
     Some((line, rest.get(1..)?))
 }
 
-/// The bounds of a reply: time and size.
-struct Bounds {
-    /// For its first byte.
-    first: Duration,
-    /// Between one piece and the next.
-    silence: Duration,
-    /// For all of it.
-    whole: Duration,
-    /// Its size in bytes.
-    size: usize,
+/// How far a reply goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// It ends within the step.
+    Reply,
+    /// Once it has begun, it may go on beyond the step.
+    Dump,
 }
 
-/// Connects within the allowed time.
-fn connected(address: &Address, timeout: Duration) -> Result<OwnedFd> {
+impl Extent {
+    /// The largest size, in bytes.
+    fn largest(self) -> usize {
+        match self {
+            Self::Reply => REPLY_SIZE,
+            Self::Dump => DUMP_SIZE,
+        }
+    }
+}
+
+/// What is added to a limit that is set, so that it serves the next step on the same connection as well.
+const SLACK: Duration = Duration::from_millis(1);
+
+/// Tells whether a limit that is set serves as well as a slightly shorter one, which saves a call for each piece of an
+/// answer.
+fn serves(set: Duration, limit: Duration) -> bool {
+    set >= limit && set - limit <= limit / 8
+}
+
+/// Connects within the step; returns the limit for sending as well.
+fn connected(address: &Address, step: Allowance) -> Result<(OwnedFd, Duration)> {
     let mut tries = 1;
     loop {
-        match connect_once(address, timeout) {
-            Ok(fd) => return Ok(fd),
-            Err(Errno::ECONNREFUSED) if tries < REFUSED_TRIES => {
+        let limit = step.left() + SLACK;
+        match connect_once(address, limit) {
+            Ok(fd) => return Ok((fd, limit)),
+            Err(Errno::ECONNREFUSED) if tries < REFUSED.count && !step.is_over() => {
                 tries += 1;
-                std::thread::sleep(REFUSED_PAUSE.min(timeout));
+                std::thread::sleep(REFUSED.pause.min(step.left()));
             }
-            Err(errno) => return Err(cannot_connect(address, timeout, errno)),
+            Err(errno) => return Err(cannot_connect(address, step.total(), errno)),
         }
     }
 }
@@ -637,6 +672,14 @@ fn cannot_connect(address: &Address, timeout: Duration, errno: Errno) -> Error {
         Errno::EADDRNOTAVAIL => (
             ErrorKind::BadRequest,
             "is not an address of this host; only local HAProxy instances are managed".to_owned(),
+        ),
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => (
+            ErrorKind::Resources,
+            format!(
+                "cannot be connected to: this program has run out of what it is allowed ({}); raise 'ulimit -n' or its \
+                 memory",
+                errno.desc()
+            ),
         ),
         Errno::EPROTOTYPE | Errno::ENOTSOCK => (ErrorKind::NotHaproxy, "is not a stream socket".to_owned()),
         _ => (ErrorKind::Unreachable, format!("cannot be connected to: {}", io::Error::from(errno))),

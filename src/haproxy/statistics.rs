@@ -1,19 +1,20 @@
 //! Reads `show stat`: what `show servers state` does not say about a server.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::Duration;
 
 use super::command::{Query, StatRows};
 use super::not_understood;
 use super::observe::Detail;
 use super::open::{open, still_serves};
 use super::parse::{ParseError, StatHeader, StatRow};
+use super::rows::read_again_if_garbage;
 use super::socket::{Connection, Form};
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::Address;
 use crate::model::server::{Process, Publication, Server, ServerNumber, Statistics};
 use crate::model::state::AdminFlags;
 use crate::model::text::excerpt;
+use crate::time::deadline::Allowance;
 
 /// Up to how many servers `show stat` is sent one by one; beyond that, one dump of all costs less.
 pub(super) const ONE_BY_ONE: usize = 64;
@@ -48,17 +49,20 @@ pub(super) fn read_statistics(
     let rows = rows_of(process);
     let queries: Vec<String> = queries_for(&asked, sizes, rows).iter().map(Query::to_string).collect();
     let mut unpublished = BTreeSet::new();
-    let mut reader = StatReader::new(&address, |row: StatRow<'_>| {
-        if row.is_of_unpublished_backend() {
-            unpublished.insert(row.backend_id);
-        }
-        let key = (row.backend_id, row.server_id);
-        let found = asked.binary_search_by_key(&key, |server| (server.backend_id, server.server_id)).ok();
-        if let Some(server) = found.and_then(|index| asked.get_mut(index)).filter(|server| is_of(server, &row)) {
-            server.statistics = Some(Box::new(row.statistics));
-        }
-    });
-    connection.dumps(&queries, Form::Rows, |_, row| reader.line(row))?;
+    read_again_if_garbage(|| {
+        let mut reader = StatReader::new(&address, |row: StatRow<'_>| {
+            if row.is_of_unpublished_backend() {
+                unpublished.insert(row.backend_id);
+            }
+            let key = (row.backend_id, row.server_id);
+            let found = asked.binary_search_by_key(&key, |server| (server.backend_id, server.server_id)).ok();
+            if let Some(server) = found.and_then(|index| asked.get_mut(index)).filter(|server| is_of(server, &row)) {
+                server.statistics = Some(Box::new(row.statistics));
+            }
+        });
+        connection.dumps(&queries, Form::Rows, |_, row| reader.line(row))?;
+        Ok(reader.garbage)
+    })?;
     for server in asked.iter_mut().filter(|server| unpublished.contains(&server.backend_id)) {
         server.statistics.iter_mut().for_each(|statistics| statistics.publication = Publication::Unpublished);
     }
@@ -72,9 +76,9 @@ pub(super) fn read_statistics(
 pub(super) fn poll(
     address: &Address,
     servers: &[&Server],
-    timeout: Duration,
+    step: Allowance,
 ) -> Result<(Process, Vec<Option<Statistics>>)> {
-    let (mut connection, process) = open(address, timeout)?;
+    let (mut connection, process) = open(address, step)?;
     let rows = rows_of(&process);
     let mut found = HashMap::with_capacity(servers.len());
     let mut unpublished = BTreeSet::new();
@@ -82,17 +86,20 @@ pub(super) fn poll(
         servers.iter().map(|server| ((server.backend_id, server.server_id), *server)).collect();
     for window in servers.chunks(ONE_BY_ONE) {
         let queries: Vec<String> = window.iter().map(|server| query_of(server, rows).to_string()).collect();
-        let mut reader = StatReader::new(address, |row: StatRow<'_>| {
-            if row.is_of_unpublished_backend() {
-                unpublished.insert(row.backend_id);
-            }
-            let key = (row.backend_id, row.server_id);
-            // HAProxy gives the number of a deleted server to the next one, which is another server.
-            if asked.get(&key).is_some_and(|server| is_of(server, &row)) {
-                found.insert(key, row.statistics);
-            }
-        });
-        connection.rows(&queries, |row| reader.line(row))?;
+        read_again_if_garbage(|| {
+            let mut reader = StatReader::new(address, |row: StatRow<'_>| {
+                if row.is_of_unpublished_backend() {
+                    unpublished.insert(row.backend_id);
+                }
+                let key = (row.backend_id, row.server_id);
+                // HAProxy gives the number of a deleted server to the next one, which is another server.
+                if asked.get(&key).is_some_and(|server| is_of(server, &row)) {
+                    found.insert(key, row.statistics);
+                }
+            });
+            connection.rows(&queries, |row| reader.line(row))?;
+            Ok(reader.garbage)
+        })?;
     }
     for ((backend, _), statistics) in &mut found {
         if unpublished.contains(backend) {
@@ -150,11 +157,13 @@ pub(super) struct StatReader<'a, R> {
     address: &'a Address,
     header: Option<StatHeader>,
     on_row: R,
+    /// What is wrong with the first row that was not understood.
+    pub(super) garbage: Option<Error>,
 }
 
 impl<'a, R: FnMut(StatRow<'_>)> StatReader<'a, R> {
     pub(super) fn new(address: &'a Address, on_row: R) -> Self {
-        Self { address, header: None, on_row }
+        Self { address, header: None, on_row, garbage: None }
     }
 
     pub(super) fn line(&mut self, line: &[u8]) -> Result<()> {
@@ -166,7 +175,10 @@ impl<'a, R: FnMut(StatRow<'_>)> StatReader<'a, R> {
                 Ok(())
             }
             Some(header) => {
-                (self.on_row)(header.row(line).map_err(understood)?);
+                match header.row(line).map_err(understood) {
+                    Ok(row) => (self.on_row)(row),
+                    Err(error) => self.garbage = self.garbage.take().or(Some(error)),
+                }
                 Ok(())
             }
             // The proxy was deleted after it was observed.

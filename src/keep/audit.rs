@@ -174,7 +174,7 @@ fn line(entry: &Entry<'_>) -> String {
         (Fate::Changed | Fate::RolledBack, None) => 5,
         (Fate::Changed | Fate::RolledBack, Some(_)) | (Fate::Failed | Fate::NotRolledBack | Fate::Unknown, _) => 4,
     };
-    let error = entry.error.map(|error| field("error", error.kind.as_str())).unwrap_or_default();
+    let error = entry.error.map(|error| field("error", &error.kind.to_string())).unwrap_or_default();
     format!(
         "<{}>haproxy_server[{}]: {what}{}{}{}{}{error}",
         DAEMON | severity,

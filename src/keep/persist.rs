@@ -11,6 +11,7 @@ use crate::model::name::Address;
 use crate::model::server::Server;
 use crate::model::state::AdminState;
 use crate::request::StateFiles;
+use crate::time::deadline::Allowance;
 
 /// Whether the files are written, or only compared with what is predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,7 +155,7 @@ pub fn bring_in_step(files: &mut [KeptFile], source: Source<'_>, mode: Mode, war
     };
     let read = || {
         let mut rows = Dump::default();
-        dump(source.address, source.timeout, &predicted, |line| rows.line(line)).map(|()| rows)
+        dump(source.address, Allowance::of(source.timeout), &predicted, |line| rows.line(line)).map(|()| rows)
     };
     // A server that is deleted meanwhile may leave garbage in its row.
     let rows = match read() {

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::ops::Deref;
 
+use serde::Serialize as _;
+
 use super::text::printable;
 
 /// What went wrong, as a stable word that tools can compare.
@@ -23,7 +25,7 @@ pub enum ErrorKind {
     Unreachable,
     /// The caller may not open the socket, or the socket's level does not allow a command that is needed.
     PermissionDenied,
-    /// An instance did not answer within `timeout`.
+    /// An instance did not answer within `timeout`, or the run did not finish within `deadline`.
     Timeout,
     /// Something answers at the address, but not as HAProxy's runtime API does.
     NotHaproxy,
@@ -60,42 +62,13 @@ pub enum ErrorKind {
     Interrupted,
     /// HAProxy's server-state file could not be read or written; it is unchanged.
     StateFile,
+    /// This program may not have as many file descriptors or as much memory as it needs.
+    Resources,
     /// A defect of this program.
     Internal,
 }
 
 impl ErrorKind {
-    /// Returns the word that stands for the kind in a report.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::BadRequest => "bad_request",
-            Self::InstanceNotFound => "instance_not_found",
-            Self::InstanceAmbiguous => "instance_ambiguous",
-            Self::Unreachable => "unreachable",
-            Self::PermissionDenied => "permission_denied",
-            Self::Timeout => "timeout",
-            Self::NotHaproxy => "not_haproxy",
-            Self::SeveralProcesses => "several_processes",
-            Self::ServerNotFound => "server_not_found",
-            Self::BackendNotFound => "backend_not_found",
-            Self::GuardRefused => "guard_refused",
-            Self::ExpectationFailed => "expectation_failed",
-            Self::Owned => "owned",
-            Self::Locked => "locked",
-            Self::UnreachableState => "unreachable_state",
-            Self::Overridden => "overridden",
-            Self::NotDrained => "not_drained",
-            Self::NotUp => "not_up",
-            Self::CommandRejected => "command_rejected",
-            Self::BadReply => "bad_reply",
-            Self::Reloaded => "reloaded",
-            Self::Interrupted => "interrupted",
-            Self::StateFile => "state_file",
-            Self::Internal => "internal",
-        }
-    }
-
     /// Tells whether the same request may succeed later without a change to it, the configuration or the rights.
     #[must_use]
     pub fn retryable(self) -> bool {
@@ -108,7 +81,8 @@ impl ErrorKind {
             | Self::NotUp
             | Self::Reloaded
             | Self::BadReply
-            | Self::Interrupted => true,
+            | Self::Interrupted
+            | Self::Resources => true,
             Self::BadRequest
             | Self::InstanceNotFound
             | Self::InstanceAmbiguous
@@ -130,7 +104,7 @@ impl ErrorKind {
 
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        self.serialize(f)
     }
 }
 
@@ -209,15 +183,3 @@ impl Deref for Error {
 
 /// The result of everything that can fail here.
 pub type Result<T> = std::result::Result<T, Error>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_wire_word_is_the_word_shown() {
-        for kind in [ErrorKind::BadRequest, ErrorKind::NotHaproxy, ErrorKind::StateFile] {
-            assert_eq!(serde_json::to_value(kind).ok(), Some(serde_json::Value::from(kind.as_str())));
-        }
-    }
-}

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use serde::Serialize as _;
+
 /// The administrative state of a server: how HAProxy is told to use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -185,22 +187,11 @@ impl OperationalState {
             _ => None,
         }
     }
-
-    /// Returns the word that stands for the state in a report.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Stopped => "stopped",
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Stopping => "stopping",
-        }
-    }
 }
 
 impl fmt::Display for OperationalState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        self.serialize(f)
     }
 }
 

@@ -15,13 +15,14 @@ use std::fmt::Display;
 use serde::{Serialize, Serializer};
 
 use self::outcome::{InstanceOutcome, RunOutcome};
-use crate::act::target::{DisabledBy, Target, Verdict};
+use crate::act::target::{DisabledBy, Target, Verdict, Watch};
 use crate::decide::cautions::{READY_UNTIL_RELOAD, cautions as cautions_of, not_ok};
 use crate::keep::persist::{InStep, KeptFile, is_kept};
 use crate::keep::state_file::Coverage;
 use crate::model::goal::{Goal, Switch};
 use crate::model::matcher::Matcher;
 use crate::model::server::{Server, ServerState};
+use crate::model::state::OperationalState;
 use crate::model::text::a_few_of;
 use crate::request::{Refused, Request};
 use crate::time::clock::now;
@@ -31,8 +32,8 @@ pub use nagios::{Health, nagios};
 pub use table::{Colours, table};
 pub use text::text;
 pub use wire::{
-    BackendStateFileReport, Commands, Diff, ErrorReport, InstanceReport, OldProcessReport, Report, ServerReport,
-    StateFileReport, StateReport, TaskError, to_ascii_json,
+    BackendStateFileReport, CONTRACT, Commands, Contract, Diff, ErrorReport, InstanceReport, OldProcessReport, Report,
+    ServerReport, StateFileReport, StateReport, TaskError, to_ascii_json,
 };
 
 /// Every matched server of a run; each is made on demand, so that many of them take no memory.
@@ -94,6 +95,7 @@ pub fn report<'a>(request: &'a Request, run: &'a RunOutcome) -> Report<'a> {
         msg,
         servers: Servers { of: Some((request, run)) },
         warnings,
+        contract: Contract,
     }
 }
 
@@ -383,6 +385,10 @@ fn causes_of(goal: &Goal, target: &Target, after: &ServerState) -> Vec<&'static 
         Verdict::Spare | Verdict::Skipped => Vec::new(),
         Verdict::Disabled(DisabledBy::Reply) => {
             vec!["cannot be set: HAProxy says 'Proxy is disabled.', so the backend takes no traffic; enable it again"]
+        }
+        // It takes traffic in another backend, and is down in this one by its role.
+        Verdict::Fine if target.watch == Watch::Excused => {
+            cautions_of(goal, &target.before, &ServerState { operational: OperationalState::Running, ..*after })
         }
         Verdict::Fine | Verdict::Disabled(DisabledBy::Configuration) | Verdict::Failed(_) => {
             cautions_of(goal, &target.before, after)

@@ -12,7 +12,7 @@ use crate::keep::persist::{InStep, KeptFile};
 use crate::model::error::Error;
 use crate::model::name::Address;
 use crate::model::text::a_few_of;
-use crate::request::{OnUnreachable, Request};
+use crate::request::Request;
 
 /// What became of one instance in a run.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ fn outcome_of(request: &Request, asked: &Asked<'_>) -> InstanceOutcome {
         process: contact.map(|contact| (contact.process.version.clone(), contact.process.pid)),
         targets: Vec::new(),
         error: asked.answer.as_ref().err().cloned(),
-        is_skipped: asked.answer.is_err() && request.on_unreachable == OnUnreachable::Skip,
+        is_skipped: asked.is_skipped(request),
         short: Vec::new(),
         old_processes: Vec::new(),
         state_files: Vec::new(),

@@ -44,6 +44,10 @@ pub struct Report<'a> {
     pub instances: Vec<InstanceReport<'a>>,
     /// What is worth knowing although it is not a failure, a sentence each.
     pub warnings: Vec<String>,
+    /// The version of the contract that this report keeps. It rises only where a valid request, a report, an exit code or
+    /// an error kind no longer means what it did; new fields do not raise it.
+    #[cfg_attr(test, schemars(with = "u32", extend("const" = CONTRACT)))]
+    pub contract: Contract,
     /// With `diff`: the servers before and after, a line each, sorted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diff: Option<Diff>,
@@ -53,6 +57,19 @@ pub struct Report<'a> {
     /// The first failure in the form of a Bolt task, if the request came from one (with `_task`).
     #[serde(rename = "_error", skip_serializing_if = "Option::is_none")]
     pub task_error: Option<TaskError>,
+}
+
+/// The version of the contract; the `$id` of each schema ends with it.
+pub const CONTRACT: u32 = 1;
+
+/// Always written as the version of the contract.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Contract;
+
+impl Serialize for Contract {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(CONTRACT)
+    }
 }
 
 /// One matched server.

@@ -79,8 +79,10 @@ pub struct Request {
     pub dry_run: bool,
     /// Whether the report shows the difference line by line.
     pub diff: bool,
-    /// The longest that one instance may take to answer.
+    /// The longest that one instance may take for one step.
     pub timeout: Duration,
+    /// The longest that the whole run may take.
+    pub deadline: Option<Duration>,
     /// Whether the caller is a Bolt task, which expects failures under `_error` too.
     pub is_task: bool,
     /// Whether the caller is a tool, which shows by a key of its own (`_…`), so nobody watches.
@@ -316,6 +318,7 @@ fn check(wire: &Wire, dry_run: bool, diff: bool, is_task: bool) -> Result<Reques
         dry_run,
         diff: diff || wire.diff.unwrap_or_default().0,
         timeout: wire.timeout.map_or(Duration::from_secs(10), |timeout| timeout.0),
+        deadline: wire.deadline.map(|deadline| deadline.0),
         is_task,
         by_tool: false,
     })

@@ -161,15 +161,21 @@ pub struct Wire {
     /// Adds `diff` to the report: a line for each server, before and after; in the text form for each server that
     /// changes. `false` by default.
     pub diff: Option<Flag>,
-    /// The longest that one instance may take to answer, in seconds; from 0.001 to 86400, 10 by default. Fails with
-    /// `timeout`. A dump that has begun is read to its end, or until 5 s of silence or 300 s in total, however short this
-    /// is.
+    /// The longest that one instance may take for one step in total, however often it answers in between, in seconds: for
+    /// connecting, observing, one batch of commands, reading back, or one poll; from 0.001 to 86400, 10 by default. Fails
+    /// with `timeout`. A dump that has begun is read to its end, or until 5 s of silence or 300 s in total, however short
+    /// this is.
     #[cfg_attr(test, schemars(example = 2.5))]
     pub timeout: Option<Seconds>,
+    /// The longest that the whole run may take, in seconds; from 0.001 to 86400. When the time is over, nothing new is sent,
+    /// what was sent is read back, which may take another `timeout`, and the run fails with `timeout`. A rollback that
+    /// `on_failure` requests is carried out nevertheless. No limit by default.
+    #[cfg_attr(test, schemars(example = 300))]
+    pub deadline: Option<Seconds>,
 }
 
 /// The keys of [`Wire`], to find the one closest to an unknown key.
-pub(crate) const KNOWN: [&str; 29] = [
+pub(crate) const KNOWN: [&str; 30] = [
     "server",
     "state",
     "backend",
@@ -199,6 +205,7 @@ pub(crate) const KNOWN: [&str; 29] = [
     "dry_run",
     "diff",
     "timeout",
+    "deadline",
 ];
 
 /// Reads the fields of an object after the caller's keys were removed.
@@ -991,8 +998,9 @@ words! {
     Need {
         /// In each of them. The default.
         All = "all",
-        /// In at least one on each instance, as with a primary and its replicas; in the others it becomes ready without
-        /// being waited for.
+        /// In at least one on each instance, as with a primary and its replicas; in the others it becomes ready once a
+        /// check has failed there, or when the time is up: before that, HAProxy would give it the traffic of a role that
+        /// it may not have.
         Any = "any",
     }
 }

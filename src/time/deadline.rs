@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::clock::{Clock, HostClock};
-use crate::model::error::{ErrorKind, Result};
+use crate::model::error::{Error, ErrorKind, Result};
 
 /// Shows a person the progress of a long wait.
 pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
@@ -27,20 +27,107 @@ const LONGEST_OF_ALL: Duration = Duration::from_secs(30);
 /// The pause before asking a HAProxy again that could not be reached.
 const AGAIN: Duration = Duration::from_millis(50);
 
+/// The longest time that the dumps of one step may take beyond its time.
+const DUMPS: Duration = Duration::from_secs(300);
+
+/// The time that one step on one instance may take in total: connecting, observing, sending, reading back, or a poll.
+///
+/// Only the time of a dump that has begun does not count, because leaving it can take HAProxy down.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowance {
+    total: Duration,
+    end: Instant,
+    dumps_end: Instant,
+}
+
+impl Allowance {
+    /// Starts a step.
+    #[must_use]
+    pub fn of(total: Duration) -> Self {
+        let now = Instant::now();
+        Self { total, end: now + total, dumps_end: now + total + DUMPS }
+    }
+
+    /// Starts a step that ends no later than the run, if that has an end.
+    #[must_use]
+    pub fn within(total: Duration, run: Option<Instant>) -> Self {
+        Self::of(run.map_or(total, |end| total.min(end.saturating_duration_since(Instant::now()))))
+    }
+
+    /// Returns the same step for something that is to be repeated no longer than this.
+    #[must_use]
+    pub fn at_most(self, limit: Duration) -> Self {
+        Self { end: self.end.min(Instant::now() + limit), ..self }
+    }
+
+    /// The time it was given.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        self.total
+    }
+
+    /// The time that is left.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        self.end.saturating_duration_since(Instant::now())
+    }
+
+    /// The time that is left for a dump that has begun.
+    #[must_use]
+    pub fn left_for_dumps(&self) -> Duration {
+        self.dumps_end.saturating_duration_since(Instant::now())
+    }
+
+    /// Tells whether the time is over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.left().is_zero()
+    }
+
+    /// Does not count the time of a dump.
+    pub fn excuse(&mut self, dump: Duration) {
+        self.end += dump;
+    }
+}
+
+/// How often, and after what pause, a try that has failed is repeated within a step.
+#[derive(Debug, Clone, Copy)]
+pub struct Tries {
+    /// How often it is tried.
+    pub count: u32,
+    /// The pause before the next try.
+    pub pause: Duration,
+}
+
 /// Repeats a read until HAProxy can be reached and answers completely: it may be restarting.
 ///
 /// # Errors
-/// Returns the last failure when the limit is over.
-pub fn patiently<T>(limit: Duration, mut read: impl FnMut() -> Result<T>) -> Result<T> {
-    let deadline = Deadline::after(limit);
-    loop {
-        match read() {
-            Err(error) if (error.kind == ErrorKind::Unreachable || error.is_cut_off) && !deadline.is_over() => {
-                std::thread::sleep(AGAIN);
-            }
+/// Returns the last failure when the step is over.
+pub fn patiently<T>(step: Allowance, read: impl FnMut() -> Result<T>) -> Result<T> {
+    let tries = Tries { count: u32::MAX, pause: AGAIN };
+    repeatedly(step, tries, |error| error.kind == ErrorKind::Unreachable || error.is_cut_off, read)
+}
+
+/// Repeats a try as long as its failure may pass and the step is not over.
+///
+/// # Errors
+/// Returns the last failure, but not one that only says that the step was over.
+pub fn repeatedly<T>(
+    step: Allowance,
+    tries: Tries,
+    may_pass: impl Fn(&Error) -> bool,
+    mut attempt: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let mut failure = None;
+    for _ in 1..tries.count {
+        match attempt() {
+            Err(error) if may_pass(&error) && !step.is_over() => failure = Some(error),
+            Err(error) if error.kind == ErrorKind::Timeout => return Err(failure.unwrap_or(error)),
             result => return result,
         }
+        std::thread::sleep(tries.pause.min(step.left()));
     }
+    attempt()
 }
 
 /// The end of a wait.

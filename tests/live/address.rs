@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 
 use crate::support::backend::{Answer, Dns};
 use crate::support::report::{kind, server, servers, warnings};
-use crate::support::{Haproxy, Instance, PATIENCE, Program, Recorder, Test, TestResult, eventually, tests};
+use crate::support::{
+    Haproxy, Instance, Mode, PATIENCE, Program, Recorder, Setup, Test, TestResult, eventually, tests,
+};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
@@ -14,6 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
         an_address_that_matches_nothing_is_judged_by_the_policies,
         the_address_in_force_counts,
         servers_at_other_addresses_are_the_others,
+        a_machine_is_found_in_whatever_slot_a_reload_puts_it,
         a_server_stays_selected_when_its_address_moves,
         a_server_whose_address_moves_in_a_reload_is_not_taken_for_the_same,
         sockets_cannot_be_selected_by_their_paths,
@@ -145,6 +148,63 @@ fn the_address_in_force_counts(haproxy: &Haproxy) -> TestResult {
     eventually(PATIENCE, "the address to move", || {
         (servers(&ask(&at, json!({ "address": "127.0.0.6:92" }))) == ["b/named"]).then_some(())
     });
+    Ok(())
+}
+
+fn a_machine_is_found_in_whatever_slot_a_reload_puts_it(haproxy: &Haproxy) -> TestResult {
+    let dns = Dns::start();
+    let machines = |lasts: &[u8]| Answer::Addresses(lasts.iter().map(|last| Ipv4Addr::new(127, 0, 0, *last)).collect());
+    dns.answer("web.test", machines(&[3]));
+    let proxies = format!(
+        "{}\nbackend b\n    server-template s 1-6 web.test:92 resolvers r resolve-prefer ipv4 init-addr none\n",
+        dns.resolvers("r")
+    );
+    let mut instance = Setup::new("slots", &proxies).mode(Mode::MasterWorker).start(haproxy);
+    let at = instance.address();
+    let slots = |instance: &Instance| {
+        ["s1", "s2", "s3", "s4", "s5", "s6"].map(|slot| {
+            let row = instance.row("b", slot);
+            (slot, row.columns["srv_addr"].clone(), row.admin)
+        })
+    };
+    let await_all = |instance: &Instance, count: usize| {
+        eventually(PATIENCE, "all addresses", || {
+            let slots = slots(instance);
+            (slots.iter().filter(|(_, address, _)| address != "-").count() == count).then_some(slots)
+        })
+    };
+    let slot_of = |slots: &[(&'static str, String, u32)], machine: &str| {
+        slots.iter().find(|(_, address, _)| address == machine).map(|(slot, ..)| *slot).unwrap()
+    };
+    let mut former = await_all(&instance, 1);
+    let mut has_moved = false;
+    // One alone has the first slot; among six it has any of them.
+    let among = [[2, 3, 4, 5, 6, 7], [9, 8, 3, 12, 11, 10], [23, 22, 21, 20, 3, 19], [31, 32, 33, 34, 35, 3]];
+    for lasts in among.iter().flat_map(|six| [six.as_slice(), &[3]]) {
+        let request = json!({ "address": "127.0.0.3", "state": "maint", "owner": "alice" });
+        let report = ask(&at, request);
+        let slot = slot_of(&former, "127.0.0.3");
+        assert_eq!((kind(&report), servers(&report)), ("", vec![format!("b/{slot}")]), "{report}");
+        // HAProxy says the same: this machine is out, and no other.
+        let out: Vec<String> =
+            slots(&instance).into_iter().filter(|(.., admin)| *admin == 1).map(|(_, address, _)| address).collect();
+        assert_eq!(out, ["127.0.0.3"]);
+        let refused = ask(&at, json!({ "address": "127.0.0.3", "state": "ready" }));
+        assert_eq!(kind(&refused), "owned", "{refused}");
+
+        // Without a state file HAProxy forgets what was set, and may put the machines into other slots.
+        dns.answer("web.test", machines(lasts));
+        instance.reload();
+        let now = await_all(&instance, lasts.len());
+        assert!(now.iter().all(|(.., admin)| *admin & 1 == 0), "{now:?}");
+        let (before, after) = (slot_of(&former, "127.0.0.3"), slot_of(&now, "127.0.0.3"));
+        has_moved |= before != after;
+        // What the slot's former machine was is nothing to the one that is there now.
+        let status = ask(&at, json!({ "server": format!("b/{before}") }));
+        assert_eq!(server(&status, &format!("b/{before}"))["owner"], Value::Null, "{status}");
+        former = now;
+    }
+    assert!(has_moved, "DNS has put the machine into another slot at least once");
     Ok(())
 }
 

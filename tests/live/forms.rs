@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Bound, Folder, Haproxy, HttpBackend, Instance, Program, Run, Setup, Stage, Test, TestResult, eventually, tests,
+    Bound, Folder, Haproxy, HttpBackend, Instance, OnTerminal, Program, Run, Setup, Stage, Test, TestResult,
+    eventually, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -192,23 +193,6 @@ fn a_table_shows_what_a_change_did(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
-/// Runs a program with a terminal as its standard output, and passes on what the terminal gets.
-const ON_A_TERMINAL: &str = r#"
-import os, pty, subprocess, sys
-master, slave = pty.openpty()
-program = subprocess.Popen(sys.argv[1:], stdout=slave)
-os.close(slave)
-while True:
-    try:
-        data = os.read(master, 65536)
-    except OSError:
-        break
-    if not data:
-        break
-    os.write(1, data)
-sys.exit(program.wait())
-"#;
-
 fn a_table_has_colours_on_a_terminal_only(haproxy: &Haproxy) -> TestResult {
     let instance = start(haproxy);
     instance.set_state("app10/app2", "maint");
@@ -216,7 +200,7 @@ fn a_table_has_colours_on_a_terminal_only(haproxy: &Haproxy) -> TestResult {
     assert!(!plain.stdout.contains('\u{1b}'), "{}", plain.stdout);
     let on_terminal = |name: &str, value: &str| {
         let program = Program::request(&status(&instance)).env("TERM", "xterm").env(name, value);
-        let run = table(program.under(["python3", "-c", ON_A_TERMINAL]));
+        let run = table(program.under(OnTerminal::Stdout.words()));
         assert_eq!(run.code, Some(0), "{}", run.stderr);
         run.stdout.replace("\r\n", "\n")
     };
@@ -237,9 +221,8 @@ fn progress_is_gone_before_a_table_comes(haproxy: &Haproxy) -> TestResult {
     let held = Bound::hold(stage.frontend("web"), stage.server("web1"));
     let drain = json!({ "server": "web1", "state": "maint", "drain": { "timeout": 1, "on_timeout": "maint" },
         "instances": stage.http.address() });
-    let both = ON_A_TERMINAL.replace("stdout=slave", "stdout=slave, stderr=slave");
     let program = Program::request(&drain).env("TERM", "xterm").env("NO_COLOR", "1");
-    let run = table(program.under(["python3", "-c", &both]));
+    let run = table(program.under(OnTerminal::Both.words()));
     let (progress, shown) = run.stdout.rsplit_once("\r\u{1b}[K").expect("progress");
     assert!(progress.contains("s to go") && !progress.contains('\n'), "{:?}", run.stdout);
     assert!(shown.starts_with("warning: ") && shown.contains("\nINSTANCE") && !shown.contains('\u{1b}'), "{shown:?}");

@@ -151,6 +151,7 @@ fn backup_servers_count_as_haproxy_uses_them(haproxy: &Haproxy) -> TestResult {
     let report = attempt(json!(["b2"]), 1);
     assert_eq!(kind(&report), "guard_refused", "{report}");
     assert!(report["error"]["msg"].as_str().unwrap().contains("has 1 usable server and would have 0"), "{report}");
+    assert_eq!(["s1", "s2", "b1", "b2"].map(|name| instance.state("app", name).0), [1, 1, 1, 0]);
     Ok(())
 }
 
@@ -174,6 +175,8 @@ fn a_share_is_of_the_regular_servers(haproxy: &Haproxy) -> TestResult {
         let report = Program::request(&request(&json!(name), "maint", &json!("51%"), &at)).report();
         assert_eq!(kind(&report), "guard_refused", "{name}: {report}");
         assert!(report["error"]["msg"].as_str().unwrap().contains("2 (51% of 2)"), "{report}");
+        let (backend, server) = name.split_once('/').unwrap();
+        assert_eq!(instance.row(backend, server).admin, 0);
         let report = Program::request(&request(&json!(name), "maint", &json!("50%"), &at)).report();
         assert_eq!((kind(&report), &report["changed"]), ("", &json!(true)), "{name}: {report}");
     }

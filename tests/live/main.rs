@@ -20,9 +20,12 @@ use support::{Haproxy, harness};
 
 mod address;
 mod audit;
+mod bounds;
 mod capture;
 mod checks;
+mod costs;
 mod drain;
+mod faults;
 mod forms;
 mod guard;
 mod hanging;
@@ -52,7 +55,7 @@ mod wait;
 
 /// What is run with `--ignored` only, by its name.
 fn tools() -> harness::Modules {
-    vec![("capture", capture::tests())]
+    vec![("capture", capture::tests()), ("costs", costs::tests()), ("cycles", load::cycles())]
 }
 
 /// Every module of tests by its name.
@@ -60,8 +63,10 @@ fn modules() -> harness::Modules {
     vec![
         ("address", address::tests()),
         ("audit", audit::tests()),
+        ("bounds", bounds::tests()),
         ("checks", checks::tests()),
         ("drain", drain::tests()),
+        ("faults", faults::tests()),
         ("forms", forms::tests()),
         ("guard", guard::tests()),
         ("hanging", hanging::tests()),

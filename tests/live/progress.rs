@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Bound, Haproxy, Program, Recorder, Run, Setup, Stage, Test, TestResult, tests};
+use crate::support::{Bound, Haproxy, OnTerminal, Program, Recorder, Run, Setup, Stage, Test, TestResult, tests};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
@@ -13,29 +13,11 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// Runs a program with a terminal of 80 columns as its standard error, and passes on what the terminal gets.
-const ON_A_TERMINAL: &str = r#"
-import fcntl, os, pty, struct, subprocess, sys, termios
-master, slave = pty.openpty()
-fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-program = subprocess.Popen(sys.argv[1:], stderr=slave)
-os.close(slave)
-while True:
-    try:
-        data = os.read(master, 65536)
-    except OSError:
-        break
-    if not data:
-        break
-    os.write(2, data)
-sys.exit(program.wait())
-"#;
-
 /// What goes back to the start of the line and clears it.
 const CLEAR: &str = "\r\u{1b}[K";
 
 fn on_a_terminal(request: &Value) -> Program {
-    Program::request(request).under(["python3", "-c", ON_A_TERMINAL])
+    Program::request(request).under(OnTerminal::Stderr.words())
 }
 
 /// The texts that one line of a terminal has shown, one after the other.

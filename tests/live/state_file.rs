@@ -6,6 +6,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
@@ -46,6 +48,8 @@ pub(crate) fn tests() -> Vec<Test> {
         a_reload_while_the_file_is_written_in_mid_drain_lets_no_traffic_back,
         a_port_that_differs_from_the_configuration_is_a_warning,
         a_server_missing_from_the_configuration_is_a_warning,
+        instances_may_share_a_file,
+        a_check_that_passes_while_the_file_is_written_counts,
         a_backend_may_have_its_own_file,
         a_file_for_an_unknown_backend_is_refused,
         two_spellings_of_one_path_are_refused,
@@ -943,6 +947,54 @@ fn a_server_missing_from_the_configuration_is_a_warning(haproxy: &Haproxy) -> Te
     Ok(())
 }
 
+fn instances_may_share_a_file(haproxy: &Haproxy) -> TestResult {
+    let folder = Folder::new();
+    let file = folder.join("state");
+    let start = |name: &str, backend: &str| {
+        let proxies = format!("backend {backend}\n    server s1 127.0.0.1:9\n    server s2 127.0.0.1:9\n");
+        Setup::new(name, &proxies).folder(&folder).mode(Mode::MasterWorker).loads(&file).start(haproxy)
+    };
+    let (mut one, mut two) = (start("one", "b"), start("two", "c"));
+    // Each run knows one instance only.
+    assert_done(&ask(&one, &file, &to("s1", "maint")), true, true);
+    assert_done(&ask(&two, &file, &to("s2", "drain")), true, true);
+    assert_eq!(rows(&file), ["s2", "s1"]);
+    assert_done(&ask(&one, &file, &to("s1", "maint")), false, false);
+    one.reload();
+    two.reload();
+    assert_eq!((one.state("b", "s1").0, one.state("b", "s2").0), (1, 0));
+    assert_eq!((two.state("c", "s1").0, two.state("c", "s2").0), (0, 8));
+    assert_done(&ask(&one, &file, &to("s1", "ready")), true, true);
+    assert_eq!(rows(&file), ["s2"]);
+    one.reload();
+    two.reload();
+    assert_eq!((one.state("b", "s1").0, two.state("c", "s2").0), (0, 8));
+    assert_done(&ask(&two, &file, &to("s2", "ready")), true, true);
+    assert_eq!(rows(&file), [""; 0]);
+    Ok(())
+}
+
+fn a_check_that_passes_while_the_file_is_written_counts(haproxy: &Haproxy) -> TestResult {
+    let web = HttpBackend::start("s1");
+    let proxies = format!("backend b\n    server s1 {} check inter 1s rise 2 fall 3\n", web.address());
+    let (instance, file) = loading(Mode::Foreground, &proxies, haproxy);
+    // A check may always pass before the first poll, and then the server must stay up for 5 s; but not each time.
+    let is_seen = (0..3).any(|attempt| {
+        assert_eq!(ask(&instance, &file, &to("s1", "maint"))["failed"], false);
+        // The dump for the file, after the observation and the read-back, takes longer than a check.
+        let tap = instance.folder.join(&format!("tap{attempt}"));
+        let write = || thread::sleep(Duration::from_millis(2500));
+        let tap = Tap::at(&tap, &instance.socket, ("show servers state", 2), write);
+        let mut request = to("s1", "ready");
+        request["wait"] = json!({ "timeout": 7 });
+        request["instances"] = json!(tap.address());
+        request["state_file"] = json!(file);
+        Program::request(&request).report()["failed"] == false
+    });
+    assert!(is_seen && instance.state("b", "s1") == (0, 2));
+    Ok(())
+}
+
 fn a_backend_may_have_its_own_file(haproxy: &Haproxy) -> TestResult {
     let folder = Folder::new();
     let [of_b, of_c, whole] = ["b.state", "c.state", "whole.state"].map(|file| folder.join(file));
@@ -954,7 +1006,7 @@ fn a_backend_may_have_its_own_file(haproxy: &Haproxy) -> TestResult {
         local(&of_b),
         local(&of_c)
     );
-    let name = format!("local-{}-{}", haproxy.name, std::process::id());
+    let name = format!("own-{}-{}", haproxy.name, std::process::id());
     let mut instance = Setup::new(&name, &proxies)
         .folder(&folder)
         .mode(Mode::MasterWorker)

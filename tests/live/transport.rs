@@ -33,6 +33,8 @@ pub(crate) fn tests() -> Vec<Test> {
         a_reload_after_the_command_is_followed,
         a_stopping_process_is_left_for_its_successor,
         a_row_of_garbage_is_read_once_more,
+        a_row_of_garbage_in_the_statistics_is_read_once_more,
+        a_row_of_garbage_for_the_state_file_is_read_once_more,
         a_row_that_is_not_understood_does_not_end_the_dump,
         a_dump_without_its_end_is_an_error,
         silence_in_a_dump_is_borne_for_five_seconds,
@@ -58,6 +60,15 @@ fn large(haproxy: &Haproxy) -> Instance {
 }
 
 fn a_signal_waits_for_the_end_of_a_dump(haproxy: &Haproxy) -> TestResult {
+    const ALL: [Signal; 7] = [
+        Signal::SIGTERM,
+        Signal::SIGQUIT,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGPIPE,
+        Signal::SIGXFSZ,
+        Signal::SIGUSR1,
+    ];
     let instance = large(haproxy);
     let size = instance.raw("show servers state").len();
     let pid = instance.pid();
@@ -67,7 +78,8 @@ fn a_signal_waits_for_the_end_of_a_dump(haproxy: &Haproxy) -> TestResult {
         json!({ "server": "server-00?.*", "state": "maint", "dry_run": true }),
     ];
     for round in 0..2 {
-        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE] {
+        let signals = if round == 0 { &ALL[..] } else { &ALL[..2] };
+        for &signal in signals {
             for (number, request) in requests.iter().enumerate() {
                 let socket = instance.folder.join(&format!("{round}-{signal}-{number}"));
                 let part = 4_096 + round * 100_000;
@@ -418,6 +430,80 @@ fn a_row_of_garbage_is_read_once_more(_: &Haproxy) -> TestResult {
         let (run, _) = scripted(vec![script]);
         let report = run.report();
         assert_eq!((kind(&report), servers(&report)), ("", vec!["b/s1".to_owned()]), "{bad:?}: {report}");
+    }
+    Ok(())
+}
+
+/// Rows of `show stat`: their names, and those that no server can have.
+const STATISTICS: &str = "# pxname,svname,qcur,scur,stot,status,weight,check_status,check_code,tracked,bck,iid,sid,throttle,check_rise,check_fall,check_health\n";
+const BAD_STATISTICS: [&str; 4] =
+    ["b,s1,0,what,0,MAINT,1,,,,0,2,1,,,,\n", "b,s1,0,0,0\n", "\u{7f}\u{0}\n", ",,,,,,,,,,,,,,,,\n"];
+
+/// What is read of a server in maintenance, on a connection of its own, before and after a row of garbage.
+fn poll_with_garbage(bad: &str) -> Vec<Step> {
+    let mut script = opening();
+    script.truncate(3);
+    script.extend([Step::send(info(7, 0)), Step::Expect("show stat 2 4 1")]);
+    script.push(Step::send(format!("{STATISTICS}{bad}\n> ")));
+    script.push(Step::Expect("show stat 2 4 1"));
+    script.push(Step::send(format!("{STATISTICS}b,s1,0,0,0,MAINT,1,,,,0,2,1,,,,\n\n> ")));
+    script.push(Step::ReadToEnd);
+    script
+}
+
+fn a_row_of_garbage_in_the_statistics_is_read_once_more(_: &Haproxy) -> TestResult {
+    let mine = row(1).replace("127.0.0.1 2 0", "127.0.0.1 0 1");
+    for bad in BAD_STATISTICS {
+        let mut observe = opening();
+        observe.extend([Step::send(format!("{HEADER}{mine}\n> ")), Step::Expect("show stat 2 4 1")]);
+        observe.push(Step::send(format!("{STATISTICS}{bad}\n> ")));
+        observe.extend(statistics());
+        // Nothing has to be sent: a poll, and how it is in the end.
+        let mut last = opening();
+        last.truncate(3);
+        last.extend([Step::send(info(7, 0)), Step::ExpectPrefix("show servers state")]);
+        last.push(Step::send(format!("{HEADER}{mine}\n> ")));
+        last.extend([Step::Expect("show info"), Step::send(info(7, 0)), Step::ReadToEnd]);
+        let folder = Folder::new();
+        let scripts = vec![observe, poll_with_garbage(bad), last];
+        let socket = Scripted::start(&folder.join("fake.sock"), scripts);
+        let request = json!({ "server": "*", "state": "maint", "wait": { "timeout": 5 },
+            "instances": socket.address(), "timeout": 1 });
+        let report = Program::request(&request).report();
+        assert_eq!((socket.faults(), kind(&report)), (vec![], ""), "{bad:?}: {report}");
+    }
+    Ok(())
+}
+
+fn a_row_of_garbage_for_the_state_file_is_read_once_more(_: &Haproxy) -> TestResult {
+    let mine = row(1).replace("127.0.0.1 2 0", "127.0.0.1 0 1");
+    // The operational state is not taken from the dump.
+    for (bad, _) in GARBAGE.into_iter().filter(|(_, what)| *what != "srv_op_state") {
+        let mut observe = opening();
+        observe.push(Step::send(format!("{HEADER}{mine}\n> ")));
+        observe.extend(statistics());
+        let again = |rows: String| {
+            let mut script = opening();
+            script.truncate(3);
+            script.extend([Step::send(info(7, 0)), Step::ExpectPrefix("show servers state")]);
+            script.push(Step::send(format!("{HEADER}{rows}\n> ")));
+            script
+        };
+        let mut last = again(mine.clone());
+        last.extend([Step::Expect("show info"), Step::send(info(7, 0)), Step::ReadToEnd]);
+        let close = |mut script: Vec<Step>| {
+            script.push(Step::ReadToEnd);
+            script
+        };
+        let scripts = vec![observe, close(again(format!("{bad}{mine}"))), close(again(mine.clone())), last];
+        let folder = Folder::new();
+        let socket = Scripted::start(&folder.join("fake.sock"), scripts);
+        let file = folder.join("state");
+        let request = json!({ "server": "*", "state": "maint", "state_file": file,
+            "instances": socket.address(), "timeout": 1 });
+        let report = Program::request(&request).report();
+        assert_eq!((socket.faults(), kind(&report)), (vec![], ""), "{bad:?}: {report}");
+        assert!(std::fs::read_to_string(&file)?.contains(" s1 "), "{bad:?}");
     }
     Ok(())
 }

@@ -30,6 +30,7 @@ pub(crate) fn tests() -> Vec<Test> {
         sessions_are_waited_for_after_drain_and_maint,
         sessions_that_do_not_end_are_reported,
         a_restart_is_waited_for,
+        an_instance_that_stops_in_a_wait_is_named,
         what_cannot_be_read_back_after_a_wait_has_failed,
         what_is_reported_is_how_it_is_after_the_wait,
         a_server_that_is_deleted_ends_its_wait,
@@ -338,6 +339,41 @@ fn a_restart_is_waited_for(haproxy: &Haproxy) -> TestResult {
     let report = assert_done(&run);
     assert_eq!((&report["changed"], &report["instances"][0]["pid"]), (&json!(true), &json!(pid)), "{report}");
     assert!(warnings(&report).contains("was reloaded during the run"), "{report}");
+    Ok(())
+}
+
+fn an_instance_that_stops_in_a_wait_is_named(haproxy: &Haproxy) -> TestResult {
+    for (state, flags) in [("ready", 8), ("maint", 1)] {
+        for is_killed in [false, true] {
+            let mut one = One::start(haproxy, "check inter 50ms rise 1 fall 2");
+            let held = (state == "maint").then(|| Bound::hold(one.port.address(), &one.behind));
+            if state == "ready" {
+                one.maint();
+                one.behind.set_health(Health::Bad);
+            }
+            let mut request = one.request(state, json!({ "timeout": 20 }));
+            request["timeout"] = json!(1);
+            let running = Program::request(&request).spawn();
+            eventually(PATIENCE, "the change", || (one.instance.row("app", "one").admin == flags).then_some(()));
+            thread::sleep(Duration::from_millis(200));
+            if is_killed {
+                one.instance.kill()
+            } else {
+                one.instance.stop()
+            }
+            let report = running.wait().report();
+            let error = &report["error"];
+            assert_eq!((kind(&report), &error["instance"]), ("unreachable", &json!("waiting")), "{state}: {report}");
+            let msg = report["msg"].as_str().unwrap();
+            let socket = one.instance.address();
+            assert!(msg.starts_with("waiting: ") && msg.contains(&socket), "{state}: {report}");
+            assert!(msg.contains("HAProxy has stopped") && !msg.contains("correct the name"), "{state}: {report}");
+            let entry = server(&report, "app/one");
+            assert_eq!((kind(entry), &entry["changed"]), ("unreachable", &json!(true)), "{state}: {report}");
+            one.behind.release();
+            drop(held.map(Bound::answer));
+        }
+    }
     Ok(())
 }
 

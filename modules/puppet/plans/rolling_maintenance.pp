@@ -1,6 +1,7 @@
 # @summary Takes servers out on all load balancers, runs a task or a command on them, and puts them back, in batches.
 #
-# Before anything changes, dry runs check on every load balancer that each batch can be taken out and that all servers
+# Servers that are out of service on any load balancer, and that `owner` has not taken out, are left alone: neither worked
+# on nor put back. A message names them. Before anything changes, dry runs check on every load balancer that each batch can be taken out and that all servers
 # can be put back. Each batch is then taken out on all load balancers at once, worked on, and put back, whether or not
 # the work succeeded. The plan ends with the first batch that fails. A batch that cannot be taken out everywhere is put
 # back wherever this run took it out, and nothing is run on it.
@@ -64,11 +65,39 @@ plan haproxy_server::rolling_maintenance (
   $claim = { 'owner' => $owner }.filter |$_key, $value| { $value =~ NotUndef }
   $cause = { 'reason' => $reason }.filter |$_key, $value| { $value =~ NotUndef }
 
+  $named = get_targets($targets).map |$server| { [$server, $server.vars['haproxy_server'].lest || { $server.name }] }
+
+  # A server that is out already may be in other hands, whether or not they have recorded an owner.
+  $selection = $maint.filter |$key, $_value| {
+    $key in ['backend', 'address', 'instances', 'ignore_instances', 'on_unreachable', 'timeout']
+  }
+  $seen = run_task(
+    'haproxy_server',
+    $balancers,
+    'see how the servers are',
+    $selection + { 'server' => $named.map |$pair| { $pair[1] }, 'on_missing' => 'ignore' } + $options,
+  )
+  # By the name in HAProxy, where each of them is out. What could not be asked fails in the dry runs.
+  $alone = $seen.results.reduce({}) |$known, $result| {
+    ($result.value['servers'].lest || { [] }).reduce($known) |$all, $server| {
+      $is_own = $owner =~ NotUndef and $server['owner'] =~ NotUndef and compare($server['owner'], $owner, false) == 0
+      if $server['before']['admin_state'] == 'ready' or $is_own {
+        $all
+      } else {
+        $place = "${server['instance']} has ${server['backend']}/${server['server']} in ${server['before']['admin_state']}"
+        $who = $server['owner'].then |$by| { " by ${by}" }.lest || { '' }
+        $why = $server['reason'].then |$because| { " (${because})" }.lest || { '' }
+        $all + { $server['server'] => "on ${result.target.name}, ${place}${who}${why}" }
+      }
+    }
+  }
+  $alone.each |$name, $where| { out::message("${name} is left alone: ${where}") }
+
   # Each batch: its targets, their names in HAProxy, and the two requests for them.
-  $batches = get_targets($targets).slice($batch).map |$servers| {
-    $names = $servers.map |$server| { $server.vars['haproxy_server'].lest || { $server.name } }
+  $batches = $named.filter |$pair| { $alone[$pair[1]] =~ Undef }.slice($batch).map |$pairs| {
+    $names = $pairs.map |$pair| { $pair[1] }
     $part = {
-      'servers'  => $servers,
+      'servers'  => $pairs.map |$pair| { $pair[0] },
       'shown'    => $names.join(', '),
       'take_out' => $maint + $claim + $cause + { 'server' => $names, 'state' => 'maint' } + $options,
       'put_back' => $ready + $claim + { 'server' => $names, 'state' => 'ready' } + $options,

@@ -63,8 +63,8 @@ def status(server=None, test=None, **kwargs):
         Accepted, and of no effect.
 
     The fields ``backend``, ``address``, ``instances``, ``ignore_instances``, ``guard``,
-    ``on_missing``, ``on_unreachable``, ``timeout`` and ``diff`` of :py:func:`haproxy_server.apply
-    <haproxy_server.apply>` can be given as well.
+    ``on_missing``, ``on_unreachable``, ``timeout``, ``deadline`` and ``diff`` of
+    :py:func:`haproxy_server.apply <haproxy_server.apply>` can be given as well.
 
     CLI Example:
 
@@ -296,8 +296,12 @@ def apply(server=None, state=None, test=None, **kwargs):
         after. ``False`` by default.
 
     timeout
-        The longest that one instance may take to answer, in seconds. 10 by
-        default.
+        The longest that one instance may take for one step in total, in
+        seconds. 10 by default.
+
+    deadline
+        The longest that the whole run may take, in seconds. When the time is
+        over, nothing new is sent, and the run fails. No limit by default.
 
     CLI Example:
 

@@ -1,5 +1,6 @@
 {#- Works on servers, batch by batch: takes them out of service on all load balancers, applies states to them, and puts
-    them back. Run it on the master; README.md says more.
+    them back. Servers that are out before, and not by the plan's owner, are left alone. Run it on the master; README.md
+    says more.
 
       salt-run state.orch haproxy_server.rolling_maintenance pillar="$(tr '\n' ' ' <plan.json)" test=True
 
@@ -17,6 +18,25 @@
 {%- set put_back = dict({'wait': true}, **plan.get('put_back', {})) -%}
 {%- set expected = {'expect': take_out['expect']} if take_out.get('expect') else {} -%}
 
+{#- A server that is out already may be in other hands, whether or not they have recorded an owner. What cannot be asked here
+    fails in the dry runs. -#}
+{%- set asked = {'server': plan['servers'].keys() | list, 'on_missing': 'ignore'} -%}
+{%- for field in ('backend', 'address', 'instances', 'ignore_instances', 'on_unreachable', 'timeout') if field in take_out -%}
+{%- do asked.update({field: take_out[field]}) -%}
+{%- endfor -%}
+{%- set seen = salt['saltutil.cmd'](plan['load_balancers'], 'haproxy_server.status', tgt_type='compound', kwarg=asked) -%}
+{%- set alone = {} -%}
+{%- for minion, answer in seen | dictsort if answer.get('ret') is mapping -%}
+{%- for server in answer['ret'].get('servers', []) if server['before']['admin_state'] != 'ready' -%}
+{%- set owner = server.get('owner') -%}
+{%- if owner is none or owner != put_back.get('owner') -%}
+{%- do alone.update({server['server']: 'on ' ~ minion ~ ', ' ~ server['instance'] ~ ' has ' ~ server['backend'] ~ '/' ~
+    server['server'] ~ ' in ' ~ server['before']['admin_state'] ~ (' by ' ~ owner if owner else '') ~
+    (' (' ~ server['reason'] ~ ')' if server.get('reason') else '')}) -%}
+{%- endif -%}
+{%- endfor -%}
+{%- endfor -%}
+
 {%- macro on_load_balancers(servers, state, fields) %}
   salt.state:
     - tgt: {{ plan['load_balancers'] | json }}
@@ -30,14 +50,21 @@
     - failhard: false
 {%- endmacro -%}
 
-{%- set batches = plan['servers'].items() | batch(plan.get('batch', 1)) | list -%}
+{%- for server, where in alone | dictsort %}
+
+{{ server }} is left alone:
+  test.show_notification:
+    - text: {{ where | json }}
+{%- endfor %}
+
+{%- set batches = plan['servers'].items() | rejectattr(0, 'in', alone) | batch(plan.get('batch', 1)) | list -%}
 {%- for batch in batches %}
 {%- set servers = batch | map('first') | list %}
 {%- set title = servers | join(', ') %}
 {%- set previous = batches[loop.index0 - 1] | map('first') | join(', ') %}
 
 # Dry runs on all load balancers: where one would refuse either, nothing is changed on any. A server that is out already needs
-# no change to be taken out, so that only the way back meets another owner, or a state that is not expected.
+# no change to be taken out, so that only the way back meets a state that is not expected.
 {{ title }} can come back:
   {{- on_load_balancers(servers, 'ready', dict(put_back, **expected)) }}
     - test: true

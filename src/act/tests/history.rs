@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::{Outcome, Script, request, run};
-use crate::act::model::{Answer, Change, Event, Fate, Memory, Modelled, Turn};
+use crate::act::model::{Answer, Change, Entry, Event, Fate, Memory, Modelled, Turn};
 use crate::act::target::{Target, Undo, Verdict};
 use crate::model::error::ErrorKind;
 use crate::model::goal::Switch;
-use crate::model::state::{AdminFlags, OperationalState};
+use crate::model::server::ServerState;
+use crate::model::state::{AdminFlags, AdminState, OperationalState};
 
 /// What once went wrong, and what is right.
 struct Case {
@@ -41,6 +42,10 @@ fn with_sessions(name: &str, ends_after: u32) -> Modelled {
     Modelled { sessions: 1, ends_after, ..ready(name) }
 }
 
+fn tracking(tracked: &str, made: Modelled) -> Modelled {
+    Modelled { tracks: Some(tracked.to_owned()), ..made }
+}
+
 /// A server in maint whose check passes after so many polls in service.
 fn unproven(name: &str, passes_after: u32) -> Modelled {
     Modelled { passes_after, ..with_flags(name, 1) }
@@ -64,6 +69,30 @@ fn cut_off(fate: Fate) -> Turn {
 
 fn reload(memory: Memory) -> Turn {
     Event::Reload(memory, Change::Nothing).into()
+}
+
+const RELOADED: Event = Event::Reload(Memory::Nothing, Change::Nothing);
+
+/// A process takes over that has a session on the first server.
+fn reload_with_session(ends_after: u32) -> Turn {
+    Turn { before: vec![RELOADED, Event::SessionBegins(0, ends_after)], ..whole() }
+}
+
+/// Tells whether no command of the run took the first server out while it had a session.
+fn was_drained(outcome: &Outcome, instance: usize) -> bool {
+    let mut log = outcome.instances[instance].haproxy().log.iter();
+    let to_maint = |to: &ServerState| to.flags.effective() == AdminState::Maint;
+    log.clone().filter(|entry| matches!(entry, Entry::Set { to, .. } if to_maint(to))).count() == 2
+        && log.all(|entry| match entry {
+            Entry::Set { to, sessions, .. } => !to_maint(to) || *sessions == 0,
+            Entry::Sent { line, .. } => !line.starts_with("shutdown"),
+            _ => true,
+        })
+}
+
+/// Counts the polls of an instance that has one server.
+fn polls_of(outcome: &Outcome, instance: usize) -> usize {
+    outcome.instances[instance].haproxy().log.iter().filter(|entry| matches!(entry, Entry::Count { .. })).count()
 }
 
 fn somebody(place: usize, does: &'static str) -> Turn {
@@ -190,6 +219,20 @@ fn draining() -> Vec<Case> {
             also: |outcome| outcome.took >= Duration::from_secs(2),
         },
         Case {
+            defect: "a tracked server without sessions took the one that tracks it to maint with its sessions",
+            words: &["state=maint", "drain.timeout=1"],
+            scripts: vec![script(&[ready("s0"), tracking("a/s0", with_sessions("s1", u32::MAX))], Vec::new())],
+            expected: &["s0 drain, changed, not_drained", "s1 drain, changed, not_drained"],
+            also: nothing,
+        },
+        Case {
+            defect: "a server that tracks another failed because that went to maint before it",
+            words: &["state=maint", "drain.timeout=60"],
+            scripts: vec![script(&[ready("s0"), tracking("a/s0", with_sessions("s1", 3))], Vec::new())],
+            expected: &["s0 maint, changed", "s1 maint, changed"],
+            also: nothing,
+        },
+        Case {
             defect: "an instance that had failed was drained until the deadline, and said to be in maint",
             words: &["state=maint", "drain.timeout=60", "drain.on_timeout=maint"],
             scripts: vec![
@@ -209,6 +252,62 @@ fn draining() -> Vec<Case> {
             )],
             expected: &["s0 ready, not_drained", "s1 maint, changed"],
             also: |outcome| is_warned(outcome, "was reloaded"),
+        },
+        Case {
+            defect: "a reload in a wait set a server to maint without a drain, and cut off the clients of the new process",
+            words: &["state=maint", "drain.timeout=9", "wait.timeout=9", "wait.stable=1"],
+            scripts: vec![script(
+                &[ready("s0")],
+                // Drain, read back, two polls; maint, read back; a poll.
+                [vec![whole(); 7], vec![reload_with_session(4)]].concat(),
+            )],
+            expected: &["s0 maint, changed"],
+            also: |outcome| was_drained(outcome, 0),
+        },
+        Case {
+            defect: "a reload in a wait set a server to maint whose new clients do not leave in time",
+            words: &["state=maint", "drain.timeout=9", "wait.timeout=2", "wait.stable=1"],
+            scripts: vec![script(&[ready("s0")], [vec![whole(); 7], vec![reload_with_session(u32::MAX)]].concat())],
+            expected: &["s0 drain, changed, not_drained"],
+            also: |outcome| outcome.took < Duration::from_secs(4),
+        },
+        Case {
+            defect: "a reload while sessions were ended cut off the clients of the new process without a drain",
+            words: &["state=maint", "drain.timeout=9", "shutdown_sessions=true"],
+            scripts: vec![script(&[ready("s0")], [vec![whole(); 6], vec![reload_with_session(4)]].concat())],
+            expected: &["s0 maint, changed"],
+            also: |outcome| was_drained(outcome, 0),
+        },
+        Case {
+            defect: "a server that went to maint with sessions while HAProxy was reloaded was not warned of",
+            words: &["state=maint", "drain.timeout=1", "drain.on_timeout=maint"],
+            scripts: vec![script(
+                &[with_sessions("s0", u32::MAX)],
+                // Drain, read back, four polls; maint, read back.
+                [vec![whole(); 8], vec![reload_with_session(u32::MAX)]].concat(),
+            )],
+            expected: &["s0 maint, changed"],
+            also: |outcome| is_warned(outcome, "a/s0 went to maint with 1 session after 1 s of drain"),
+        },
+        Case {
+            defect: "a server that was in maint before was said to have gone there late, because another instance has its name",
+            words: &["state=maint", "drain.timeout=1", "drain.on_timeout=maint"],
+            scripts: vec![
+                script(&[with_sessions("s0", u32::MAX)], Vec::new()),
+                script(&[Modelled { sessions: 1, ends_after: u32::MAX, ..with_flags("s0", 1) }], Vec::new()),
+            ],
+            expected: &["s0 maint, changed", "s0 maint"],
+            also: |outcome| outcome.instances.iter().map(|ran| ran.warnings.len()).eq([1, 0]),
+        },
+        Case {
+            defect: "a server counted as free although a process from before a reload still ran",
+            words: &["state=maint", "drain.timeout=9", "old_processes=wait"],
+            scripts: vec![script(
+                &[ready("s0")],
+                vec![Turn { before: vec![RELOADED, Event::OldProcess(4)], ..whole() }],
+            )],
+            expected: &["s0 maint, changed"],
+            also: |outcome| polls_of(outcome, 0) > 4,
         },
         Case {
             defect: "a drain followed reloads for ever",
@@ -345,6 +444,27 @@ fn waiting() -> Vec<Case> {
             }],
             expected: &["s0 maint, changed, not_drained"],
             also: |outcome| outcome.took < Duration::from_secs(3),
+        },
+        Case {
+            defect: "a server was fine although a signal had ended the run before its sessions were",
+            words: &["state=maint", "shutdown_sessions.over=5"],
+            scripts: vec![script(
+                &[Modelled { sessions: 3, ends_after: u32::MAX, ..ready("s0") }, ready("s1")],
+                vec![whole(), whole(), whole(), whole(), Event::Signal.into()],
+            )],
+            expected: &["s0 maint, changed, interrupted", "s1 maint, changed"],
+            also: nothing,
+        },
+        Case {
+            defect: "a server was fine although a signal had ended the run before it was seen to take traffic",
+            words: &["state=ready", "wait.timeout=60"],
+            scripts: vec![script(
+                &[unproven("s0", 50), unproven("s1", 1)],
+                // Drain, read back, poll; read back, ready of the second, read back, poll.
+                [vec![whole(); 7], vec![Event::Signal.into()]].concat(),
+            )],
+            expected: &["s0 drain, changed, interrupted", "s1 ready, changed, interrupted"],
+            also: nothing,
         },
         Case {
             defect: "what somebody else had set while sessions ended was not seen",

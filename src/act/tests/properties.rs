@@ -15,7 +15,7 @@ use crate::model::server::{ServerState, Statistics};
 use crate::model::state::{AdminFlags, AdminState, OperationalState};
 use crate::model::traffic::Around;
 use crate::request::{
-    DrainBounds, MinAvailable, Need, OnFailure, OnMissing, OnTimeout, Pace, Request, Via, WaitBounds,
+    DrainBounds, MinAvailable, Need, OldProcesses, OnFailure, OnMissing, OnTimeout, Pace, Request, Via, WaitBounds,
 };
 
 fn switches() -> impl Strategy<Value = Option<Switch>> {
@@ -81,6 +81,8 @@ fn events() -> impl Strategy<Value = Event> {
         1 => (0usize..6).prop_map(Event::Delete),
         2 => (0usize..6).prop_map(Event::SessionsEnd),
         2 => (0usize..6).prop_map(Event::SessionPasses),
+        1 => (0usize..6, 1u32..6).prop_map(|(at, ends_after)| Event::SessionBegins(at, ends_after)),
+        2 => (1u32..9).prop_map(Event::OldProcess),
         1 => (0usize..6).prop_map(Event::Down),
         1 => Just(Event::Signal),
     ]
@@ -121,11 +123,12 @@ struct Wish {
     guard: Option<MinAvailable>,
     on_failure: OnFailure,
     on_missing: OnMissing,
+    old_processes: OldProcesses,
 }
 
 impl Wish {
     fn request(&self) -> Request {
-        let Self { goal, drain, wait, shutdown_sessions, guard, on_failure, on_missing } = *self;
+        let Self { goal, drain, wait, shutdown_sessions, guard, on_failure, on_missing, old_processes } = *self;
         let is_maint = goal.state == Some(AdminState::Maint);
         Request {
             goal: Some(goal),
@@ -135,6 +138,7 @@ impl Wish {
             guard,
             on_failure,
             on_missing,
+            old_processes,
             timeout: Duration::from_secs(2),
             ..request(&["server=s*", "state=maint"])
         }
@@ -202,8 +206,9 @@ prop_compose! {
         guard in prop::option::of((0u32..3).prop_map(MinAvailable::Count)),
         on_failure in prop::sample::select(vec![OnFailure::Keep, OnFailure::Rollback]),
         on_missing in prop::sample::select(vec![OnMissing::Fail, OnMissing::Ignore]),
+        old_processes in prop::sample::select(vec![OldProcesses::Count, OldProcesses::Wait]),
     ) -> Wish {
-        Wish { goal, drain, wait, shutdown_sessions, guard, on_failure, on_missing }
+        Wish { goal, drain, wait, shutdown_sessions, guard, on_failure, on_missing, old_processes }
     }
 }
 
@@ -369,7 +374,12 @@ fn no_guard_is_passed(guard: MinAvailable, ran: &Ran) -> std::result::Result<(),
             Entry::Batch(batch) if is_known => {
                 prop_assert_eq!(usable(batch, guard), Vec::<String>::new(), "{:?} passes the guard", batch.who);
             }
-            Entry::Batch(_) | Entry::Set { .. } | Entry::Read { .. } | Entry::Count { .. } | Entry::Sent { .. } => {}
+            Entry::Batch(_)
+            | Entry::Set { .. }
+            | Entry::Read { .. }
+            | Entry::Count { .. }
+            | Entry::Sent { .. }
+            | Entry::OldProcesses => {}
         }
     }
     Ok(())
@@ -381,11 +391,8 @@ fn no_session_is_cut(wish: &Wish, ran: &Ran) -> std::result::Result<(), TestCase
     if matches!(bounds.on_timeout, OnTimeout::Maint | OnTimeout::Shutdown) {
         return Ok(());
     }
-    // What a reload puts back in service after the drain is set again without one.
-    let is_followed_later = wish.request().wait.is_some() || wish.request().shutdown_sessions.is_some();
     for (at, entry) in ran.haproxy().log.iter().enumerate() {
-        let is_meddled = matches!(entry, Entry::Set { who: Who::SomebodyElse, .. });
-        if is_meddled || is_followed_later && matches!(entry, Entry::Reload) {
+        if matches!(entry, Entry::Set { who: Who::SomebodyElse, .. }) {
             break;
         }
         let Entry::Set { who: Who::Run, name, from, to, sessions } = entry else { continue };
@@ -394,9 +401,22 @@ fn no_session_is_cut(wish: &Wish, ran: &Ran) -> std::result::Result<(), TestCase
         prop_assert!(is_out || !goes_out || *sessions == 0, "{} went to maint with {} sessions", name, sessions);
         if !is_out && goes_out {
             was_quiet(bounds.stable, name, counts_before(&ran.haproxy().log, at, name))?;
+            let since = counts_at(&ran.haproxy().log, at, name);
+            let is_held = ran.haproxy().log[since..at].iter().any(|entry| matches!(entry, Entry::OldProcesses));
+            prop_assert!(
+                wish.old_processes == OldProcesses::Count || !is_held,
+                "{} went to maint before an old process had ended",
+                name
+            );
         }
     }
     Ok(())
+}
+
+/// Returns where in the log, before a place, it was told last what a server does.
+fn counts_at(log: &[Entry], before: usize, name: &str) -> usize {
+    let is_count = |entry: &Entry| matches!(entry, Entry::Count { name: of, .. } if of == name);
+    log.iter().take(before).rposition(is_count).unwrap_or_default()
 }
 
 /// Returns what was told of what a server does, and when, before a place in the log.

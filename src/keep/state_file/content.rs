@@ -19,9 +19,12 @@
 //! resolver would assign the addresses again, and maintenance would move to another machine. If one of them needs a row,
 //! all get one, with their addresses; HAProxy keeps those for as long as DNS returns them.
 //!
+//! Rows of backends that HAProxy does not have are kept as they stand: another instance may load the same file.
+//!
 //! The port cannot be left out, so a row overrides a port that has changed in the configuration.
 
 use std::borrow::Cow;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use crate::haproxy::parse::{ParseError, decimal, state_version};
@@ -403,6 +406,10 @@ impl Dump {
                 Some(_) => {}
             }
         }
+        // Another instance may load the same file; it alone knows whether it still has them.
+        let is_of_another = |(backend, _): &Key<'_>| !self.backends.contains_key(*backend);
+        let of_others = existing.lines.iter().filter(|(key, _)| is_of_another(key));
+        of_others.for_each(|(_, line)| content.extend_from_slice(line));
         // Both files are compared as HAProxy would read them.
         let new = Existing::parse(&content)?;
         let differs = |key: &Key<'_>| existing.rows.get(key) != new.rows.get(key);
@@ -476,6 +483,8 @@ type Key<'a> = (&'a [u8], &'a [u8]);
 struct Existing<'a> {
     /// What each row restores; `None` for a row that HAProxy rejects, or that makes it ignore the server's checks.
     rows: HashMap<Key<'a>, Option<Effect<'a>>>,
+    /// These rows as they stand, in their order.
+    lines: Vec<(Key<'a>, &'a [u8])>,
     /// Why HAProxy would ignore the whole file.
     damage: Option<String>,
 }
@@ -506,7 +515,10 @@ impl<'a> Existing<'a> {
                 Ok(None) => {}
                 Ok(Some((key, mark))) => {
                     // HAProxy ignores a second row for the same server.
-                    existing.rows.entry(key).or_insert(mark);
+                    if let Entry::Vacant(entry) = existing.rows.entry(key) {
+                        entry.insert(mark);
+                        existing.lines.push((key, line));
+                    }
                 }
                 Err(why) => {
                     existing.damage = Some(format!("{why} in line {}", number + 1));

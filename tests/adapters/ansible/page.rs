@@ -55,7 +55,7 @@ fn examples_do_what_they_say(haproxy: &Haproxy) -> TestResult {
     let stage = Stage::start(haproxy);
     let host = Host::with([&stage.http]);
     let controller = Controller::new("newest", host.path());
-    prepare(&controller)?;
+    prepare(&controller, &stage)?;
     for (Block { language, heading, text }, (.., state, shown)) in blocks.iter().zip(EXAMPLES) {
         for server in ["web1", "web2", "web3"] {
             stage.http.set_state(&format!("web/{server}"), "ready");
@@ -108,7 +108,7 @@ fn examples_of_the_module_do_what_they_say(haproxy: &Haproxy) -> TestResult {
     let stage = Stage::start_with(haproxy, "weight 100", |setup| setup);
     let host = Host::with([&stage.http]);
     let controller = Controller::new("newest", host.path());
-    prepare(&controller)?;
+    prepare(&controller, &stage)?;
     let mut seen = Vec::new();
     for example in examples.split("\n\n") {
         let load = Load::start(stage.frontend("web"), 2, Duration::from_millis(10));
@@ -136,11 +136,16 @@ fn served(stage: &Stage) -> Vec<usize> {
 }
 
 /// What the examples take for granted: an inventory, a file of tasks, a playbook, the programs.
-fn prepare(controller: &Controller) -> TestResult {
+fn prepare(controller: &Controller, stage: &Stage) -> TestResult {
+    // All servers of the stage have one address, and ports of their own.
+    let web = |name: &str| format!("{name} ansible_host={}\n", stage.server(name).address());
     controller.write(
         "hosts",
-        "[load_balancers]\nlb1\n\n[web]\nweb1\nweb2\nweb3\n\n[all:vars]\nansible_connection=local\n\
-         ansible_python_interpreter='{{ ansible_playbook_python }}'\n",
+        &format!(
+            "[load_balancers]\nlb1\n\n[web]\n{}\n[all:vars]\nansible_connection=local\n\
+             ansible_python_interpreter='{{{{ ansible_playbook_python }}}}'\n",
+            ["web1", "web2", "web3"].map(web).concat()
+        ),
     );
     controller.write("upgrade.yml", "- name: Upgrade\n  ansible.builtin.raw: \"true\"\n  changed_when: false\n");
     controller.write(

@@ -9,6 +9,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests![
         takes_each_server_out_everywhere_and_puts_it_back,
         leaves_out_what_fails_and_ends_the_rollout,
+        leaves_alone_what_was_out_before,
         a_load_balancer_that_fails_leaves_nothing_half_out,
         load_balancers_outside_of_the_play_take_turns,
     ]
@@ -182,6 +183,38 @@ fn leaves_out_what_fails_and_ends_the_rollout(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
+/// Takes a server out on one instance, as somebody does who has nothing to do with the role.
+fn take_out(stage: &Stage, words: &[&str]) {
+    let instance = format!("instances={}", stage.http.address());
+    run(tool(env!("CARGO_BIN_EXE_haproxy_server")).args(["state=maint", &instance]).args(words)).ended_with(0);
+}
+
+fn leaves_alone_what_was_out_before(haproxy: &Haproxy) -> TestResult {
+    for version in VERSIONS {
+        let fleet = Fleet::start(haproxy, version);
+        let tasks = noting(&fleet);
+        take_out(&fleet.stages[1], &["server=web2"]);
+        take_out(&fleet.stages[0], &["server=web3", "owner=alice", "reason=new disk"]);
+        let nobodys = "web2 is left alone: on lb2, http has web/web2 in maint\"";
+        let alices = "web3 is left alone: on lb1, http has web/web3 in maint by alice (new disk)\"";
+        let as_before = |ran: &Ran| {
+            assert!(ran.out.contains(nobodys) && ran.out.contains(alices), "{version}: {}", ran.out);
+            assert_eq!(fleet.log(), "web/web1: STOPPED/MAINT\n".repeat(2), "{version}: the work on others was begun");
+            let states = ["web1", "web2", "web3"].map(|server| fleet.states(server));
+            assert_eq!(states, [[READY, READY], [READY, MAINT], [MAINT, READY]], "{version}: {}", ran.out);
+            fleet.forget();
+        };
+        // One is among others in its batch, the other one is alone in it.
+        let variables = "{rolling_maintenance_guard: false, rolling_maintenance_serial: 2}";
+        as_before(&fleet.maintain("web", &tasks, variables, &[]).ended_with(0));
+
+        // Where the load balancers are not in the play.
+        fleet.controller.write("group_vars/all.yml", "rolling_maintenance_guard: false\n");
+        as_before(&fleet.play("web", &format!("{BACKEND}serial: 1\n"), &tasks, &[]).ended_with(0));
+    }
+    Ok(())
+}
+
 fn a_load_balancer_that_fails_leaves_nothing_half_out(haproxy: &Haproxy) -> TestResult {
     for version in VERSIONS {
         let mut fleet = Fleet::start(haproxy, version);
@@ -198,13 +231,7 @@ fn a_load_balancer_that_fails_leaves_nothing_half_out(haproxy: &Haproxy) -> Test
         refused(&fleet, "{}", "web1: nothing was changed; lb2 says: http: ");
         assert_eq!(fleet.states("web1"), [READY, READY], "{version}");
 
-        // Somebody else has it.
-        let instance = format!("instances={}", fleet.stages[1].http.address());
-        let words = ["server=web1", "state=maint", "owner=alice", &instance];
-        run(tool(env!("CARGO_BIN_EXE_haproxy_server")).args(words)).ended_with(0);
-        refused(&fleet, "{}", "was taken out by alice");
-        assert_eq!(fleet.states("web1"), [READY, MAINT], "{version}");
-        for server in ["web/web1", "web/web2", "web/web3"] {
+        for server in ["web/web2", "web/web3"] {
             fleet.stages[1].http.set_state(server, "ready");
         }
 

@@ -50,7 +50,7 @@ impl Sshd {
         format!(
             "ansible_host=127.0.0.1 ansible_port={} ansible_ssh_private_key_file={place}/client_key \
              ansible_remote_tmp={place}/tmp ansible_control_path_dir={place} \
-             ansible_ssh_args='-F /dev/null -o ControlMaster=auto -o ControlPersist=2s -o StrictHostKeyChecking=no \
+             ansible_ssh_args='-F /dev/null -o ControlMaster=auto -o ControlPersist=20s -o StrictHostKeyChecking=no \
              -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR'",
             self.port.number()
         )

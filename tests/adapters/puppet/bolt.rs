@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::On;
 use super::site::{Puppet, assert_says, module, path_with, script};
-use crate::support::{Bound, Folder, Haproxy, Host, Stage, TestResult, repository};
+use crate::support::{Bound, Folder, Haproxy, Host, OnTerminal, Stage, TestResult, repository};
 use crate::tool::{self, Ran};
 
 pub(crate) fn tests() -> Vec<On> {
@@ -18,6 +18,7 @@ pub(crate) fn tests() -> Vec<On> {
         task_takes_what_bolt_gives_it,
         task_on_a_terminal_prints_the_report_alone,
         plan_takes_out_works_and_puts_back,
+        plan_leaves_alone_what_was_out_before,
         plan_previews,
         plan_puts_back_after_a_failure
     ]
@@ -137,23 +138,6 @@ fn task_takes_what_bolt_gives_it(haproxy: &Haproxy, puppet: Puppet) -> TestResul
     Ok(())
 }
 
-/// Runs a program with one terminal for standard output and standard error, and passes on what the terminal gets.
-const ON_A_TERMINAL: &str = r#"
-import os, pty, sys
-child, master = pty.fork()
-if child == 0:
-    os.execv(sys.argv[1], sys.argv[1:])
-while True:
-    try:
-        data = os.read(master, 65536)
-    except OSError:
-        break
-    if not data:
-        break
-    os.write(1, data)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"#;
-
 /// Bolt's `tty` starts a script that brings the task its input, on a terminal (`make_wrapper_stringio` of Bolt).
 fn task_on_a_terminal_prints_the_report_alone(haproxy: &Haproxy, _: Puppet) -> TestResult {
     let stage = Stage::start(haproxy);
@@ -173,9 +157,10 @@ fn task_on_a_terminal_prints_the_report_alone(haproxy: &Haproxy, _: Puppet) -> T
         let task = module().join("tasks/init.sh");
         let wrapper = format!("#!/bin/sh\n'{}' <<'EOF'\n{input}\nEOF\n", task.display());
         let wrapper = script(&folder, "wrapper.sh", &wrapper);
-        let mut command = tool::tool("python3");
+        let [python, words @ ..] = OnTerminal::Everything.words();
+        let mut command = tool::tool(python);
         let path = path_with(folder.path(), std::env::var_os("PATH").expect("a PATH"));
-        let ran = tool::run(command.args(["-c", ON_A_TERMINAL]).arg(wrapper).env("PATH", path));
+        let ran = tool::run(command.args(words).arg(wrapper).env("PATH", path));
         let line = ran.out.strip_suffix("\r\n").unwrap_or_else(|| panic!("no line: {:?}", ran.out));
         let report: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {:?}", ran.out));
         assert_eq!((ran.code == 0, ran.err.as_str()), (report["failed"] == false, ""));
@@ -205,6 +190,31 @@ fn plan_takes_out_works_and_puts_back(haproxy: &Haproxy, puppet: Puppet) -> Test
     for server in ["web1", "web2", "web3"] {
         assert_eq!(fleet.states(server), [READY; 2], "{server}");
     }
+    Ok(())
+}
+
+fn plan_leaves_alone_what_was_out_before(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
+    let fleet = Fleet::start(haproxy, puppet);
+    fleet.two.http.set_state("web/web2", "maint");
+    let alices = ["server=web3", "state=maint", "owner=alice", "reason=new disk"];
+    tool::run(tool::tool(fleet.hosts[0].command()).args(alices)).ended_with(0);
+    let guard = r#"maint={"drain": true}"#;
+    let out = fleet.plan("web1,web2,third", &["command=true", "batch=3", "owner=upgrade", guard], 0).out;
+    assert_says(
+        &out,
+        &[
+            "web3 is left alone: on lb1, http has web/web3 in maint by alice (new disk)\n",
+            "web2 is left alone: on lb2, http has web/web2 in maint\n",
+            "command 'true' on web1\n",
+        ],
+    );
+    let states = ["web1", "web2", "web3"].map(|server| fleet.states(server));
+    assert_eq!(states, [[READY, READY], [READY, MAINT], [MAINT, READY]], "{out}");
+
+    // An owner takes up what an earlier run has left, and only that.
+    let out = fleet.plan("web2,third", &["command=true", "owner=alice", guard], 0).out;
+    assert_says(&out, &["web2 is left alone", "command 'true' on third\n"]);
+    assert_eq!([fleet.states("web2"), fleet.states("web3")], [[READY, MAINT], [READY, READY]], "{out}");
     Ok(())
 }
 

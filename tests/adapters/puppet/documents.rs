@@ -187,7 +187,7 @@ fn type_and_schema_agree(_: &Haproxy, puppet: Puppet) -> TestResult {
     for entry in entries.into_iter().flatten() {
         let name = entry["name"].as_str().expect("a name");
         let field = match name {
-            "name" | "provider" | "operational_state" => continue,
+            "name" | "provider" | "operational_state" | "maintenance" => continue,
             "ensure" => "state",
             "show_diff" => "diff",
             name => name,

@@ -230,7 +230,8 @@ fn resource_lists_and_sets(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
     let out = resource(&["web1", "ensure=drain", "--noop"]).ended_with(0).out;
     assert_says(&out, &["web1: would be drain in 1 of 1 backend"]);
     assert_eq!(stage.http.state("web", "web1"), READY);
-    let out = resource(&["web1", "ensure=drain", "weight=200%", "backend=web"]).ended_with(0).out;
+    let drained = ["web1", "ensure=drain", "weight=200%", "backend=web", "owner=alice", "reason=new disk"];
+    let out = resource(&drained).ended_with(0).out;
     assert_says(&out, &["/ensure: web1: drain, weight 200% in 1 of 1 backend", "=> 'drain'"]);
     assert_eq!(stage.http.state("web", "web1"), DRAIN);
 
@@ -241,9 +242,12 @@ fn resource_lists_and_sets(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
         &out,
         &[
             "haproxy_server { 'all_puppet_masters/puppet-i0-svc1': ensure => 'ready', operational_state => 'running',",
-            "haproxy_server { 'web/web1': ensure => 'drain', operational_state => 'running',",
+            "haproxy_server { 'web/web1': ensure => 'drain', maintenance => 'since ",
+            "Z by alice (new disk)', operational_state => 'running',",
         ],
     );
+    let out = resource(&["web/web2"]).ended_with(0).out;
+    assert!(!out.contains("maintenance"), "{out}");
 
     let run = resource(&["web9", "ensure=maint"]);
     assert_says(&run.err, &["Could not evaluate: no selected instance has a server 'web9'"]);

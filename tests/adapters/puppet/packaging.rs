@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use serde_json::Value;
+
 use super::On;
 use super::site::{Puppet, Site, assert_says, module};
 use crate::support::{Folder, Haproxy, TestResult, repository};
@@ -48,6 +50,14 @@ fn papers_are_in_order(_: &Haproxy, _: Puppet) -> TestResult {
     let read = |name: &str| fs::read_to_string(module().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
     assert_eq!(read("LICENSE"), fs::read_to_string(repository().join("LICENSE-APACHE"))?);
     assert_says(&read("CHANGELOG.md"), &[&format!("\n## {}", env!("CARGO_PKG_VERSION"))]);
+
+    let metadata: Value = serde_json::from_str(&read("metadata.json"))?;
+    let named = |list: &str, key: &str| -> Vec<String> {
+        let entries = metadata[list].as_array().into_iter().flatten();
+        entries.filter_map(|entry| entry[key].as_str().map(str::to_owned)).collect()
+    };
+    assert_eq!(named("requirements", "name"), ["puppet", "openvox"]);
+    assert_eq!(named("operatingsystem_support", "operatingsystem"), ["Debian", "Ubuntu", "RedHat"]);
 
     // On the Forge there is nothing beside the module.
     for page in ["README.md", "CHANGELOG.md"] {

@@ -41,7 +41,8 @@ fn request() -> Map<String, Value> {
         "on_unreachable": "skip",
         "dry_run": true,
         "diff": true,
-        "timeout": 3
+        "timeout": 3,
+        "deadline": 60
     });
     request.as_object().unwrap().clone()
 }

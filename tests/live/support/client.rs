@@ -56,6 +56,8 @@ impl Bound {
 #[derive(Debug)]
 pub(crate) struct KeepAlive {
     reader: BufReader<TcpStream>,
+    /// The last `Set-Cookie`, without its attributes.
+    cookie: Option<String>,
 }
 
 impl KeepAlive {
@@ -63,7 +65,7 @@ impl KeepAlive {
         let stream = TcpStream::connect(frontend)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        Ok(Self { reader: BufReader::new(stream) })
+        Ok(Self { reader: BufReader::new(stream), cookie: None })
     }
 
     /// The status, and the name of the server that has answered; more headers are whole lines.
@@ -80,6 +82,10 @@ impl KeepAlive {
             self.reader.read_line(&mut header)?;
             match header.trim_end().to_ascii_lowercase().split_once(':') {
                 Some(("content-length", value)) => length = value.trim().parse().map_err(|_| strange(&header))?,
+                Some(("set-cookie", _)) => {
+                    let value = header.split_once(':').map(|(_, value)| value.trim());
+                    self.cookie = value.and_then(|value| value.split(';').next()).map(str::to_owned);
+                }
                 Some(_) => {}
                 None if header.trim_end().is_empty() && !header.is_empty() => break,
                 None => return Err(strange(&header)),
@@ -123,7 +129,20 @@ impl TcpClient {
     }
 }
 
-/// A steady load on a frontend: half of the clients keep their connection, half open one for each request.
+/// How a client of a load comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Visits {
+    /// On a connection that it keeps.
+    Kept,
+    /// On a new connection each time.
+    Anew,
+    /// The same, with the last cookie that it was given, as a browser that is in use.
+    WithCookie,
+    /// The same, always with this cookie: as ever other browsers that were idle meanwhile.
+    Bound(&'static str),
+}
+
+/// A steady load on a frontend.
 ///
 /// Every request must be answered with 200; dropping it ends the clients.
 #[derive(Debug)]
@@ -135,13 +154,22 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Starts so many clients, each with a pause between two requests, so that the machine has time for others.
+    /// Starts so many clients, each with a pause between two requests, so that the machine has time for others. Half of
+    /// them keep their connection, half open one for each request.
     pub(crate) fn start(frontend: SocketAddr, clients: usize, pause: Duration) -> Self {
+        let visits: Vec<_> = [Visits::Kept, Visits::Anew].into_iter().cycle().take(clients).collect();
+        Self::of(frontend, &visits, pause)
+    }
+
+    /// Starts a client for each of these.
+    pub(crate) fn of(frontend: SocketAddr, visits: &[Visits], pause: Duration) -> Self {
         let (stop, served, lost) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default(), Arc::default());
-        let client = |number: usize| {
+        let client = |visits: &Visits| {
             let (stop, served, lost) = (stop.clone(), served.clone(), Arc::<Mutex<Vec<String>>>::clone(&lost));
+            let visits = *visits;
             thread::spawn(move || {
                 let mut kept: Option<KeepAlive> = None;
+                let mut cookie = String::new();
                 while !stop.load(Ordering::SeqCst) {
                     let mut connection = match kept.take().map_or_else(|| KeepAlive::connect(frontend), Ok) {
                         Ok(connection) => connection,
@@ -150,12 +178,19 @@ impl Load {
                             return;
                         }
                     };
-                    let is_kept = number & 1 == 0;
-                    let headers = if is_kept { "" } else { "Connection: close\r\n" };
-                    match connection.get("/", headers) {
+                    let headers = match visits {
+                        Visits::Kept => String::new(),
+                        Visits::Anew => "Connection: close\r\n".to_owned(),
+                        Visits::WithCookie => format!("Connection: close\r\nCookie: {cookie}\r\n"),
+                        Visits::Bound(cookie) => format!("Connection: close\r\nCookie: {cookie}\r\n"),
+                    };
+                    match connection.get("/", &headers) {
                         Ok((200, _)) => {
                             served.fetch_add(1, Ordering::SeqCst);
-                            kept = Some(connection).filter(|_| is_kept);
+                            if let Some(given) = connection.cookie.take() {
+                                cookie = given;
+                            }
+                            kept = Some(connection).filter(|_| visits == Visits::Kept);
                         }
                         other => lost.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{other:?}")),
                     }
@@ -163,7 +198,7 @@ impl Load {
                 }
             })
         };
-        let clients = (0..clients).map(client).collect();
+        let clients = visits.iter().map(client).collect();
         Self { stop, served, lost, clients }
     }
 

@@ -384,6 +384,13 @@ impl Instance {
         self.await_answer(Some(before));
     }
 
+    /// Starts one more process with these arguments, which takes over, and waits until it answers.
+    pub(crate) fn take_over(&mut self, arguments: &[&str]) {
+        let before = self.pid();
+        self.launch(arguments);
+        self.await_answer(Some(before));
+    }
+
     /// Stops it at once, in order, and waits for the end of all its processes; it may be started again.
     pub(crate) fn stop(&mut self) {
         let all = self.processes();

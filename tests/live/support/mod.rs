@@ -11,8 +11,10 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub(crate) use backend::{Agent, Answer, Dns, Health, HttpBackend, Response, TcpEcho, TcpTalker, get, get_with};
-pub(crate) use client::{Bound, KeepAlive, Load, TcpClient};
+pub(crate) use backend::{
+    Agent, Answer, Dns, Health, HttpBackend, Patroni, Response, TcpEcho, TcpTalker, get, get_with,
+};
+pub(crate) use client::{Bound, KeepAlive, Load, TcpClient, Visits};
 pub(crate) use folder::Folder;
 pub(crate) use haproxy::{Haproxy, Instance, Mode, Row, Rows, Session, Setup, ask};
 pub(crate) use host::Host;
@@ -22,6 +24,7 @@ pub(crate) use recorder::{Recorder, changing};
 pub(crate) use report::{commands, kind, server, servers, warnings};
 pub(crate) use scripted::{Scripted, Step};
 pub(crate) use stage::Stage;
+pub(crate) use terminal::OnTerminal;
 
 pub(crate) mod accept;
 pub(crate) mod alone;
@@ -40,6 +43,7 @@ pub(crate) mod scripted;
 pub(crate) mod stage;
 pub(crate) mod system_log;
 pub(crate) mod tap;
+pub(crate) mod terminal;
 
 /// What a test gives back; it may as well panic.
 pub(crate) type TestResult = Result<(), Box<dyn Error>>;

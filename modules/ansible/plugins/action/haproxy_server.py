@@ -77,6 +77,7 @@ ARGUMENT_SPEC = dict(
     on_missing=dict(type="str", choices=["fail", "fail_each", "elsewhere_ok", "ignore"]),
     on_unreachable=dict(type="str", choices=["fail", "skip"]),
     timeout=dict(type="float"),
+    deadline=dict(type="float"),
     executable=dict(type="str"),
     executables=dict(type="path"),
 )

@@ -21,6 +21,7 @@ class ActionModule(HAProxyServer):
         "on_missing",
         "on_unreachable",
         "timeout",
+        "deadline",
         "executable",
         "executables",
     )

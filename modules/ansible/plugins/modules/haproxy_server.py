@@ -28,6 +28,7 @@ extends_documentation_fragment:
   - action_common_attributes
   - action_common_attributes.conn
   - action_common_attributes.flow
+  - lbops.haproxy.request
 attributes:
   action:
     support: full
@@ -68,34 +69,6 @@ options:
       - V(enabled) and V(enable) mean V(ready), V(disabled) and V(disable) mean V(maint).
     type: str
     choices: [ready, drain, maint, enabled, enable, disabled, disable, restore]
-  backend:
-    description:
-      - The backends in which to find the servers, as names or patterns. All backends by default.
-    type: list
-    elements: str
-  address:
-    description:
-      - The addresses in force of the servers, each as an IP address with or without a port, such as C(10.0.0.5),
-        C(10.0.0.5:8080) or C([::1]:80). Any of them by default.
-      - A server must match O(server) and O(backend) as well where these are given.
-    type: list
-    elements: str
-  instances:
-    description:
-      - The HAProxy instances of the target, each as the name of a discovered one, as the address of a stats socket in
-        HAProxy's notation (C(/path), C(unix@/path), C(abns@name), C(ipv4@127.0.0.1:9999), C(ipv6@[::1]:9999)), or as a
-        dictionary of C(name) and C(socket).
-      - All discovered instances by default.
-    type: list
-    elements: raw
-    aliases: [socket]
-  ignore_instances:
-    description:
-      - Instances of the target to leave alone on purpose, as names or patterns. Discovery skips them without a warning, even
-        where it could not manage them.
-      - It has no effect on instances that O(instances) names. None by default.
-    type: list
-    elements: str
   weight:
     description:
       - The requested weight, from V(0) to V(256), or a percentage of the configured weight such as V(50%).
@@ -296,14 +269,6 @@ options:
         the calling user.
     type: bool
     default: true
-  on_missing:
-    description:
-      - What a listed server or backend that matches nothing means.
-      - With V(fail) it is an error if no selected instance has it, with V(fail_each) if any of them lacks it, and with
-        V(elsewhere_ok) if no instance of the target has it, selected or not. With V(ignore) it is never an error.
-    type: str
-    choices: [fail, fail_each, elsewhere_ok, ignore]
-    default: fail
   on_unreachable:
     description:
       - What an instance that does not answer means. With V(fail) it is an error, and nothing is changed anywhere on the
@@ -311,24 +276,6 @@ options:
     type: str
     choices: [fail, skip]
     default: fail
-  timeout:
-    description:
-      - The longest that one instance may take to answer, in seconds, more than V(0) and at most V(86400).
-    type: float
-    default: 10
-  executable:
-    description:
-      - The program on the target, as a path, or as a name that is looked up in C(PATH), then in C(/usr/bin) and
-        C(/usr/local/bin).
-    type: str
-    default: haproxy_server
-  executables:
-    description:
-      - A folder on the controller with the program for each architecture, as in C(x86_64/haproxy_server) or
-        C(aarch64/haproxy_server), in the words of C(uname -m). It is looked up like the source of a copy.
-      - Used only where O(executable) is missing on the target or too old. The program is sent for the task, and goes with it.
-      - The folder C(roles/install/files) of this collection by default.
-    type: path
 seealso:
   - name: From community.general.haproxy
     description: Option by option, in the README of this collection.
@@ -682,6 +629,10 @@ warnings:
   returned: when the program has run
   type: list
   elements: str
+contract:
+  description: The version of the contract that the program keeps.
+  returned: when the program has run
+  type: int
 diff:
   description: The servers before and after, a line each.
   returned: in diff mode

@@ -167,6 +167,16 @@ Puppet::Type.newtype(:haproxy_server) do
     validate { |_value| raise ArgumentError, 'operational_state is read-only' }
   end
 
+  newproperty(:maintenance) do
+    desc <<~DOC
+      Who has taken the server out, since when, until when and why, if that
+      was recorded. Read-only: `puppet resource` shows it, and `audit`
+      records it.
+    DOC
+
+    validate { |_value| raise ArgumentError, 'maintenance is read-only' }
+  end
+
   newparam(:server) do
     desc <<~DOC
       The servers: names, `backend/server`, or patterns with `*`, `?` and
@@ -314,7 +324,9 @@ Puppet::Type.newtype(:haproxy_server) do
         must take traffic. `all` by default.
         * `all`: In each of them. The default.
         * `any`: In at least one on each instance, as with a primary and its
-          replicas; in the others it becomes ready without being waited for.
+          replicas; in the others it becomes ready once a check has failed
+          there, or when the time is up: before that, HAProxy would give it
+          the traffic of a role that it may not have.
       * `stable`: After `ready`: how long a server must take traffic without
         interruption, in seconds; from 0 to 86400. `0` by default.
       * `timeout`: The longest wait, in seconds; from 0 to 86400. `60` by
@@ -542,12 +554,26 @@ Puppet::Type.newtype(:haproxy_server) do
     validate { |value| resource.class.assert_type(name, 'Variant[Numeric, String[1]]', value) }
   end
 
+  newparam(:deadline) do
+    desc <<~DOC
+      The longest that the whole run may take, in seconds; from 0.001 to
+      86400. When the time is over, nothing new is sent, what was sent is
+      read back, which may take another `timeout`, and the run fails with
+      `timeout`. A rollback that `on_failure` requests is carried out
+      nevertheless. No limit by default.
+    DOC
+
+    validate { |value| resource.class.assert_type(name, 'Variant[Numeric, String[1]]', value) }
+  end
+
   newparam(:timeout) do
     desc <<~DOC
-      The longest that one instance may take to answer, in seconds; from
-      0.001 to 86400, 10 by default. Fails with `timeout`. A dump that has
-      begun is read to its end, or until 5 s of silence or 300 s in total,
-      however short this is.
+      The longest that one instance may take for one step in total, however
+      often it answers in between, in seconds: for connecting, observing,
+      one batch of commands, reading back, or one poll; from 0.001 to 86400,
+      10 by default. Fails with `timeout`. A dump that has begun is read to
+      its end, or until 5 s of silence or 300 s in total, however short this
+      is.
     DOC
 
     validate { |value| resource.class.assert_type(name, 'Variant[Numeric, String[1]]', value) }

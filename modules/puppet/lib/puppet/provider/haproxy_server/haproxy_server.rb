@@ -22,7 +22,7 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
   self::FIELDS = %i[
     weight health agent backend address instances ignore_instances drain shutdown_sessions wait guard expect
     old_processes on_missing on_unreachable on_failure state_file owner reason expires ignore_owner on_owned lock_timeout
-    syslog timeout
+    syslog timeout deadline
   ].freeze
 
   # What a dry run leaves out. With one of these, the request is made even when nothing has to change.
@@ -44,8 +44,21 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
         ensure: server['before']['admin_state'].to_sym,
         weight: server['before']['weight'],
         operational_state: server['before']['operational_state'],
+        maintenance: maintenance(server),
       )
     end
+  end
+
+  # Who has taken a server out, since when, until when and why, in the words of the program's text form; nil if that
+  # was not recorded.
+  def self.maintenance(server)
+    return unless server['since']
+
+    words = { 'since' => 'since', 'by' => 'owner', 'until' => 'expires' }
+    said = words.filter_map { |word, field| "#{word} #{server[field]}" if server[field] }
+    said << "(#{server['reason']})" if server['reason']
+    # Puppet shows a value as it is: nothing in it may steer a terminal.
+    said.join(' ').gsub(/[\p{C}\p{Zl}\p{Zp}]/) { |sign| format('\u{%x}', sign.ord) }
   end
 
   # Runs a request and returns its report, failed or not.
@@ -114,8 +127,8 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
     define_method("#{property}=") { |_value| apply }
   end
 
-  def operational_state
-    current(:operational_state)
+  %i[operational_state maintenance].each do |property|
+    define_method(property) { current(property) }
   end
 
   private
@@ -192,6 +205,7 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
     case property
     when :ensure then server['before']['admin_state'].to_sym
     when :weight, :operational_state then server['before'][property.to_s]
+    when :maintenance then self.class.maintenance(server) || :absent
     else
       # The report does not tell whether checks run, only which commands they need.
       should = resource.should(property)

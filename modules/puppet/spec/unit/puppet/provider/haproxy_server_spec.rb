@@ -185,6 +185,14 @@ RSpec.describe Puppet::Type.type(:haproxy_server).provider(:haproxy_server) do
     expect(requests).to eq([{ 'on_unreachable' => 'skip' }])
   end
 
+  it 'shows who has taken a server out, in signs that do nothing to a terminal' do
+    out = { 'since' => '2026-11-23T02:55:45Z', 'owner' => 'alice', 'reason' => "new \u{202e}\e[31mdisk" }
+    program(report(server(['maint', 1]).merge(out), server(['ready', 1], name: 'web2')))
+    expect(described_class.instances.map { |each| each.get(:maintenance) }).to eq(
+      ['since 2026-11-23T02:55:45Z by alice (new \\u{202e}\\u{1b}[31mdisk)', :absent],
+    )
+  end
+
   it 'has no prefetch' do
     expect(described_class).not_to respond_to(:prefetch)
   end

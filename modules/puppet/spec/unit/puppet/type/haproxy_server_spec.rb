@@ -19,7 +19,7 @@ RSpec.describe Puppet::Type.type(:haproxy_server) do
 
   {
     ensure: %w[absent present up], weight: [-1, 257, 'half', '5 %'], health: %w[on], agent: %w[on],
-    operational_state: %w[running], server: ['', [], [''], {}], backend: ['', []], ignore_instances: ['', []],
+    operational_state: %w[running], maintenance: ['by alice'], server: ['', [], [''], {}], backend: ['', []], ignore_instances: ['', []],
     instances: ['', [], [{ 'name' => 'ldap' }], [{ 'name' => 'a', 'socket' => '/s', 'port' => 1 }]],
     drain: [30, 'soon', { 'timeuot' => 3 }, { 'on_timeout' => 'give up' }],
     wait: [30, { 'on_timeout' => 'fail' }, { 'via' => 'maint' }, { 'need' => 'most' }],
@@ -30,6 +30,7 @@ RSpec.describe Puppet::Type.type(:haproxy_server) do
     owner: ['', []], reason: [''], expires: [''], syslog: %w[perhaps],
     shutdown_sessions: ['perhaps', 60, { 'over' => [] }, { 'timeout' => 60 }],
     ignore_owner: %w[perhaps], show_diff: %w[perhaps], lock_timeout: [[]], timeout: [{}],
+    deadline: [[]],
   }.each do |name, values|
     it "refuses an invalid #{name} and names it" do
       values.each do |value|
