@@ -1,7 +1,8 @@
 //! The floor of the benchmark: what it takes to talk to HAProxy at all, and nothing else.
 //!
 //! `floor SOCKET[=COMMANDS]...` asks each socket for `show servers state`; with a file of commands it then sends
-//! these, and asks again. Answers are thrown away, instances are worked on side by side.
+//! these, and asks again. `SOCKET?COMMAND` asks that one command. Answers are thrown away, instances are worked on side
+//! by side.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a tool for measuring may panic")]
 
@@ -24,6 +25,10 @@ fn main() {
 }
 
 fn work(job: &str) {
+    if let Some((socket, command)) = job.split_once('?') {
+        ask(socket, format!("{command}\n").as_bytes());
+        return;
+    }
     let (socket, commands) = job.split_once('=').map_or((job, None), |(socket, file)| (socket, Some(file)));
     ask(socket, b"show servers state\n");
     if let Some(file) = commands {

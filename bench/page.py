@@ -24,6 +24,7 @@ def tables(results):
     return {
         "machine": [machine(results)],
         "cases": list(cases(results["cases"])),
+        "asked": list(asked(results["asked"])) if "asked" in results else ["Not measured yet."],
         "unchanged": list(unchanged(results["cases"])),
         "resources": list(resources(results["cases"])),
         "waiting": list(waiting(results["polling"])),
@@ -61,6 +62,26 @@ def cases(cases):
             peer, ratio = f"{more}{measured['seconds']:.1f} s", f"{more}{times(case):,}"
         yield (f"| {name} | {case['instances']} | {case['servers']:,} | {case['matched']:,} | {ms(took['floor'])} | "
                f"{ms(took['ours'])} | {in_floors(case):.2f} | {peer} | {ratio} |")
+
+
+def asked(asked):
+    """What is asked for at huge, beside what it is compared with."""
+    took, peak = asked["seconds"], asked["peak_mb"]
+    yield "| at *huge*: 10,000 backends of 10 servers | time | compared | peak memory |"
+    yield "| --- | --- | --- | --- |"
+    over = lambda name: f"{ms(took[name] - took['start'])} over a start ({ms(took['start'])})"  # noqa: E731
+    times = lambda name, than: f"{took[name] / took[than]:.2f} times"  # noqa: E731
+    for name, what, compared in (
+        ("one", "one server of one backend", over("one")),
+        ("six", "one server of each of six backends", over("six")),
+        ("everywhere", "one server of every backend", ""),
+        ("one_guarded", "one server, with a guard", f"{times('one_guarded', 'one')} the plain change"),
+        ("six_guarded", "six servers, with a guard", f"{times('six_guarded', 'six')} the plain change"),
+        ("everywhere_guarded", "everywhere, with a guard", f"{times('everywhere_guarded', 'everywhere')} the plain change"),
+        ("status_one", "a status of one backend", over("status_one")),
+        ("status", "a status of everything", f"{times('status', 'show_stat')} `show stat` alone ({ms(took['show_stat'])})"),
+    ):
+        yield f"| {what} | {ms(took[name])} | {compared} | {peak[name]:.1f} MB |"
 
 
 def unchanged(cases):
@@ -129,6 +150,20 @@ def targets(results):
         "waiting for up to 10 of 100,000 servers under 1 % of a core, for more under 5 %",
         f"{few:.2f} and {many:.2f} %", few < 1 and many < 5,
     )
+    if "asked" in results:
+        took = results["asked"]["seconds"]
+        one, six = (took[name] - took["start"] for name in ("one", "six"))
+        yield row(
+            "at huge, over a start: one server by name at most 3 ms, one in each of six backends 5 ms",
+            f"{ms(one)} and {ms(six)}", one <= 0.003 and six <= 0.005,
+        )
+        guarded = {name: took[f"{name}_guarded"] / took[name] for name in ("one", "six", "everywhere")}
+        yield row(
+            "a guard where nothing tracks: at most 1.3 times the plain change",
+            ", ".join(f"{name} {ratio:.2f}" for name, ratio in guarded.items()), max(guarded.values()) <= 1.3,
+        )
+        status = took["status"] / took["show_stat"]
+        yield row("a status of everything at huge: at most 1.15 times `show stat` alone", f"{status:.2f} times", status <= 1.15)
     small, static = (program.get(name) for name in ("small_bytes", "small_static_bytes"))
     built = f"{small / 1e6:.2f} and {static / 1e6:.2f} MB" if small and static else "not built"
     yield row(

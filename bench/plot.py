@@ -15,6 +15,7 @@ from matplotlib import pyplot  # noqa: E402
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 OURS, FLOOR, PEER = ("haproxy_server", "#0b6e4f"), ("floor", "#8d99ae"), ("community.general.haproxy", "#c1440e")
+NAMED = ("haproxy_server, one server by name", "#3f88c5")
 
 
 def main():
@@ -30,8 +31,9 @@ def time(growth, compared):
     figure, axes = pyplot.subplots(figsize=(7, 4.2))
     line(axes, growth, "floor_seconds", FLOOR, "--")
     line(axes, growth, "ours_seconds", OURS, "-")
+    line(axes, [point for point in growth if "named_seconds" in point], "named_seconds", NAMED, "-")
     line(axes, compared, "peer_seconds", PEER, "-")
-    axes.set(xscale="log", yscale="log", xlabel="servers of the HAProxy (a tenth of them is changed)", ylabel="seconds")
+    axes.set(xscale="log", yscale="log", xlabel="servers of the HAProxy (a tenth of them is changed, or one by name)", ylabel="seconds")
     save(figure, axes, "time", "One change, read back: time by the number of servers")
 
 
