@@ -83,6 +83,16 @@ bench: ## measures the program beside the floor and beside community.general.hap
 	@bench/run $(BENCH)
 	$(CARGO) bench --locked --bench micro
 
+.PHONY: fleet
+fleet: ## measures one server out and back on 50 load balancers, over SSH and with Salt; half an hour, as root
+	$(needs)
+	@tests/haproxy/fetch
+	@tests/adapters/ansible/install
+	@tests/adapters/milkcheck/install
+	@tests/adapters/salt/install
+	$(CARGO) build --locked --release
+	@bench/fleet $(FLEET)
+
 .PHONY: cycles
 cycles: ## takes a server out and puts it back a hundred times under load, on each HAProxy; a quarter of an hour
 	$(needs)

@@ -79,7 +79,10 @@ fn finish(options: &Options, request: Result<(Request, Interrupt), Refused>) -> 
         Err(refused) => write_report(options, None, &report::refusal(&refused)),
         Ok((request, interrupt)) => {
             let outcome = show_progress(options, &request, |progress| pipeline::run(&request, &interrupt, progress));
-            write_report(options, Some(&request), &report::report(&request, &outcome))
+            let code = write_report(options, Some(&request), &report::report(&request, &outcome));
+            // Its memory goes with the process; freeing a hundred thousand servers one by one takes 30 ms.
+            std::mem::forget(outcome);
+            code
         }
     }
 }

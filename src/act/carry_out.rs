@@ -96,7 +96,7 @@ impl Course<'_> {
             self.phase = Phase::Effect;
         }
         let deadline = fleet.deadline(self.time());
-        let mut end = self.change(fleet, deadline.left())?;
+        let mut end = self.change(fleet, self.time())?;
         if request.wait.is_some() || request.shutdown_sessions.is_some() {
             self.keep(fleet);
         }
@@ -127,7 +127,8 @@ impl Course<'_> {
         let Self { request, goal, .. } = *self;
         match (request.drain, request.state(), request.wait) {
             (Some(bounds), _, _) => {
-                let bounds = DrainBounds { timeout: bounds.timeout.min(time), ..bounds };
+                let timeout = if time < bounds.timeout { in_tenths(time) } else { bounds.timeout };
+                let bounds = DrainBounds { timeout, ..bounds };
                 drain(fleet, goal, bounds, &mut |fleet| self.keep(fleet))
             }
             (None, Some(AdminState::Ready), Some(bounds)) => {
@@ -181,6 +182,11 @@ impl Course<'_> {
         };
         fleet.at_work_mut().filter(|target| is_unfinished(target)).for_each(|target| target.fail(why.clone()));
     }
+}
+
+/// Rounds a time down to what a person wants to read.
+fn in_tenths(time: Duration) -> Duration {
+    time.saturating_sub(Duration::from_nanos(u64::from(time.subsec_nanos() % 100_000_000)))
 }
 
 /// Predicts what a run would send and how the servers would be then.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::fleet::Fleet;
-use super::instance::Instance;
+use super::instance::{Instance, detail_of};
 use crate::decide::missing::{self, Found};
 use crate::discover::account::{Account, account};
 use crate::discover::predecessors::predecessors;
@@ -39,12 +39,7 @@ pub fn gather<'a>(
     exclusion: &Exclusion<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Asked<'a>>> {
-    let detail = match (request.goal, request.guard) {
-        (None, None) => Detail::Statistics,
-        (Some(_), None) => Detail::Links,
-        (Some(_) | None, Some(_)) => Detail::Everything,
-    };
-    let answers = observe_all(request, sites, (detail, bounds), exclusion)?;
+    let answers = observe_all(request, sites, (detail_of(request), bounds), exclusion)?;
     let pid = |answer: &Result<(Observation, Runtime<'_>)>| {
         answer.as_ref().ok().map(|(observation, _)| observation.contact.process.pid)
     };
@@ -190,7 +185,7 @@ pub fn check_names(request: &Request, fleet: &Fleet<'_>, selected: &Selected) ->
     let bounds = Bounds { timeout: request.timeout, run_end: fleet.signals.end() };
     let found: Vec<Found<'_>> = fleet.instances.iter().map(found_on).collect();
     let addresses = fleet.instances.iter().map(|instance| &instance.contact.address);
-    let known = || addresses.filter_map(|address| names(address, bounds.step()).ok()).flatten().collect();
+    let known = |sought| addresses.filter_map(|address| names(address, sought, bounds.step()).ok()).flatten().collect();
     missing::check(request, &found, || elsewhere(request, selected, bounds), known)
 }
 

@@ -17,10 +17,10 @@ use crate::haproxy::open::Contact;
 use crate::keep::persist::KeptFile;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::{Goal, Requested, SpareSlots};
-use crate::model::name::Selection;
+use crate::model::matcher::Matcher;
 use crate::model::server::{Process, Server, ServerState};
 use crate::model::text::a_few_of;
-use crate::request::{MinAvailable, OldProcesses, OnMissing, Request};
+use crate::request::{MinAvailable, OldProcesses, OnFailure, OnMissing, Request};
 use crate::time::clock::Clock;
 use crate::time::interrupt::Interrupt;
 
@@ -98,13 +98,28 @@ pub struct Instance<'a> {
     /// The processes from before a reload that still ran when that was asked last.
     pub old_processes: Vec<OldProcess>,
     client: Box<dyn Client + 'a>,
-    selection: Selection<'a>,
+    matcher: Matcher<'a>,
     old_policy: OldProcesses,
     detail: Detail,
     judgement: Judgement,
     on_missing: OnMissing,
     selected_by: SelectedBy,
     requested: Option<Requested>,
+}
+
+/// Returns how much a request needs to know of the servers.
+///
+/// Servers that only become ready lower nothing, so that no guard can refuse them.
+#[must_use]
+pub fn detail_of(request: &Request) -> Detail {
+    let is_one_way = request.on_failure == OnFailure::Keep && request.goal.is_some_and(|goal| goal.weight.is_none());
+    match (request.guard, request.goal, request.requested) {
+        (None, None, _) => Detail::Statistics,
+        (None, Some(_), _) => Detail::Links,
+        (Some(_), Some(_), Some(Requested::Ready)) if is_one_way => Detail::Links,
+        (Some(_), None, _) => Detail::GuardedStatus,
+        (Some(_), Some(_), _) => Detail::Guard,
+    }
 }
 
 /// What a request selects its servers by.
@@ -132,9 +147,9 @@ impl<'a> Instance<'a> {
             state_files: Vec::new(),
             old_processes: Vec::new(),
             client,
-            selection: request.selection(),
+            matcher: Matcher::new(request.selection()),
             old_policy: request.old_processes,
-            detail: if request.guard.is_some() { Detail::Everything } else { Detail::Links },
+            detail: detail_of(request),
             judgement: Judgement::Passed,
             on_missing: request.on_missing,
             requested: request.requested,
@@ -166,7 +181,7 @@ impl<'a> Instance<'a> {
 
     /// Leaves spare slots alone that only a pattern matches.
     fn minding_spare_slots(&self, goal: Goal, target: &Target) -> Goal {
-        let is_named = self.selection.names(&target.before.backend, &target.before.server);
+        let is_named = self.matcher.names(&target.before.backend, &target.before.server);
         Goal { spare_slots: if is_named { goal.spare_slots } else { SpareSlots::Skip }, ..goal }
     }
 
@@ -180,7 +195,7 @@ impl<'a> Instance<'a> {
         let others = self.rest.others.iter().map(|server| (server, Goal::default()));
         let wishes: Vec<(&Server, Goal)> = own.chain(others).collect();
         let planned = plan(&wishes);
-        guard::refusals(guard, self.name(), wishes.iter().map(|(server, _)| *server).zip(&planned))
+        guard::refusals(guard, self.name(), wishes.iter().map(|(server, _)| *server).zip(&planned), &self.rest.around)
     }
 
     /// Refuses every change of a pass if the guard refuses one of them: as at the start, nothing is sent then.

@@ -598,6 +598,7 @@ impl Haproxy {
     fn contact(&self) -> Contact {
         Contact {
             address: Address::parse("/run/haproxy/model.sock").unwrap(),
+            addresses: [].into(),
             door: Door::Stats,
             process: self.process.clone(),
             level: Level::Admin,
@@ -612,7 +613,7 @@ impl Haproxy {
         let shown = |it: &Modelled| Server { statistics: statistics(it), ..it.server.clone() };
         let of = |is_selected: bool| self.servers.iter().filter(move |it| it.is_selected() == is_selected);
         let servers: Vec<Server> = of(true).map(shown).collect();
-        let others = of(false).map(shown).filter(|_| detail == Detail::Everything).collect();
+        let others = of(false).map(shown).filter(|_| matches!(detail, Detail::Guard | Detail::GuardedStatus)).collect();
         for server in &servers {
             let name = server.full_name();
             self.log.push(Entry::Read { name: name.clone(), state: Some(server.state) });

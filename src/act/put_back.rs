@@ -72,7 +72,8 @@ pub fn put_back(
     };
     let mut is_over = deadline.is_over();
     let mut polled = step(fleet)?;
-    while fleet.at_work().any(is_checked) {
+    // What another process has is not planned yet.
+    while polled == Processes::Replaced || fleet.at_work().any(is_checked) {
         if polled == Processes::Same {
             let now = fleet.clock.now();
             fleet.at_work_mut().filter(|target| is_checked(target)).for_each(|target| target.notice_check(bounds, now));
@@ -98,13 +99,14 @@ pub fn put_back(
             }
             backoff.reset();
         }
-        // One process may follow the other forever.
-        let was_last = polled == Processes::Replaced && is_over;
+        if polled == Processes::Replaced && is_over {
+            // One process may follow the other forever.
+            fleet.step(&|target| next_step(goal, target, bounds))?;
+            fail_unproven(fleet, bounds.timeout);
+            return Ok(());
+        }
         is_over = deadline.is_over();
         polled = step(fleet)?;
-        if was_last {
-            fail_unproven(fleet, bounds.timeout);
-        }
     }
     Ok(())
 }

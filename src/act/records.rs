@@ -6,7 +6,7 @@ use super::drain::End;
 use super::fleet::{Fleet, Processes};
 use super::instance::{Instance, PROCESSES};
 use super::target::{Target, Verdict};
-use crate::haproxy::observe::names;
+use crate::haproxy::observe::{Sought, names};
 use crate::keep::ownership::{Change, Entry, Ownership};
 use crate::keep::persist::{Assigned, KeptFile, Mode, Source, assign, bad, bring_in_step, check_apart, is_kept};
 use crate::model::error::{Error, ErrorKind, Result};
@@ -43,8 +43,8 @@ fn check_backends(request: &Request, instance: &Instance<'_>) -> Result<()> {
     if unobserved.is_empty() {
         return Ok(());
     }
-    let all = names(&instance.contact.address, Allowance::of(request.timeout))?;
-    match unobserved.iter().find(|backend| all.iter().all(|(known, _)| known != *backend)) {
+    let all = names(&instance.contact.address, Sought::BackendsWithServers, Allowance::of(request.timeout))?;
+    match unobserved.iter().find(|backend| !all.contains(**backend)) {
         None => Ok(()),
         Some(backend) => Err(bad(format!(
             "'state_file' names '{}/{}', but that instance has no such backend with servers; correct the name",

@@ -9,11 +9,11 @@ use std::time::Duration;
 use super::carry_out::carry_out;
 use super::fleet::Fleet;
 use super::instance::Instance;
+use super::instance::detail_of;
 use super::model::{Haproxy, Model, Modelled, Stopwatch, Turn};
 use super::permit::permit;
 use super::target::Target;
 use crate::discover::select::{Presence, Site};
-use crate::haproxy::observe::Detail;
 use crate::keep::audit::Audit;
 use crate::keep::exclusion::Exclusion;
 use crate::keep::ownership::Ownership;
@@ -75,7 +75,7 @@ fn site(index: usize) -> Site {
 
 /// Observes a model, and lets its script begin.
 fn start<'m>(model: &'m Model, site: &'m Site, script: &Script, request: &'m Request) -> Instance<'m> {
-    let detail = if request.guard.is_some() { Detail::Everything } else { Detail::Links };
+    let detail = detail_of(request);
     let (observation, asker) = model.begin(detail, script.turns.clone(), script.is_endless);
     Instance::new(site, request, observation, Box::new(asker))
 }

@@ -7,6 +7,7 @@ use super::plan::Planned;
 use crate::model::error::{Error, ErrorKind};
 use crate::model::server::{Server, ServerState};
 use crate::model::state::AdminFlags;
+use crate::model::traffic::Around;
 use crate::request::MinAvailable;
 
 /// A server in a backend that a change affects.
@@ -42,15 +43,20 @@ pub struct Short {
     pub needed: u32,
 }
 
-/// Finds the backends that have fewer servers in traffic than the guard asks for, among those of all given servers.
+/// Finds the backends that have fewer servers in traffic than the guard asks for, among those of all given servers;
+/// `around` counts others that are not given.
 #[must_use]
-pub fn short<'a>(guard: MinAvailable, servers: impl IntoIterator<Item = &'a Server>) -> Vec<Short> {
+pub fn short<'a>(
+    guard: MinAvailable,
+    servers: impl IntoIterator<Item = &'a Server>,
+    around: &BTreeMap<u32, Around>,
+) -> Vec<Short> {
     let mut backends: BTreeMap<u32, Vec<Member<'_>>> = BTreeMap::new();
     for server in servers {
         backends.entry(server.backend_id).or_default().push(Member { server, after: &server.state });
     }
     let judge = |(backend_id, members): (u32, Vec<Member<'_>>)| {
-        let Count { before: usable, configured, .. } = count(&members);
+        let Count { before: usable, configured, .. } = count(&members, around_in(around, backend_id));
         let needed = guard.of(configured);
         let backend = Arc::clone(&members.first()?.server.backend);
         (usable < needed).then_some(Short { backend_id, backend, usable, needed })
@@ -58,12 +64,18 @@ pub fn short<'a>(guard: MinAvailable, servers: impl IntoIterator<Item = &'a Serv
     backends.into_iter().filter_map(judge).collect()
 }
 
-/// Finds the backends that a plan leaves with fewer usable servers than the guard allows, each with its number.
+fn around_in(around: &BTreeMap<u32, Around>, backend_id: u32) -> Around {
+    around.get(&backend_id).copied().unwrap_or_default()
+}
+
+/// Finds the backends that a plan leaves with fewer usable servers than the guard allows, each with its number; `around`
+/// counts others that nothing changes.
 #[must_use]
 pub fn refusals<'a>(
     guard: MinAvailable,
     instance: &str,
     planned: impl IntoIterator<Item = (&'a Server, &'a Planned)>,
+    around: &BTreeMap<u32, Around>,
 ) -> Vec<(u32, Error)> {
     let mut backends: BTreeMap<u32, (&str, Vec<Member<'_>>)> = BTreeMap::new();
     for (server, Planned { after, .. }) in planned {
@@ -71,28 +83,30 @@ pub fn refusals<'a>(
         backends.entry(server.backend_id).or_insert((&server.backend, Vec::new())).1.push(member);
     }
     let refusal = |(id, (name, members)): (u32, (&str, Vec<Member<'_>>))| {
-        refuse(guard, instance, name, count(&members)).map(|error| (id, error))
+        refuse(guard, instance, name, count(&members, around_in(around, id))).map(|error| (id, error))
     };
     backends.into_iter().filter_map(refusal).collect()
 }
 
-/// Counts the servers of one backend.
+/// Counts the servers of one backend, and those around them.
 ///
 /// HAProxy uses backup servers only if no other is usable, and then the first of them (configuration.txt, `backup`);
 /// with `option allbackups` it uses all, which cannot be seen from outside, so they count as one.
 #[must_use]
-pub fn count(members: &[Member<'_>]) -> Count {
+pub fn count(members: &[Member<'_>], around: Around) -> Count {
+    let number = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     let usable = |takes_traffic: &dyn Fn(&Member<'_>) -> bool| {
         let of = |is_backup: bool| {
             members.iter().filter(|member| member.server.is_backup() == is_backup && takes_traffic(member)).count()
         };
-        let (active, backup) = (of(false), of(true));
+        let (active, backup) = (of(false).saturating_add(number(around.active)), of(true));
         u32::try_from(if active > 0 { active } else { backup.min(1) }).unwrap_or(u32::MAX)
     };
     let is_regular = |server: &Server| {
         !server.state.flags.has(AdminFlags::CONFIG_MAINT) && !server.is_backup() && !server.is_spare()
     };
-    let configured = members.iter().filter(|member| is_regular(member.server)).count();
+    let regular = members.iter().filter(|member| is_regular(member.server)).count();
+    let configured = regular.saturating_add(number(around.active)).saturating_add(number(around.unusable));
     Count {
         before: usable(&|member| member.server.takes_traffic()),
         after: usable(&|member| member.server.would_take_traffic(member.after)),
@@ -142,7 +156,7 @@ mod tests {
         };
         let servers: Vec<Server> = made.iter().map(server).collect();
         let members = servers.iter().zip(made).map(|(server, (_, after, _))| Member { server, after });
-        super::count(&members.collect::<Vec<_>>())
+        super::count(&members.collect::<Vec<_>>(), Around::default())
     }
 
     #[test]
@@ -192,7 +206,9 @@ mod tests {
         let spare = Server { has_address: false, state: state(32, 1, 0), ..Server::example() };
         let unresolved = Server { has_address: false, state: state(33, 1, 0), ..Server::example() };
         let members = [&spare, &unresolved].map(|server| Member { server, after: &server.state });
-        assert_eq!(super::count(&members), Count { before: 0, after: 0, configured: 1 });
+        assert_eq!(super::count(&members, Around::default()), Count { before: 0, after: 0, configured: 1 });
+        let around = Around { active: 2, unusable: 1 };
+        assert_eq!(super::count(&members, around), Count { before: 2, after: 2, configured: 4 });
     }
 
     prop_compose! {

@@ -1,7 +1,10 @@
 //! What a listed server or backend that does not exist means: the four policies of `on_missing`.
 
-use crate::haproxy::observe::Observation;
+use std::collections::BTreeSet;
+
+use crate::haproxy::observe::{Observation, Sought};
 use crate::model::error::{Error, ErrorKind, Result};
+use crate::model::matcher::Matcher;
 use crate::model::name::{Pattern, Selector, ServerAddress, nearest};
 use crate::model::server::Server;
 use crate::request::{OnMissing, Request};
@@ -23,8 +26,8 @@ impl<'a> From<&'a Observation> for Found<'a> {
 
 /// Checks that every listed server, backend and address is where the request expects it.
 ///
-/// `elsewhere` observes the instances that the request leaves out, and `names` reads all backends and servers that
-/// there are; both are called only if needed.
+/// `elsewhere` observes the instances that the request leaves out, and `names` reads the names that there are; both are
+/// called only if needed.
 ///
 /// # Errors
 /// Names everything that is missing, each with the closest known name.
@@ -32,7 +35,7 @@ pub fn check(
     request: &Request,
     found: &[Found<'_>],
     elsewhere: impl FnOnce() -> Vec<Observation>,
-    names: impl FnOnce() -> Vec<(String, String)>,
+    names: impl FnOnce(Sought) -> BTreeSet<String>,
 ) -> Result<()> {
     let is_everywhere = request.on_missing == OnMissing::FailEach;
     let mut missing = Missing::of(request, found, is_everywhere);
@@ -46,7 +49,34 @@ pub fn check(
             missing = Missing::of(request, &all, false);
         }
     }
-    if missing.is_none() { Ok(()) } else { Err(missing.into_error(request, &names())) }
+    if missing.is_none() { Ok(()) } else { Err(missing.into_error(request, names)) }
+}
+
+/// Finds which of the listed servers an instance has.
+fn servers_of(matcher: &Matcher<'_>, request: &Request, found: &Found<'_>) -> Vec<bool> {
+    let mut marks = vec![false; request.servers.len()];
+    for server in &found.servers {
+        matcher.mark_servers(server.backend.as_bytes(), server.server.as_bytes(), &mut marks);
+    }
+    marks
+}
+
+/// Finds which of the listed addresses an instance has.
+fn addresses_of(matcher: &Matcher<'_>, request: &Request, found: &Found<'_>) -> Vec<bool> {
+    let mut marks = vec![false; request.addresses.len()];
+    for (host, port) in found.servers.iter().map(|server| server.host_and_port()) {
+        matcher.mark_addresses(host, port, &mut marks);
+    }
+    marks
+}
+
+/// Returns what no instance has, or not all of them where it must be everywhere.
+fn unmarked<'r, T>(listed: &'r [T], marks: &[impl AsRef<[bool]>], is_everywhere: bool) -> Vec<&'r T> {
+    let is_there = |place: usize| {
+        let mut marks = marks.iter().map(|marks| marks.as_ref().get(place).copied().unwrap_or_default());
+        if is_everywhere { marks.all(|it| it) } else { marks.any(|it| it) }
+    };
+    listed.iter().enumerate().filter(|(place, _)| !is_there(*place)).map(|(_, it)| it).collect()
 }
 
 /// The listed names and addresses that match nothing.
@@ -71,28 +101,14 @@ fn with_nearest<'n>(missing: &str, wanted: &Pattern, names: impl Iterator<Item =
 
 impl<'r> Missing<'r> {
     fn of(request: &'r Request, found: &[Found<'_>], is_everywhere: bool) -> Self {
-        let is_missing = |is_at: &dyn Fn(&Found<'_>) -> bool| {
-            if is_everywhere { !found.iter().all(is_at) } else { !found.iter().any(is_at) }
-        };
-        let backends = request.backends.iter().enumerate();
-        let backends =
-            backends.filter(|(index, _)| is_missing(&|found| found.backends.get(*index).copied().unwrap_or_default()));
-        let servers = request.servers.iter().filter(|selector| {
-            is_missing(&|found| {
-                let mut servers = found.servers.iter();
-                servers.any(|it| selector.matches(it.backend.as_bytes(), it.server.as_bytes()))
-            })
-        });
-        let addresses = request.addresses.iter().filter(|address| {
-            is_missing(&|found| {
-                let mut servers = found.servers.iter().map(|server| server.host_and_port());
-                servers.any(|(host, port)| address.matches(host, port))
-            })
-        });
+        let matcher = Matcher::new(request.selection());
+        let servers: Vec<Vec<bool>> = found.iter().map(|found| servers_of(&matcher, request, found)).collect();
+        let addresses: Vec<Vec<bool>> = found.iter().map(|found| addresses_of(&matcher, request, found)).collect();
+        let backends: Vec<&[bool]> = found.iter().map(|found| found.backends).collect();
         Self {
-            backends: backends.map(|(_, pattern)| pattern).collect(),
-            servers: servers.collect(),
-            addresses: addresses.collect(),
+            backends: unmarked(&request.backends, &backends, is_everywhere),
+            servers: unmarked(&request.servers, &servers, is_everywhere),
+            addresses: unmarked(&request.addresses, &addresses, is_everywhere),
         }
     }
 
@@ -100,7 +116,7 @@ impl<'r> Missing<'r> {
         self.backends.is_empty() && self.servers.is_empty() && self.addresses.is_empty()
     }
 
-    fn into_error(self, request: &Request, names: &[(String, String)]) -> Error {
+    fn into_error(self, request: &Request, names: impl FnOnce(Sought) -> BTreeSet<String>) -> Error {
         let where_ = match request.on_missing {
             OnMissing::FailEach => "one of the selected instances has no",
             OnMissing::ElsewhereOk => "no instance of this host has a",
@@ -108,7 +124,8 @@ impl<'r> Missing<'r> {
         };
         let advice = "correct the name, or set 'on_missing' to 'ignore' where it may be absent";
         if !self.backends.is_empty() {
-            let known = || names.iter().map(|(backend, _)| backend.as_str());
+            let names = names(Sought::Backends);
+            let known = || names.iter().map(String::as_str);
             let shown = self.backends.iter().map(|pattern| with_nearest(pattern.as_str(), pattern, known()));
             let msg = format!("{where_} backend {} with servers; {advice}", shown.collect::<Vec<_>>().join(", "));
             return Error::new(ErrorKind::BackendNotFound, msg);
@@ -141,7 +158,8 @@ impl<'r> Missing<'r> {
             [] => advice,
             _ => "correct the name or the address, or set 'on_missing' to 'ignore' where it may be absent",
         };
-        let known = || names.iter().map(|(_, server)| server.as_str());
+        let names = names(Sought::Servers);
+        let known = || names.iter().map(String::as_str);
         let shown = self.servers.iter().map(|selector| with_nearest(&selector.to_string(), &selector.server, known()));
         let msg = format!("{where_} server {}{at}{place}; {advice}", shown.collect::<Vec<_>>().join(", "));
         Error::new(ErrorKind::ServerNotFound, msg)

@@ -156,8 +156,8 @@ pub struct Runtime<'a> {
     bounds: Bounds,
     predecessors: Predecessors,
     contact: Contact,
-    /// How many backends it has.
-    backends: usize,
+    /// How many backends it has, if all were read.
+    backends: Option<usize>,
     /// The connection through which it was observed, for the first commands.
     connection: Option<Connection>,
 }
@@ -176,7 +176,7 @@ impl<'a> Runtime<'a> {
     ) -> Result<Self> {
         let (connection, contact) = open_best(name, addresses, bounds.step())?;
         let connection = Some(connection);
-        Ok(Self { name, addresses, masters, selection, bounds, predecessors, contact, backends: 0, connection })
+        Ok(Self { name, addresses, masters, selection, bounds, predecessors, contact, backends: None, connection })
     }
 
     /// Returns where it answers, and which process.

@@ -70,6 +70,8 @@ pub enum Query<'a> {
     Info,
     /// What the socket allows: `user`, `operator` or `admin`.
     Level,
+    /// The names of all backends.
+    Backends,
     /// The state of the servers of all backends, or of one.
     ServersState(Option<Reference<'a>>),
     /// The statistics of one server, or of all servers of a proxy, or of all proxies, by their numbers.
@@ -102,6 +104,8 @@ pub enum Query<'a> {
 pub enum StatRows {
     /// Those of servers.
     Servers,
+    /// Those of backends.
+    Backends,
     /// Those of backends as well.
     ServersAndBackends,
 }
@@ -111,6 +115,7 @@ impl fmt::Display for Query<'_> {
         match self {
             Self::Info => f.write_str("show info"),
             Self::Level => f.write_str("show cli level"),
+            Self::Backends => f.write_str("show backend"),
             Self::ServersState(None) => f.write_str("show servers state"),
             Self::ServersState(Some(backend)) => write!(f, "show servers state {backend}"),
             Self::Processes => f.write_str("show proc"),
@@ -121,6 +126,7 @@ impl fmt::Display for Query<'_> {
                 // In the mask of types, 2 is for backends and 4 for servers; -1 stands for all (management.txt, "show stat").
                 let mask = match rows {
                     StatRows::Servers => 4,
+                    StatRows::Backends => 2,
                     StatRows::ServersAndBackends => 6,
                 };
                 let number = |id: &Option<u32>| id.map_or_else(|| "-1".to_owned(), |id| id.to_string());
@@ -190,6 +196,7 @@ mod tests {
         let stat = |proxy, server, rows| Query::Stat { proxy, server, rows }.to_string();
         assert_eq!(stat(Some(3), Some(1), StatRows::Servers), "show stat 3 4 1");
         assert_eq!(stat(None, None, StatRows::Servers), "show stat -1 4 -1");
+        assert_eq!(stat(None, None, StatRows::Backends), "show stat -1 2 -1");
         assert_eq!(stat(Some(3), Some(1), StatRows::ServersAndBackends), "show stat 3 6 1");
     }
 

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod command;
+mod guarded;
 pub mod observe;
 pub mod old_processes;
 pub mod open;

@@ -2,19 +2,26 @@
 //!
 //! Every dump is streamed: only selected servers are kept.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::command::{Query, Reference, Target};
+use super::guarded::observe_guarded;
 use super::not_understood;
 use super::open::{Contact, open, still_serves};
 use super::parse::{ParseError, StateHeader};
-use super::rows::{Matching, ReadBack, hash, read_state, with_switch};
+use super::rows::{Keep, Matching, Names, ReadBack, read_state, with_switch};
 use super::socket::{Connection, Form};
-use super::statistics::read_statistics;
+use super::statistics::{ONE_BY_ONE, read_statistics};
 use crate::model::error::{Error, ErrorKind, Result};
+use crate::model::matcher::Matcher;
 use crate::model::name::{Address, Selection};
-use crate::model::server::{Process, Server, Uniqueness};
+use crate::model::server::{Process, Server};
+use crate::model::text::printable;
+use crate::model::traffic::Around;
 use crate::time::deadline::Allowance;
+
+/// Up to how many backends are read by name without finding out how many there are.
+const FEW: usize = 16;
 
 /// How much to ask about the selected servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +30,10 @@ pub enum Detail {
     Links,
     /// What a status shows: sessions, queue and check as well.
     Statistics,
-    /// What a guard needs: everything about all servers, including those not selected.
-    Everything,
+    /// What a guard needs: what it counts of the servers that are not selected, and that nothing else follows them.
+    Guard,
+    /// What a guard needs in a status: what it counts of the servers that are not selected, and the statistics of all.
+    GuardedStatus,
 }
 
 /// What an instance said.
@@ -41,12 +50,15 @@ pub struct Observation {
 /// What an instance has besides the selected servers.
 #[derive(Debug, Clone, Default)]
 pub struct Rest {
-    /// The other servers, if everything was requested.
+    /// The other servers that a guard needs one by one: those of which a backend has backup servers or may have them, or all
+    /// where some may track a selected one.
     pub others: Vec<Server>,
+    /// How many others a guard counts, in backends where they are not listed.
+    pub around: BTreeMap<u32, Around>,
     /// The numbers of the backends that have a selected server, and another one that takes traffic.
     pub served_by_others: BTreeSet<u32>,
-    /// How many backends have servers.
-    pub backends: usize,
+    /// How many backends have servers; `None` if only the named ones were read.
+    pub backends: Option<usize>,
     /// Which of the selected backends exist, even without a selected server.
     pub backends_found: Vec<bool>,
 }
@@ -61,37 +73,113 @@ pub fn observe(
     selection: Selection<'_>,
     detail: Detail,
 ) -> Result<Observation> {
-    let mut rows = Matching::new(selection, detail);
-    read_state(connection, &Query::ServersState(None), &mut rows)?;
-    let Matching { mut servers, backends_found, mut backends, .. } = rows;
-    backends.end();
-    let shared = backends.shared_names();
-    if !shared.is_empty() {
-        for server in servers.iter_mut().filter(|server| shared.contains(&hash(server.backend.as_bytes()))) {
-            server.backend_name = Uniqueness::Shared;
+    let named = named_backends(connection, &contact.process, selection)?;
+    match detail {
+        Detail::GuardedStatus if named.as_ref().is_none_or(|names| names.len() > ONE_BY_ONE) => {
+            observe_everything(connection, contact, selection)
+        }
+        Detail::Guard | Detail::GuardedStatus => {
+            match observe_guarded(connection, &contact, selection, named.as_deref(), detail)? {
+                Some(observation) => Ok(observation),
+                None => observe_everything(connection, contact, selection),
+            }
+        }
+        Detail::Links | Detail::Statistics => {
+            observe_selected(connection, contact, selection, named.as_deref(), detail)
         }
     }
-    read_statistics(connection, &contact.process, &mut servers, detail)?;
-    let mut rest = Rest {
-        others: Vec::new(),
-        backends: backends.names.len(),
-        served_by_others: backends.served_by_others,
-        backends_found,
-    };
-    if detail == Detail::Everything {
-        let is_selected =
-            |it: &Server| selection.matches(it.backend.as_bytes(), it.server.as_bytes(), || it.host_and_port());
-        (servers, rest.others) = servers.into_iter().partition(is_selected);
-        // The dump examines only rows that it does not hand over, and here it has handed over all.
-        let usable = rest.others.iter().filter(|server| server.takes_traffic());
-        rest.served_by_others.extend(usable.map(|server| server.backend_id));
+}
+
+/// Returns what to ask to read some backends by name, or all.
+pub(super) fn queries<'a>(named: Option<&[&'a str]>) -> Vec<Query<'a>> {
+    match named {
+        Some(names) => names.iter().map(|name| Query::ServersState(Some(Reference::Name(name)))).collect(),
+        None => vec![Query::ServersState(None)],
     }
+}
+
+/// Reads the selected servers, of the backends that are named or of all.
+fn observe_selected(
+    connection: &mut Connection,
+    contact: Contact,
+    selection: Selection<'_>,
+    named: Option<&[&str]>,
+    detail: Detail,
+) -> Result<Observation> {
+    let mut rows = Matching::new(selection, Keep::Selected);
+    read_state(connection, &queries(named), &mut rows)?;
+    let mut servers = rows.take_servers();
+    if named.is_some() {
+        // They were read in the order of their names.
+        servers.sort_by_key(|server| server.backend_id);
+    }
+    let Matching { backends, backends_found, .. } = rows;
+    read_statistics(connection, &contact.process, &mut servers, &backends.sizes, detail)?;
+    let count = named.is_none().then_some(backends.names.len());
+    let rest = Rest { served_by_others: backends.served_by_others, backends: count, backends_found, ..Rest::default() };
     Ok(Observation { contact, servers, rest })
+}
+
+/// Reads all servers, with the statistics of all.
+fn observe_everything(connection: &mut Connection, contact: Contact, selection: Selection<'_>) -> Result<Observation> {
+    let mut rows = Matching::new(selection, Keep::All);
+    read_state(connection, &queries(None), &mut rows)?;
+    let mut servers = rows.take_servers();
+    let Matching { backends, backends_found, .. } = rows;
+    read_statistics(connection, &contact.process, &mut servers, &backends.sizes, Detail::Guard)?;
+    let matcher = Matcher::new(selection);
+    let (servers, others): (Vec<Server>, Vec<Server>) = servers.into_iter().partition(|server| matcher.has(server));
+    let served_by_others =
+        others.iter().filter(|server| server.takes_traffic()).map(|server| server.backend_id).collect();
+    let (around, count) = (BTreeMap::new(), Some(backends.names.len()));
+    let rest = Rest { others, around, served_by_others, backends: count, backends_found };
+    Ok(Observation { contact, servers, rest })
+}
+
+/// Finds the backends to read by name; `None` if everything is to be read.
+///
+/// By name HAProxy shows only the first of two proxies that share it, so that everything is read where a name may be
+/// meant twice.
+fn named_backends<'a>(
+    connection: &mut Connection,
+    process: &Process,
+    selection: Selection<'a>,
+) -> Result<Option<Vec<&'a str>>> {
+    let Some(names) = selection.named_backends() else { return Ok(None) };
+    let are_few = names.len() <= FEW;
+    if are_few && !process.may_share_names() {
+        return Ok(Some(names));
+    }
+    let (mut count, mut seen, mut is_shared) = (0, vec![false; names.len()], false);
+    read_backends(connection, |name| {
+        count += 1;
+        if let Some(seen) = names.binary_search_by(|it| it.as_bytes().cmp(name)).ok().and_then(|it| seen.get_mut(it)) {
+            is_shared |= std::mem::replace(seen, true);
+        }
+    })?;
+    Ok(Some(names).filter(|names| !is_shared && (are_few || is_cheaper_by_name(names.len(), count))))
+}
+
+/// Tells whether reading some backends one by one costs less than one dump of all: up to about half of them.
+fn is_cheaper_by_name(some: usize, all: usize) -> bool {
+    some.saturating_mul(2) <= all
+}
+
+/// Reads the names of all backends, in HAProxy's order.
+fn read_backends(connection: &mut Connection, mut on_name: impl FnMut(&[u8])) -> Result<()> {
+    let query = Query::Backends.to_string();
+    connection.dump(&query, Form::Lines, |line| {
+        if !line.is_empty() && !line.starts_with(b"#") {
+            on_name(line);
+        }
+        Ok(())
+    })
 }
 
 /// Reads observed servers again over a new connection; one that is gone is `None`.
 ///
-/// A few backends are read one by one, many with one dump of all.
+/// Backends are read one by one, unless one dump of all costs less. `backends` is how many there are, if all were read
+/// before.
 ///
 /// # Errors
 /// When HAProxy does not answer in time, gives an unexpected answer, or is replaced meanwhile.
@@ -99,21 +187,19 @@ pub fn read_back(
     address: &Address,
     selection: Selection<'_>,
     before: &[&Server],
-    backends: usize,
+    backends: Option<usize>,
     step: Allowance,
 ) -> Result<(Process, Vec<Option<Server>>)> {
     let (mut connection, process) = open(address, step)?;
-    let mut queries: Vec<Reference<'_>> = before.iter().map(|server| Target::of(server).backend).collect();
+    let mut queries: Vec<Query<'_>> =
+        before.iter().map(|server| Query::ServersState(Some(Target::of(server).backend))).collect();
     queries.dedup();
-    let mut rows = ReadBack::new(selection, before);
-    if queries.len() * 10 > backends {
-        drop(queries);
-        read_state(&mut connection, &Query::ServersState(None), &mut rows)?;
-    } else {
-        for backend in queries {
-            read_state(&mut connection, &Query::ServersState(Some(backend)), &mut rows)?;
-        }
+    if backends.is_some_and(|all| queries.len() > FEW && !is_cheaper_by_name(queries.len(), all)) {
+        queries = vec![Query::ServersState(None)];
     }
+    let mut rows = ReadBack::new(selection, before);
+    read_state(&mut connection, &queries, &mut rows)?;
+    drop(queries);
     if !still_serves(&mut connection)? {
         let msg = format!("the HAProxy at {address} was replaced while its servers were read back");
         return Err(Error::new(ErrorKind::Unreachable, msg));
@@ -162,15 +248,35 @@ pub fn dump(
     Ok(())
 }
 
-/// Reads the names of all backends with servers, and of their servers, over a new connection.
+/// What names are sought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sought {
+    /// Those of backends.
+    Backends,
+    /// Those of backends that have servers.
+    BackendsWithServers,
+    /// Those of servers.
+    Servers,
+}
+
+/// Reads names over a new connection.
 ///
 /// # Errors
 /// When HAProxy does not answer in time, or gives an unexpected answer.
-pub fn names(address: &Address, step: Allowance) -> Result<Vec<(String, String)>> {
+pub fn names(address: &Address, sought: Sought, step: Allowance) -> Result<BTreeSet<String>> {
     let (mut connection, _) = open(address, step)?;
-    let all = Selection { servers: &[], backends: &[], addresses: &[] };
-    let mut rows = Matching::new(all, Detail::Everything);
-    read_state(&mut connection, &Query::ServersState(None), &mut rows)?;
-    let servers = rows.servers.into_iter();
-    Ok(servers.map(|server| (server.backend.to_string(), server.server.to_string())).collect())
+    match sought {
+        Sought::Backends => {
+            let mut names = BTreeSet::new();
+            read_backends(&mut connection, |name| {
+                names.insert(printable(&String::from_utf8_lossy(name)).into_owned());
+            })?;
+            Ok(names)
+        }
+        Sought::BackendsWithServers | Sought::Servers => {
+            let mut rows = Names { sought, found: BTreeSet::new() };
+            read_state(&mut connection, &[Query::ServersState(None)], &mut rows)?;
+            Ok(rows.found)
+        }
+    }
 }

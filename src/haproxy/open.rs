@@ -1,5 +1,6 @@
 //! Opens a connection to the process that serves an instance now, and finds out which one it is and what it allows.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::command::Query;
@@ -23,6 +24,8 @@ const STOPPING_PAUSE: Duration = Duration::from_millis(20);
 pub struct Contact {
     /// Where it was asked.
     pub address: Address,
+    /// Where it can be asked, as far as known.
+    pub addresses: Arc<[Address]>,
     /// Whether that is a stats socket or a master CLI.
     pub door: Door,
     /// The process that answered.
@@ -50,7 +53,8 @@ pub fn open_for_commands(address: &Address, step: Allowance) -> Result<(Connecti
     let level = Level::parse(&String::from_utf8_lossy(&reply.unwrap_or_default()))
         .map_err(|error| not_understood(address, &error))?;
     let (door, peer) = (connection.door(), connection.peer());
-    let contact = Contact { address: address.clone(), door, process, level, peer };
+    let contact =
+        Contact { address: address.clone(), addresses: Arc::from([address.clone()]), door, process, level, peer };
     Ok((connection, contact))
 }
 
@@ -71,7 +75,8 @@ pub fn open_best(name: &str, addresses: &[Address], step: Allowance) -> Result<(
             Err(error) => failure = failure.or(Some(error)),
         }
     }
-    best.ok_or_else(|| failure.unwrap_or_else(|| without_socket(name)))
+    let (connection, contact) = best.ok_or_else(|| failure.unwrap_or_else(|| without_socket(name)))?;
+    Ok((connection, Contact { addresses: Arc::from(addresses), ..contact }))
 }
 
 /// Opens all sockets of an instance, several at once, so that one that does not answer leaves the others their time.

@@ -183,6 +183,26 @@ pub struct OtherRow<'a> {
 }
 
 impl<'a> OtherRow<'a> {
+    /// Reads what a guard counts.
+    #[must_use]
+    pub fn glance(&self) -> Option<Glance> {
+        let mut columns: [&[u8]; MOST_COLUMNS] = [&[]; MOST_COLUMNS];
+        take_columns(&mut { self.line }, columns.get_mut(..self.header.count).unwrap_or_default());
+        let row = Row { command: STATE, columns: &columns, line: self.line };
+        let number = |index| decimal(row.bytes(index));
+        let flags = AdminFlags(number(self.header.srv_admin_state)?);
+        let operational = OperationalState::from_number(number(self.header.srv_op_state)?)?;
+        Some(Glance {
+            backend_id: number(self.header.be_id)?,
+            server_id: number(self.header.srv_id)?,
+            flags,
+            has_address: row.bytes(self.header.srv_addr) != b"-",
+            takes_traffic: obstacle(flags, operational, number(self.header.srv_uweight)?).is_none(),
+            check: number(self.header.srv_check_state)?,
+            agent: number(self.header.srv_agent_state)?,
+        })
+    }
+
     /// Tells whether it takes new traffic.
     #[must_use]
     pub fn takes_traffic(&self) -> bool {
@@ -202,6 +222,25 @@ impl<'a> OtherRow<'a> {
         let text = |index| std::str::from_utf8(column(self.line, index)).unwrap_or_default();
         (text(self.header.srv_addr), text(self.header.srv_port))
     }
+}
+
+/// What a guard counts of a server that is not selected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Glance {
+    /// The number of the backend.
+    pub backend_id: u32,
+    /// The number of the server; 0 in a backend that is `disabled`.
+    pub server_id: u32,
+    /// The administrative flags.
+    pub flags: AdminFlags,
+    /// Whether HAProxy has an address for it.
+    pub has_address: bool,
+    /// Whether its state lets it take traffic.
+    pub takes_traffic: bool,
+    /// The health check, as in [`StateRow::check`].
+    pub check: u32,
+    /// The agent check, as in [`StateRow::agent`].
+    pub agent: u32,
 }
 
 /// Checks the first line of `show servers state`.
@@ -503,6 +542,18 @@ pub struct StatHeader {
     check_health: usize,
     check_fall: usize,
     srid: Option<usize>,
+    act: Option<usize>,
+}
+
+/// How many usable servers a backend has, as its own row of `show stat` counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// The number of the backend.
+    pub backend_id: u32,
+    /// Those that are not backup servers.
+    pub active: u32,
+    /// Those that are.
+    pub backup: u32,
 }
 
 /// One server as `show stat` shows it.
@@ -560,7 +611,19 @@ impl StatHeader {
             check_fall: find("check_fall")?,
             // HAProxy 2.8 and later.
             srid: find("srid").ok(),
+            act: find("act").ok(),
         })
+    }
+
+    /// Reads the counts of a published backend from its own row.
+    #[must_use]
+    pub fn counts(&self, line: &[u8]) -> Option<Counts> {
+        let values = csv(line);
+        let number = |index: usize| values.get(index).and_then(|digits| decimal(digits));
+        let is_backend = values.get(self.svname).is_some_and(|name| name.as_ref() == b"BACKEND");
+        let is_published = values.get(self.status).is_some_and(|status| !status.ends_with(b"(UNPUB)"));
+        let counts = Counts { backend_id: number(self.iid)?, active: number(self.act?)?, backup: number(self.bck)? };
+        Some(counts).filter(|_| is_backend && is_published)
     }
 
     /// Reads a row.

@@ -32,6 +32,9 @@ const DUMP_SILENCE: Duration = Duration::from_secs(5);
 /// The largest size of a dump, which no HAProxy comes near: anything beyond is not a dump.
 const DUMP_SIZE: usize = 1 << 30;
 
+/// How many dumps are asked for at a time: HAProxy stops reading when its replies are not read.
+const DUMPS_TOGETHER: usize = 64;
+
 /// The largest reply that is kept as text.
 const REPLY_SIZE: usize = 1 << 20;
 
@@ -227,13 +230,34 @@ impl Connection {
     /// # Errors
     /// When the dump does not arrive in time or is incomplete, or returns what `on_line` returned.
     pub fn dump(&mut self, command: &str, form: Form, mut on_line: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        self.send_commands(&[command])?;
+        self.dumps(&[command], form, |_, line| on_line(line))
+    }
+
+    /// Asks for several dumps, one a line, and hands over their lines one by one, each with the place of its command.
+    ///
+    /// All are read to their end even if a line is refused; then the first refusal is returned.
+    ///
+    /// # Errors
+    /// As [`Connection::dump`].
+    pub fn dumps<C: AsRef<str>>(
+        &mut self,
+        commands: &[C],
+        form: Form,
+        mut on_line: impl FnMut(usize, &[u8]) -> Result<()>,
+    ) -> Result<()> {
         let mut refusal = Ok(());
-        self.lines(command, form, Extent::Dump, |line| {
-            if refusal.is_ok() {
-                refusal = on_line(line);
+        let mut place = 0;
+        for window in commands.chunks(DUMPS_TOGETHER) {
+            self.send_commands(window)?;
+            for command in window {
+                self.lines(command.as_ref(), form, Extent::Dump, |line| {
+                    if refusal.is_ok() {
+                        refusal = on_line(place, line);
+                    }
+                })?;
+                place += 1;
             }
-        })?;
+        }
         refusal
     }
 

@@ -17,16 +17,20 @@ use crate::model::text::excerpt;
 use crate::time::deadline::Allowance;
 
 /// Up to how many servers `show stat` is sent one by one; beyond that, one dump of all costs less.
-const ONE_BY_ONE: usize = 64;
+pub(super) const ONE_BY_ONE: usize = 64;
+
+/// How many rows of `show stat` cost about as much as one more command.
+const ROWS_A_COMMAND: usize = 8;
 
 /// Reads the statistics of servers that were just observed.
 ///
 /// For a few servers, all are read; of many, a plan needs only those that inherit flags from the one they track, unless
-/// their backends may be unpublished.
+/// their backends may be unpublished. `sizes` has how many servers backends have.
 pub(super) fn read_statistics(
     connection: &mut Connection,
     process: &Process,
     servers: &mut [Server],
+    sizes: &HashMap<u32, usize>,
     detail: Detail,
 ) -> Result<()> {
     const INHERITED: u32 = AdminFlags::INHERITED_MAINT | AdminFlags::INHERITED_DRAIN;
@@ -43,7 +47,7 @@ pub(super) fn read_statistics(
     asked.sort_by_key(|server| (server.backend_id, server.server_id));
     let address = connection.address().clone();
     let rows = rows_of(process);
-    let queries: Vec<String> = asked.iter().map(|server| query_of(server, rows)).collect();
+    let queries: Vec<String> = queries_for(&asked, sizes, rows).iter().map(Query::to_string).collect();
     let mut unpublished = BTreeSet::new();
     read_again_if_garbage(|| {
         let mut reader = StatReader::new(&address, |row: StatRow<'_>| {
@@ -56,12 +60,7 @@ pub(super) fn read_statistics(
                 server.statistics = Some(Box::new(row.statistics));
             }
         });
-        if queries.len() > ONE_BY_ONE {
-            let query = Query::Stat { proxy: None, server: None, rows };
-            connection.dump(&query.to_string(), Form::Rows, |row| reader.line(row))?;
-        } else {
-            connection.rows(&queries, |row| reader.line(row))?;
-        }
+        connection.dumps(&queries, Form::Rows, |_, row| reader.line(row))?;
         Ok(reader.garbage)
     })?;
     for server in asked.iter_mut().filter(|server| unpublished.contains(&server.backend_id)) {
@@ -86,7 +85,7 @@ pub(super) fn poll(
     let asked: HashMap<(u32, u32), &Server> =
         servers.iter().map(|server| ((server.backend_id, server.server_id), *server)).collect();
     for window in servers.chunks(ONE_BY_ONE) {
-        let queries: Vec<String> = window.iter().map(|server| query_of(server, rows)).collect();
+        let queries: Vec<String> = window.iter().map(|server| query_of(server, rows).to_string()).collect();
         read_again_if_garbage(|| {
             let mut reader = StatReader::new(address, |row: StatRow<'_>| {
                 if row.is_of_unpublished_backend() {
@@ -116,13 +115,34 @@ pub(super) fn poll(
     Ok((process, found))
 }
 
+/// Chooses what to ask for the statistics of servers, which are in the order of their backends.
+///
+/// HAProxy goes through all proxies for each command, so that a backend is asked for once where most of its rows are
+/// needed.
+fn queries_for(asked: &[&mut Server], sizes: &HashMap<u32, usize>, rows: StatRows) -> Vec<Query<'static>> {
+    let mut queries = Vec::new();
+    for servers in asked.chunk_by(|one, next| one.backend_id == next.backend_id) {
+        let size = servers.first().and_then(|server| sizes.get(&server.backend_id));
+        match (servers, size) {
+            ([first, _, ..], Some(size)) if *size <= servers.len() * ROWS_A_COMMAND => {
+                queries.push(Query::Stat { proxy: Some(first.backend_id), server: None, rows });
+            }
+            (_, _) => queries.extend(servers.iter().map(|server| query_of(server, rows))),
+        }
+        if queries.len() > ONE_BY_ONE {
+            return vec![Query::Stat { proxy: None, server: None, rows }];
+        }
+    }
+    queries
+}
+
 /// Returns which rows a process has to be asked for.
 fn rows_of(process: &Process) -> StatRows {
     if process.shows_publication() { StatRows::ServersAndBackends } else { StatRows::Servers }
 }
 
-fn query_of(server: &Server, rows: StatRows) -> String {
-    Query::Stat { proxy: Some(server.backend_id), server: Some(server.server_id), rows }.to_string()
+fn query_of(server: &Server, rows: StatRows) -> Query<'static> {
+    Query::Stat { proxy: Some(server.backend_id), server: Some(server.server_id), rows }
 }
 
 /// Tells whether a row is about a server: by its names, since numbers are reused, and by its revision, since names are

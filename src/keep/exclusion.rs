@@ -7,7 +7,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::folder::{Folder, Unavailable};
-use super::lock::{Ask, LockSet, NotTaken};
+use super::lock::{LockSet, NotTaken, Patience};
+use super::shared::SharedSet;
 use crate::haproxy::open::Contact;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::Address;
@@ -20,6 +21,8 @@ pub struct Exclusion<'a> {
     folder: Option<Folder>,
     /// Why there is no lock at all.
     unavailable: OnceLock<Unavailable>,
+    /// Why other users' runs are not kept out.
+    unshared: OnceLock<Unavailable>,
     note: String,
     timeout: Duration,
     signals: &'a Interrupt,
@@ -33,6 +36,7 @@ pub struct Exclusion<'a> {
 #[derive(Default)]
 struct Held {
     locks: LockSet,
+    shared: SharedSet,
     keys: BTreeSet<String>,
     /// Whether others could have changed something since this run observed.
     was_released: bool,
@@ -61,7 +65,17 @@ impl<'a> Exclusion<'a> {
             Some(_) | None => None,
         };
         let (held, waiting) = (Mutex::default(), Mutex::default());
-        Self { folder, unavailable, note, timeout: request.lock_timeout, signals, progress, held, waiting }
+        Self {
+            folder,
+            unavailable,
+            unshared: OnceLock::new(),
+            note,
+            timeout: request.lock_timeout,
+            signals,
+            progress,
+            held,
+            waiting,
+        }
     }
 
     /// Takes the locks on the processes that are not held yet, in the order that all runs use; tells whether they were
@@ -71,7 +85,7 @@ impl<'a> Exclusion<'a> {
     /// When another run does not release them in time, or a signal arrives.
     pub fn take<'c>(&self, contacts: impl IntoIterator<Item = &'c Contact>) -> Result<Since> {
         let was_released = std::mem::take(&mut self.held().was_released);
-        self.wait_for(contacts.into_iter().flat_map(keys).collect())?;
+        self.wait_for(contacts)?;
         Ok(if was_released { Since::Released } else { Since::Held })
     }
 
@@ -80,7 +94,7 @@ impl<'a> Exclusion<'a> {
     /// # Errors
     /// As [`Exclusion::take`].
     pub fn admit(&self, contact: &Contact) -> Result<()> {
-        self.wait_for(keys(contact).into())
+        self.wait_for([contact])
     }
 
     /// Takes the lock on one process if nobody else has it, and tells whether it is held now: without waiting, several
@@ -88,49 +102,45 @@ impl<'a> Exclusion<'a> {
     #[must_use]
     pub fn try_take(&self, contact: &Contact) -> bool {
         let Some(folder) = self.folder() else { return true };
-        let missing: Vec<String> = {
-            let held = self.held();
-            keys(contact).into_iter().filter(|key| !held.keys.contains(key)).collect()
-        };
-        let ask = Ask { keys: &missing, note: &self.note, timeout: Duration::ZERO };
-        match LockSet::take(folder, &ask, self.signals, &|_| {}) {
-            Ok(locks) => {
-                self.keep(locks, missing);
-                true
-            }
-            Err(NotTaken::Failed(_)) => false,
-            Err(NotTaken::Unavailable(why)) => {
-                let _ = self.unavailable.set(why);
-                true
-            }
-        }
+        let patience = Patience::new(Duration::ZERO, self.signals, &|_| {});
+        self.take_missing(folder, &[contact], &patience).is_ok()
     }
 
-    fn wait_for(&self, keys: Vec<String>) -> Result<()> {
+    fn wait_for<'c>(&self, contacts: impl IntoIterator<Item = &'c Contact>) -> Result<()> {
         let Some(folder) = self.folder() else { return Ok(()) };
         let _alone = self.waiting.lock();
-        let missing: Vec<String> = {
-            let held = self.held();
-            keys.into_iter().filter(|key| !held.keys.contains(key)).collect()
-        };
+        let contacts: Vec<&Contact> = contacts.into_iter().collect();
+        let on_wait = |line: &str| (self.progress)(line);
+        self.take_missing(folder, &contacts, &Patience::new(self.timeout, self.signals, &on_wait))
+    }
+
+    /// Takes what is not held yet: this user's own locks first, then those that are shared with others.
+    fn take_missing(&self, folder: &Folder, contacts: &[&Contact], patience: &Patience<'_>) -> Result<()> {
+        let is_missing = |key: &String| !self.held().keys.contains(key);
+        let missing: Vec<String> = contacts.iter().flat_map(|contact| keys(contact)).filter(is_missing).collect();
         if missing.is_empty() {
             return Ok(());
         }
-        let ask = Ask { keys: &missing, note: &self.note, timeout: self.timeout };
-        match LockSet::take(folder, &ask, self.signals, &|line| (self.progress)(line)) {
-            Ok(locks) => self.keep(locks, missing),
+        let contacts = contacts.iter().copied().filter(|contact| keys(contact).iter().any(is_missing));
+        let shared = self.held().shared.names();
+        let taken = LockSet::take(folder, &missing, &self.note, patience)
+            .and_then(|locks| Ok((locks, SharedSet::take(contacts, &shared, &missing, patience)?)));
+        match taken {
+            Ok((locks, shared)) => {
+                if let Some(why) = &shared.unavailable {
+                    let _ = self.unshared.set(why.clone());
+                }
+                let mut held = self.held();
+                held.locks.join(locks);
+                held.shared.join(shared);
+                held.keys.extend(missing);
+            }
             Err(NotTaken::Failed(error)) => return Err(error),
             Err(NotTaken::Unavailable(why)) => {
                 let _ = self.unavailable.set(why);
             }
         }
         Ok(())
-    }
-
-    fn keep(&self, locks: LockSet, keys: Vec<String>) {
-        let mut held = self.held();
-        held.locks.join(locks);
-        held.keys.extend(keys);
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -159,7 +169,9 @@ impl<'a> Exclusion<'a> {
     /// # Errors
     /// When there is a guard.
     pub fn check(&self, request: &Request) -> Result<Option<String>> {
-        let Some(why) = self.unavailable.get() else { return Ok(None) };
+        let Some(why) = self.unavailable.get() else {
+            return Ok(self.unshared.get().map(|why| format!("runs of other users are not kept out: {why}")));
+        };
         if request.guard.is_some() {
             let msg = format!(
                 "'guard' needs the lock that keeps other runs out, but {why}; run as root, or leave 'guard' out"

@@ -19,7 +19,7 @@ use nix::unistd::{Uid, geteuid, mkdir};
 pub const OF_ROOT: &str = "/run/haproxy_server";
 
 /// The name of another caller's folder, below `XDG_RUNTIME_DIR`.
-const OF_CALLER: &str = "haproxy_server";
+pub(super) const OF_CALLER: &str = "haproxy_server";
 
 /// The mode bits that let anybody but the owner write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;

@@ -30,17 +30,6 @@ const GONE_MAX: u32 = 1000;
 const NOTE_SHOWN: usize = 150;
 const NOTE_MAX: usize = 1000;
 
-/// What to lock, and why.
-#[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
-    /// The keys of the processes, in any order ([`Process::key`](crate::model::server::Process::key)).
-    pub keys: &'a [String],
-    /// What this run is about to do, for others who wait, such as `web1 to maint`.
-    pub note: &'a str,
-    /// The longest wait for all of them together.
-    pub timeout: Duration,
-}
-
 /// Why the locks were not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotTaken {
@@ -64,43 +53,73 @@ impl LockSet {
     ///
     /// # Errors
     /// When the time is up, a signal has arrived, or a lock file cannot be opened; then none is held.
-    pub fn take(
-        folder: &Folder,
-        ask: &Ask<'_>,
-        interrupt: &Interrupt,
-        on_wait: &dyn Fn(&str),
-    ) -> Result<Self, NotTaken> {
-        let deadline = Instant::now().checked_add(ask.timeout);
-        let mut keys: Vec<&str> = ask.keys.iter().map(String::as_str).collect();
+    pub fn take(folder: &Folder, keys: &[String], note: &str, patience: &Patience<'_>) -> Result<Self, NotTaken> {
+        let mut keys: Vec<&str> = keys.iter().map(String::as_str).collect();
         keys.sort_unstable();
         // Two opens of one file exclude each other even within a process.
         keys.dedup();
         let mut set = Self::default();
         for key in keys {
-            let mut last = None;
-            let held = loop {
-                let attempt =
-                    try_existing(folder, key).map_err(|why| NotTaken::Unavailable(unavailable(folder, &why)))?;
-                let holder = match attempt {
-                    Attempt::Held(held) => break held,
-                    Attempt::HeldBy(holder) => holder,
-                };
-                if let Some(interrupted) = interrupt.check() {
-                    return Err(NotTaken::Failed(interrupted));
-                }
-                if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                    return Err(NotTaken::Failed(too_late(&holder, ask.timeout)));
-                }
-                if last.as_ref() != Some(&holder) {
-                    on_wait(&format!("waiting for {holder}"));
-                    last = Some(holder);
-                }
-                std::thread::sleep(PAUSE);
-            };
-            held.write(ask.note);
+            let held = patience.until(|| try_existing(folder, key).map_err(|why| unavailable(folder, &why)))?;
+            held.write(note);
             set.held.push(held);
         }
         Ok(set)
+    }
+}
+
+/// How long, and with what signals and progress, somebody else's locks are waited for.
+pub struct Patience<'a> {
+    timeout: Duration,
+    deadline: Option<Instant>,
+    interrupt: &'a Interrupt,
+    on_wait: &'a dyn Fn(&str),
+}
+
+impl<'a> Patience<'a> {
+    /// Starts a wait.
+    #[must_use]
+    pub fn new(timeout: Duration, interrupt: &'a Interrupt, on_wait: &'a dyn Fn(&str)) -> Self {
+        Self { timeout, deadline: Instant::now().checked_add(timeout), interrupt, on_wait }
+    }
+
+    /// Returns a wait that ends after this time at the latest.
+    pub(super) fn at_most(&self, time: Duration) -> Self {
+        let end = Instant::now() + time;
+        Self { deadline: Some(self.deadline.map_or(end, |deadline| deadline.min(end))), ..*self }
+    }
+
+    /// Tells whether the time is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// Tries again and again while somebody else is in the way, at least once; an attempt says who that is.
+    ///
+    /// # Errors
+    /// When the time is over, a signal has arrived, or an attempt fails.
+    pub(super) fn until<T>(
+        &self,
+        mut attempt: impl FnMut() -> Result<Result<T, String>, Unavailable>,
+    ) -> Result<T, NotTaken> {
+        let mut last = None;
+        loop {
+            let holder = match attempt().map_err(NotTaken::Unavailable)? {
+                Ok(held) => return Ok(held),
+                Err(holder) => holder,
+            };
+            if let Some(interrupted) = self.interrupt.check() {
+                return Err(NotTaken::Failed(interrupted));
+            }
+            if self.is_over() {
+                return Err(NotTaken::Failed(too_late(&holder, self.timeout)));
+            }
+            if last.as_ref() != Some(&holder) {
+                (self.on_wait)(&format!("waiting for {holder}"));
+                last = Some(holder);
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 }
 
@@ -119,15 +138,8 @@ struct Held {
     file: Flock<File>,
 }
 
-/// The result of one attempt.
-enum Attempt {
-    Held(Held),
-    /// Somebody else has it, as a phrase.
-    HeldBy(String),
-}
-
 /// Tries once, on the file that the name still leads to after it is locked.
-fn try_existing(folder: &Folder, key: &str) -> io::Result<Attempt> {
+fn try_existing(folder: &Folder, key: &str) -> io::Result<Result<Held, String>> {
     for _ in 0..GONE_MAX {
         if let Some(attempt) = try_lock(folder, key)? {
             return Ok(attempt);
@@ -137,7 +149,7 @@ fn try_existing(folder: &Folder, key: &str) -> io::Result<Attempt> {
 }
 
 /// Tries once; `None` if the file was removed in the meantime, so that another one counts now.
-fn try_lock(folder: &Folder, key: &str) -> io::Result<Option<Attempt>> {
+fn try_lock(folder: &Folder, key: &str) -> io::Result<Option<Result<Held, String>>> {
     let name = format!("{key}.lock");
     if !key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return Err(io::Error::other(format!("'{}' is not a valid lock name", excerpt(key.as_bytes(), NOTE_SHOWN))));
@@ -145,20 +157,17 @@ fn try_lock(folder: &Folder, key: &str) -> io::Result<Option<Attempt>> {
     let file = folder.file(&name, OFlag::O_RDWR | OFlag::O_CREAT, Mode::S_IRUSR | Mode::S_IWUSR)?;
     let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(file) => file,
-        Err((file, Errno::EWOULDBLOCK)) => return Ok(Some(Attempt::HeldBy(holder(&file)))),
+        Err((file, Errno::EWOULDBLOCK)) => return Ok(Some(Err(holder(&file)))),
         Err((_, errno)) => return Err(errno.into()),
     };
     let held = Held { folder: folder.clone(), name, file };
-    Ok(held.counts().then_some(Attempt::Held(held)))
+    Ok(held.counts().then_some(Ok(held)))
 }
 
 impl Held {
     /// Tells whether the name still leads to the file that is locked.
     fn counts(&self) -> bool {
-        match (fstat(&*self.file), self.folder.stat(&self.name)) {
-            (Ok(mine), Ok(named)) => (mine.st_dev, mine.st_ino) == (named.st_dev, named.st_ino),
-            (Err(_), _) | (_, Err(_)) => false,
-        }
+        is_still_named(&self.folder, &self.file, &self.name)
     }
 
     /// Writes into the file who holds it. Only people read that, so a full disk does not matter.
@@ -174,6 +183,14 @@ impl Drop for Held {
         if self.counts() {
             let _ = unlinkat(&self.folder, self.name.as_str(), UnlinkatFlags::NoRemoveDir);
         }
+    }
+}
+
+/// Tells whether the name of a file still leads to it.
+pub(super) fn is_still_named(folder: &Folder, file: &File, name: &str) -> bool {
+    match (fstat(file), folder.stat(name)) {
+        (Ok(mine), Ok(named)) => (mine.st_dev, mine.st_ino) == (named.st_dev, named.st_ino),
+        (Err(_), _) | (_, Err(_)) => false,
     }
 }
 
@@ -228,8 +245,8 @@ mod tests {
 
     fn take(folder: &Folder, keys: &[&str], note: &str, milliseconds: u64) -> Result<LockSet, NotTaken> {
         let keys: Vec<String> = keys.iter().map(|&key| key.to_owned()).collect();
-        let ask = Ask { keys: &keys, note, timeout: Duration::from_millis(milliseconds) };
-        LockSet::take(folder, &ask, &Interrupt::default(), &|_| {})
+        let never = Interrupt::default();
+        LockSet::take(folder, &keys, note, &Patience::new(Duration::from_millis(milliseconds), &never, &|_| {}))
     }
 
     fn files(folder: &Folder) -> Vec<PathBuf> {
@@ -242,10 +259,9 @@ mod tests {
         let first = take(&folder, &["1-2"], "web1 to maint", 0).unwrap();
         let said = RefCell::new(Vec::new());
         let keys = ["1-2".to_owned()];
-        let ask = Ask { keys: &keys, note: "", timeout: Duration::from_millis(200) };
-        let started = Instant::now();
-        let failed =
-            LockSet::take(&folder, &ask, &Interrupt::default(), &|text| said.borrow_mut().push(text.to_owned()));
+        let (started, never) = (Instant::now(), Interrupt::default());
+        let on_wait = |text: &str| said.borrow_mut().push(text.to_owned());
+        let failed = LockSet::take(&folder, &keys, "", &Patience::new(Duration::from_millis(200), &never, &on_wait));
         assert!(started.elapsed() >= Duration::from_millis(200));
         let holder = format!("process {} (web1 to maint)", std::process::id());
         assert_eq!(said.into_inner(), [format!("waiting for {holder}")]);

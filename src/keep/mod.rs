@@ -10,5 +10,6 @@ pub mod owner;
 pub mod ownership;
 pub mod persist;
 mod replace;
+pub mod shared;
 pub mod state_file;
 mod walk;

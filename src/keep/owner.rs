@@ -15,7 +15,7 @@ use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 
 use super::folder::Folder;
-use super::lock::{Ask, LockSet, NotTaken};
+use super::lock::{LockSet, NotTaken, Patience};
 use super::replace::replace;
 use crate::model::goal::Was;
 use crate::model::server::{Process, Server, ServerNumber};
@@ -311,9 +311,9 @@ pub fn load(folder: &Folder) -> Loaded {
 #[must_use]
 pub fn update(folder: &Folder, change: impl FnOnce(&mut Records)) -> Option<String> {
     let keys = [LOCK.to_owned()];
-    let ask = Ask { keys: &keys, note: "recording owners", timeout: PATIENCE };
     // What was done must be recorded even if a signal has arrived.
-    let lock = match LockSet::take(folder, &ask, &Interrupt::default(), &|_| {}) {
+    let never = Interrupt::default();
+    let lock = match LockSet::take(folder, &keys, "recording owners", &Patience::new(PATIENCE, &never, &|_| {})) {
         Ok(lock) => lock,
         Err(NotTaken::Failed(error)) => return Some(not_recorded(folder, &error.msg)),
         Err(NotTaken::Unavailable(why)) => return Some(not_recorded(folder, &why.0)),

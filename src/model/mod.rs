@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod goal;
+pub mod matcher;
 pub mod name;
 pub mod server;
 pub mod state;

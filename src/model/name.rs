@@ -295,6 +295,12 @@ impl ServerAddress {
         Self { text: text.to_owned(), ip: ip.to_canonical(), port }
     }
 
+    /// Returns the IP address; an IPv4 address also where it was written as an IPv6 address.
+    #[must_use]
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
     /// Tells whether a server has it: `host` and `port` are as HAProxy shows them.
     #[must_use]
     pub fn matches(&self, host: &str, port: &str) -> bool {
@@ -320,25 +326,19 @@ pub struct Selection<'a> {
     pub addresses: &'a [ServerAddress],
 }
 
-impl Selection<'_> {
-    /// Tells whether the server is selected by its own name, not by a pattern.
+impl<'a> Selection<'a> {
+    /// Returns the only backends that can have selected servers, in order, if the request names them all.
     #[must_use]
-    pub fn names(&self, backend: &str, server: &str) -> bool {
-        let named = |selector: &Selector| {
-            selector.server.literal().is_some() && selector.matches(backend.as_bytes(), server.as_bytes())
+    pub fn named_backends(&self) -> Option<Vec<&'a str>> {
+        let names: Option<Vec<&str>> = match (self.servers, self.backends) {
+            ([], []) => None,
+            (servers, []) => servers.iter().map(|selector| selector.backend.as_ref()?.literal()).collect(),
+            (_, backends) => backends.iter().map(Pattern::literal).collect(),
         };
-        self.servers.iter().any(named)
-    }
-
-    /// Tells whether the server of that backend is selected; `address` finds out its host and port on demand.
-    #[must_use]
-    pub fn matches<'r>(&self, backend: &[u8], server: &[u8], address: impl FnOnce() -> (&'r str, &'r str)) -> bool {
-        (self.servers.is_empty() || self.servers.iter().any(|selector| selector.matches(backend, server)))
-            && (self.backends.is_empty() || self.backends.iter().any(|pattern| pattern.matches(backend)))
-            && (self.addresses.is_empty() || {
-                let (host, port) = address();
-                self.addresses.iter().any(|wanted| wanted.matches(host, port))
-            })
+        let mut names = names?;
+        names.sort_unstable();
+        names.dedup();
+        Some(names)
     }
 }
 

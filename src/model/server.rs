@@ -49,8 +49,18 @@ impl Process {
     /// Tells whether it shows whether a backend is published: HAProxy 3.4 and later.
     #[must_use]
     pub fn shows_publication(&self) -> bool {
+        self.is_at_least((3, 4))
+    }
+
+    /// Tells whether a `backend` and a `listen` may share a name: HAProxy 3.0 and older.
+    #[must_use]
+    pub fn may_share_names(&self) -> bool {
+        !self.is_at_least((3, 1))
+    }
+
+    fn is_at_least(&self, version: (u32, u32)) -> bool {
         let mut numbers = self.version.split(['.', '-']).map(|number| number.parse::<u32>().ok());
-        numbers.next().flatten().zip(numbers.next().flatten()).is_some_and(|version| version >= (3, 4))
+        numbers.next().flatten().zip(numbers.next().flatten()).is_some_and(|own| own >= version)
     }
 
     /// Tells whether both are the same process.

@@ -22,6 +22,15 @@ pub enum Obstacle {
     NoWeight,
 }
 
+/// How many servers of a backend there are besides those that matched, as a guard counts them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Around {
+    /// Those that take traffic, none of them a backup server.
+    pub active: u32,
+    /// Those that do not, but for ones that the configuration disables, spare slots, and all of a disabled backend.
+    pub unusable: u32,
+}
+
 /// Finds what in the state of a server keeps new traffic from it, the most important first.
 #[must_use]
 pub fn obstacle(flags: AdminFlags, operational: OperationalState, weight: u32) -> Option<Obstacle> {

@@ -15,12 +15,14 @@ use std::fmt::Display;
 use serde::{Serialize, Serializer};
 
 use self::outcome::{InstanceOutcome, RunOutcome};
-use crate::act::target::{DisabledBy, Target, Verdict};
+use crate::act::target::{DisabledBy, Target, Verdict, Watch};
 use crate::decide::cautions::{READY_UNTIL_RELOAD, cautions as cautions_of, not_ok};
 use crate::keep::persist::{InStep, KeptFile, is_kept};
 use crate::keep::state_file::Coverage;
 use crate::model::goal::{Goal, Switch};
+use crate::model::matcher::Matcher;
 use crate::model::server::{Server, ServerState};
+use crate::model::state::OperationalState;
 use crate::model::text::a_few_of;
 use crate::request::{Refused, Request};
 use crate::time::clock::now;
@@ -43,11 +45,12 @@ pub struct Servers<'a> {
 impl<'a> Servers<'a> {
     /// Makes them one by one: instances in the order of the request, servers in HAProxy's.
     pub fn iter(&self) -> impl Iterator<Item = ServerReport<'a>> {
+        let matcher = self.of.map(|(request, _)| Matcher::new(request.selection()));
         self.of
             .into_iter()
             .flat_map(|(request, run)| run.instances.iter().map(move |instance| (request, instance)))
             .flat_map(|(request, instance)| instance.targets.iter().map(move |target| (request, instance, target)))
-            .map(move |(request, instance, target)| server_report(request, instance, target))
+            .map(move |(request, instance, target)| server_report(request, matcher.as_ref(), instance, target))
     }
 
     /// Tells whether there is none.
@@ -155,7 +158,12 @@ fn backend_state_file_report(file: &KeptFile) -> Option<BackendStateFileReport<'
     }
 }
 
-fn server_report<'a>(request: &Request, instance: &'a InstanceOutcome, target: &'a Target) -> ServerReport<'a> {
+fn server_report<'a>(
+    request: &Request,
+    matcher: Option<&Matcher<'_>>,
+    instance: &'a InstanceOutcome,
+    target: &'a Target,
+) -> ServerReport<'a> {
     let before = &target.before;
     let statistics = before.statistics.as_deref().filter(|_| request.goal.is_none());
     let claim = target.record.as_ref().map(|record| &record.claim);
@@ -174,7 +182,7 @@ fn server_report<'a>(request: &Request, instance: &'a InstanceOutcome, target: &
             None
         },
         spare: is_spare(target).then_some(true),
-        is_listed: is_listed(request, instance, target),
+        is_listed: is_listed(request, matcher, instance, target),
         before: StateReport::from(before),
         after: target.after().map(StateReport::from),
         sessions: load.map(|statistics| statistics.sessions),
@@ -208,11 +216,11 @@ fn is_all_ok(request: &Request, run: &RunOutcome) -> bool {
 
 /// Tells whether the text form has a line for the server: not for spare slots that nobody has named, in a status with a
 /// guard only in backends that fall short, and in another one of all servers only for those that are not ok.
-fn is_listed(request: &Request, instance: &InstanceOutcome, target: &Target) -> bool {
-    let is_named = request.selection().names(&target.before.backend, &target.before.server);
+fn is_listed(request: &Request, matcher: Option<&Matcher<'_>>, instance: &InstanceOutcome, target: &Target) -> bool {
+    let is_named = || matcher.is_some_and(|matcher| matcher.names(&target.before.backend, &target.before.server));
     match (request.goal, request.guard) {
         (Some(_), _) => target.verdict != Verdict::Spare,
-        (None, _) if is_spare(target) && !is_named => false,
+        (None, _) if is_spare(target) && !is_named() => false,
         (None, Some(_)) => instance.short.iter().any(|short| short.backend_id == target.before.backend_id),
         (None, None) => !request.servers.is_empty() || !request.addresses.is_empty() || !is_ok(target),
     }
@@ -377,6 +385,10 @@ fn causes_of(goal: &Goal, target: &Target, after: &ServerState) -> Vec<&'static 
         Verdict::Spare | Verdict::Skipped => Vec::new(),
         Verdict::Disabled(DisabledBy::Reply) => {
             vec!["cannot be set: HAProxy says 'Proxy is disabled.', so the backend takes no traffic; enable it again"]
+        }
+        // It takes traffic in another backend, and is down in this one by its role.
+        Verdict::Fine if target.watch == Watch::Excused => {
+            cautions_of(goal, &target.before, &ServerState { operational: OperationalState::Running, ..*after })
         }
         Verdict::Fine | Verdict::Disabled(DisabledBy::Configuration) | Verdict::Failed(_) => {
             cautions_of(goal, &target.before, after)

@@ -6,11 +6,11 @@ use crate::act::gather::Asked;
 use crate::act::instance::Instance;
 use crate::act::target::{Target, Verdict};
 use crate::decide::guard::{Short, short};
+use crate::haproxy::observe::Rest;
 use crate::haproxy::old_processes::OldProcess;
 use crate::keep::persist::{InStep, KeptFile};
 use crate::model::error::Error;
 use crate::model::name::Address;
-use crate::model::server::Server;
 use crate::model::text::a_few_of;
 use crate::request::Request;
 
@@ -84,7 +84,7 @@ impl RunOutcome {
             let warnings = instance.warnings.into_iter().chain(bare).chain(skipped_slots(&instance.targets));
             self.warnings.extend(warnings.map(|warning| format!("{name}: {warning}")));
             outcome.process = Some((instance.contact.process.version, instance.contact.process.pid));
-            outcome.short = short_backends(request, &instance.targets, &instance.rest.others);
+            outcome.short = short_backends(request, &instance.targets, &instance.rest);
             outcome.old_processes = instance.old_processes;
             outcome.targets = instance.targets;
             outcome.error = instance.error.or(instance.undo_error);
@@ -111,11 +111,11 @@ fn outcome_of(request: &Request, asked: &Asked<'_>) -> InstanceOutcome {
 }
 
 /// Finds, for a status with a guard, the backends of servers that have too few in traffic.
-fn short_backends(request: &Request, targets: &[Target], others: &[Server]) -> Vec<Short> {
+fn short_backends(request: &Request, targets: &[Target], rest: &Rest) -> Vec<Short> {
     let Some(guard) = request.guard.filter(|_| request.goal.is_none()) else { return Vec::new() };
     let matched: BTreeSet<u32> = targets.iter().map(|target| target.before.backend_id).collect();
-    let servers = targets.iter().map(|target| &target.before).chain(others);
-    short(guard, servers.filter(|server| matched.contains(&server.backend_id)))
+    let servers = targets.iter().map(|target| &target.before).chain(&rest.others);
+    short(guard, servers.filter(|server| matched.contains(&server.backend_id)), &rest.around)
 }
 
 /// Says how many spare slots were left alone.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::report::{commands, kind, server, servers, warnings};
 use crate::support::stage::PUPPET_BACKENDS;
 use crate::support::{
-    Bound, Haproxy, Health, HttpBackend, Instance, KeepAlive, PATIENCE, Port, Program, Recorder, Setup, Stage,
+    Bound, Haproxy, Health, HttpBackend, Instance, KeepAlive, Mode, PATIENCE, Port, Program, Recorder, Setup, Stage,
     TcpClient, TcpEcho, Test, TestResult, changing, eventually, tests,
 };
 
@@ -33,6 +33,7 @@ pub(crate) fn tests() -> Vec<Test> {
         looks_cost_next_to_nothing,
         a_reload_during_a_drain_is_followed,
         a_reload_while_sessions_are_ended_is_followed,
+        a_reload_after_a_drain_cuts_nobody_off,
         what_was_not_drained_stays_so_over_a_reload,
         a_signal_ends_the_run_with_a_whole_report,
         maint_by_somebody_else_is_as_good,
@@ -547,6 +548,35 @@ fn a_reload_while_sessions_are_ended_is_followed(haproxy: &Haproxy) -> TestResul
     Ok(())
 }
 
+fn a_reload_after_a_drain_cuts_nobody_off(haproxy: &Haproxy) -> TestResult {
+    let (web, front) = (HttpBackend::start("s1"), Port::reserve());
+    let proxies = format!(
+        "listen app\n    bind 127.0.0.1:{}\n    server s1 {} on-marked-down shutdown-sessions\n    \
+         server s2 127.0.0.1:9 backup\n",
+        front.number(),
+        web.address()
+    );
+    let mut instance = Setup::new("anew", &proxies).mode(Mode::MasterWorker).start(haproxy);
+    let mut request = drained(&json!("app/s1"), &json!({ "timeout": 20 }), &json!(instance.address()));
+    request["wait"] = json!({ "timeout": 20, "stable": 2 });
+    let mut running = Program::request(&request).spawn();
+    instance.await_state("app", "s1", (1, 0));
+    // The new process has the server in traffic, and a client there, before the run sees it.
+    running.signal(Signal::SIGSTOP);
+    instance.reload();
+    let held = Bound::hold(front.address(), &web);
+    running.signal(Signal::SIGCONT);
+    instance.await_state("app", "s1", (8, 2));
+    thread::sleep(Duration::from_millis(300));
+    assert!(!running.ended() && !held.has_ended());
+    web.release();
+    assert_eq!(held.served_by(), "s1");
+    let report = running.wait().report();
+    assert_eq!(report["failed"], json!(false), "{report}");
+    assert_eq!(instance.state("app", "s1"), (1, 0));
+    Ok(())
+}
+
 fn what_was_not_drained_stays_so_over_a_reload(haproxy: &Haproxy) -> TestResult {
     let mut stage = Stage::start_master_worker(haproxy);
     let recorder = Recorder::on(&stage.http);
@@ -566,7 +596,11 @@ fn what_was_not_drained_stays_so_over_a_reload(haproxy: &Haproxy) -> TestResult 
     assert_eq!(kind(server(&report, "web/web1")), "not_drained", "{report}");
     assert_eq!(server(&report, "web/web2")["failed"], false, "{report}");
     assert!(warnings(&report).contains("was reloaded during the run"), "{report}");
-    assert_eq!(recorder.changing_commands(), ["set server web/web2 state maint"], "its clients are not cut off");
+    assert_eq!(
+        recorder.changing_commands(),
+        ["set server web/web2 state drain", "set server web/web2 state maint"],
+        "the clients of web1 are not cut off, and web2 is drained anew"
+    );
     Ok(())
 }
 

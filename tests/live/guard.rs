@@ -26,6 +26,9 @@ pub(crate) fn tests() -> Vec<Test> {
         what_lowers_nothing_is_never_refused,
         all_refusals_are_reported_and_nothing_is_sent,
         servers_that_track_a_changed_one_count,
+        servers_that_track_through_others_count,
+        where_nothing_tracks_not_everything_is_read,
+        many_backends_are_counted_as_few_are,
         without_a_guard_an_empty_backend_is_a_warning,
         of_two_runs_at_once_one_is_refused,
         of_two_runs_on_many_instances_one_is_refused_on_all,
@@ -148,6 +151,7 @@ fn backup_servers_count_as_haproxy_uses_them(haproxy: &Haproxy) -> TestResult {
     let report = attempt(json!(["b2"]), 1);
     assert_eq!(kind(&report), "guard_refused", "{report}");
     assert!(report["error"]["msg"].as_str().unwrap().contains("has 1 usable server and would have 0"), "{report}");
+    assert_eq!(["s1", "s2", "b1", "b2"].map(|name| instance.state("app", name).0), [1, 1, 1, 0]);
     Ok(())
 }
 
@@ -171,6 +175,8 @@ fn a_share_is_of_the_regular_servers(haproxy: &Haproxy) -> TestResult {
         let report = Program::request(&request(&json!(name), "maint", &json!("51%"), &at)).report();
         assert_eq!(kind(&report), "guard_refused", "{name}: {report}");
         assert!(report["error"]["msg"].as_str().unwrap().contains("2 (51% of 2)"), "{report}");
+        let (backend, server) = name.split_once('/').unwrap();
+        assert_eq!(instance.row(backend, server).admin, 0);
         let report = Program::request(&request(&json!(name), "maint", &json!("50%"), &at)).report();
         assert_eq!((kind(&report), &report["changed"]), ("", &json!(true)), "{name}: {report}");
     }
@@ -275,6 +281,104 @@ fn servers_that_track_a_changed_one_count(haproxy: &Haproxy) -> TestResult {
     assert_eq!(report["error"]["backend"], "admin", "{report}");
     assert!(report["error"]["msg"].as_str().unwrap().contains("has 1 usable server and would have 0"), "{report}");
     assert_eq!(recorder.changing_commands(), [""; 0]);
+    Ok(())
+}
+
+fn servers_that_track_through_others_count(haproxy: &Haproxy) -> TestResult {
+    // `m1` has no check of its own, but is tracked all the same; `s2` has an agent only.
+    let proxies = "backend app\n    server s1 127.0.0.1:9 check inter 1h fall 9\n    \
+                   server s2 127.0.0.1:9 agent-check agent-port 9 agent-inter 1h\n\
+                   backend mid\n    server m1 127.0.0.1:9 track app/s1\n    server m2 127.0.0.1:9\n\
+                   backend leaf\n    server l1 127.0.0.1:9 track mid/m1\nbackend agent\n    server a1 127.0.0.1:9 track app/s2\n";
+    // More than are looked at one by one.
+    for more in ["", &backend("more", 80, "")] {
+        let instance = start(haproxy, &format!("{proxies}{more}"));
+        // Nothing listens where it is checked.
+        instance.set("disable health app/s1");
+        instance.set("set server app/s1 health up");
+        for (name, left_short) in [("mid/m1", "leaf"), ("m1", "leaf"), ("app/s2", "agent"), ("s2", "agent")] {
+            for state in ["maint", "drain"] {
+                let mut asked = request(&json!([name]), state, &json!(1), &json!(instance.address()));
+                if name == "s2" {
+                    asked["backend"] = json!("app");
+                }
+                let report = Program::request(&asked).report();
+                assert_eq!(
+                    (kind(&report), &report["error"]["backend"]),
+                    ("guard_refused", &json!(left_short)),
+                    "{report}"
+                );
+            }
+        }
+        let report =
+            Program::request(&request(&json!("mid/m2"), "maint", &json!(1), &json!(instance.address()))).report();
+        assert_eq!((kind(&report), &report["changed"]), ("", &json!(true)), "{report}");
+    }
+    Ok(())
+}
+
+fn where_nothing_tracks_not_everything_is_read(haproxy: &Haproxy) -> TestResult {
+    let checked = |name: &str| backend(name, 3, "").replace(":9\n", ":9 check inter 1h fall 9\n");
+    let without = (1..=9).map(|number| backend(&format!("b{number}"), 30, "")).collect::<String>();
+    for (proxies, name) in [
+        (without.clone(), "b5/s1"),
+        (without.clone(), "s1"),
+        (format!("{}{}", checked("b5"), checked("b6")), "b5/s1"),
+        (format!("{}{}{}", checked("b5"), checked("b6"), backend("c", 9, "")), "b5/s1"),
+        // Only what is not changed is checked.
+        (format!("{without}{}", checked("c")), "b5/s1"),
+    ] {
+        let instance = start(haproxy, &proxies);
+        let recorder = Recorder::on(&instance);
+        let report =
+            Program::request(&request(&json!(name), "maint", &json!("60%"), &json!(recorder.address()))).report();
+        assert_eq!((kind(&report), &report["changed"]), ("", &json!(true)), "{report}");
+        let lines = recorder.lines();
+        assert!(
+            !lines.iter().any(|line| line.starts_with("show stat -1 4") || line.starts_with("show stat -1 6")),
+            "{lines:?}"
+        );
+        recorder.clear();
+        let report =
+            Program::request(&request(&json!(name), "ready", &json!("100%"), &json!(recorder.address()))).report();
+        assert_eq!(
+            (kind(&report), &report["changed"]),
+            ("", &json!(true)),
+            "what is put back lowers nothing: {report}"
+        );
+    }
+    Ok(())
+}
+
+fn many_backends_are_counted_as_few_are(haproxy: &Haproxy) -> TestResult {
+    let many = |more: &str| (1..=70).map(|number| backend(&format!("b{number}"), 3, "")).collect::<String>() + more;
+    let with_backups = backend("odd", 2, "    server k1 127.0.0.1:9 backup\n    server k2 127.0.0.1:9 backup\n");
+    let instance = start(haproxy, &many(&with_backups));
+    let recorder = Recorder::on(&instance);
+    let attempt = |state: &str, least: Value| {
+        recorder.clear();
+        Program::request(&request(&json!("s1"), state, &least, &json!(recorder.address()))).report()
+    };
+    let report = attempt("maint", json!(3));
+    assert_eq!(
+        report["servers"].as_array().unwrap().iter().filter(|one| kind(one) == "guard_refused").count(),
+        71,
+        "{report}"
+    );
+    let report = attempt("maint", json!(2));
+    let refused: Vec<&Value> =
+        report["servers"].as_array().unwrap().iter().filter(|one| kind(one) == "guard_refused").collect();
+    assert_eq!((refused.len(), &refused[0]["backend"]), (1, &json!("odd")), "two of its four are backup servers");
+    assert!(!recorder.lines().iter().any(|line| line.starts_with("show stat -1 4")), "{:?}", recorder.lines());
+    instance.set_state("b7/s2", "maint");
+    let report = attempt("maint", json!("50%"));
+    let refused: Vec<&Value> =
+        report["servers"].as_array().unwrap().iter().filter(|one| kind(one) == "guard_refused").collect();
+    assert_eq!((refused.len(), &refused[0]["backend"]), (1, &json!("b7")), "{report}");
+    assert_eq!(kind(&attempt("maint", json!(1))), "");
+    // Servers that are out could be backup servers or not: every one is looked at.
+    assert_eq!(kind(&attempt("drain", json!(3))), "", "it lowers nothing");
+    assert_eq!(instance.state("b1", "s1").0, 8);
     Ok(())
 }
 

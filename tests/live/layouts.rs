@@ -65,18 +65,37 @@ fn report(haproxy: &Haproxy, script: &str) -> Option<Value> {
          kill $(jobs -p) 2>/dev/null || true",
         haproxy.binary.display()
     );
-    // What HAProxy says is of interest only where the test fails.
+    // HAProxy says on its standard error what is set.
     let bash = ["bash", "-c", "exec 3>&2; eval \"$0\"", &script];
     let run = Program::new().under(unshare.into_iter().chain(bash)).run();
     assert!(!run.stdout.is_empty(), "{script}\n{}", run.stderr);
-    Some(run.report())
+    let mut report = run.report();
+    report[LOG] = json!(run.stderr);
+    Some(report)
 }
 
-/// Asserts that a change has reached these instances by these sockets, and that nothing was left out.
+/// Where in a report [`report`] puts what the HAProxy processes have logged.
+const LOG: &str = "log of HAProxy";
+
+/// Asserts that a change to maint has reached these instances by these sockets, as their HAProxy says too, and that
+/// nothing was left out.
 fn reached(report: &Value, expected: &[(&str, &str)]) {
     assert_eq!((&report["failed"], &report["changed"]), (&json!(false), &json!(true)), "{report}");
     assert_eq!(instances(report), expected, "{report}");
     assert_eq!(warnings(report), "", "{report}");
+    in_maint(report, expected.len());
+}
+
+/// Asserts that HAProxy has set this many servers to maint.
+fn in_maint(report: &Value, count: usize) {
+    let log = report[LOG].as_str().unwrap();
+    assert_eq!(log.matches("/s1 is going DOWN for maintenance").count(), count, "{log}");
+}
+
+/// Asserts that no HAProxy has set anything.
+fn untouched(report: &Value) {
+    let log = report[LOG].as_str().unwrap();
+    assert!(!log.contains("is going DOWN"), "{log}");
 }
 
 fn instances(report: &Value) -> Vec<(&str, &str)> {
@@ -213,6 +232,7 @@ fn two_configurations_with_one_socket(haproxy: &Haproxy) -> TestResult {
     let configs = ["/etc/haproxy/one.cfg", "/etc/haproxy/two.cfg"];
     if let Some(report) = report(haproxy, &taken(configs, MAINT)) {
         assert_eq!((kind(&report), &report["changed"]), ("unreachable", &json!(false)), "{report}");
+        untouched(&report);
         assert_eq!(report["error"]["instance"], "one", "{report}");
         let msg = report["error"]["msg"].as_str().unwrap();
         assert!(
@@ -232,12 +252,14 @@ fn one_configuration_started_twice(haproxy: &Haproxy) -> TestResult {
     let configs = ["/etc/haproxy/web.cfg"; 2];
     if let Some(report) = report(haproxy, &taken(configs, MAINT)) {
         assert_eq!((kind(&report), &report["changed"]), ("unreachable", &json!(false)), "{report}");
+        untouched(&report);
         assert!(report["error"]["instance"].as_str().unwrap().starts_with("web-"), "the older one: {report}");
     }
     // Who names it means both.
     let named = r#"{"server": "s1", "state": "maint", "instances": "web"}"#;
     if let Some(report) = report(haproxy, &taken(configs, named)) {
         assert_eq!(kind(&report), "unreachable", "{report}");
+        untouched(&report);
     }
     Ok(())
 }
@@ -275,6 +297,7 @@ fn a_configuration_that_has_changed(haproxy: &Haproxy) -> TestResult {
         if let Some(report) = report(haproxy, &format!("{start}; {change}; ask '{MAINT}'")) {
             assert_eq!((&report["failed"], &report["changed"]), (&json!(false), &json!(true)), "{change}: {report}");
             assert_eq!(instances(&report), [("web", "/run/haproxy/a.sock")], "{change}: {report}");
+            in_maint(&report, 1);
             assert!(warnings(&report).contains("perhaps changed since HAProxy started; reload it"), "{report}");
         }
     }
@@ -292,6 +315,7 @@ fn a_configuration_that_has_vanished(haproxy: &Haproxy) -> TestResult {
         if let Some(report) = report(haproxy, &script) {
             assert_eq!((&report["failed"], &report["changed"]), (&json!(false), &json!(true)), "{mode}: {report}");
             assert_eq!(instances(&report), [("web", "/run/haproxy/a.sock")], "{mode}: {report}");
+            in_maint(&report, 1);
             let text = warnings(&report);
             assert!(text.contains("No such file") && text.contains("perhaps changed since HAProxy started"), "{text}");
         }
@@ -306,6 +330,7 @@ fn a_configuration_from_standard_input(haproxy: &Haproxy) -> TestResult {
     if let Some(report) = report(haproxy, script) {
         assert_eq!((&report["failed"], &report["changed"]), (&json!(false), &json!(true)), "{report}");
         assert_eq!(instances(&report), [("haproxy", "/run/haproxy/a.sock")], "{report}");
+        in_maint(&report, 1);
     }
     Ok(())
 }
@@ -324,6 +349,7 @@ fn variables_that_haproxy_sets_itself(haproxy: &Haproxy) -> TestResult {
             "{report}"
         );
         assert_eq!(warnings(&report), "", "{report}");
+        in_maint(&report, 1);
     }
     Ok(())
 }

@@ -25,6 +25,7 @@ mod capture;
 mod checks;
 mod costs;
 mod drain;
+mod faults;
 mod forms;
 mod guard;
 mod hanging;
@@ -33,6 +34,7 @@ mod layouts;
 mod load;
 mod locks;
 mod moving;
+mod named;
 mod old_processes;
 mod owner;
 mod procedure;
@@ -64,6 +66,7 @@ fn modules() -> harness::Modules {
         ("bounds", bounds::tests()),
         ("checks", checks::tests()),
         ("drain", drain::tests()),
+        ("faults", faults::tests()),
         ("forms", forms::tests()),
         ("guard", guard::tests()),
         ("hanging", hanging::tests()),
@@ -72,6 +75,7 @@ fn modules() -> harness::Modules {
         ("load", load::tests()),
         ("locks", locks::tests()),
         ("moving", moving::tests()),
+        ("named", named::tests()),
         ("old_processes", old_processes::tests()),
         ("owner", owner::tests()),
         ("progress", progress::tests()),

@@ -1,5 +1,6 @@
 //! The front door, kept true: the examples of README.md and docs/ are run as they stand, and the demo is played.
 
+use std::error::Error;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use crate::support::system_log::SystemLog;
-use crate::support::{Folder, Haproxy, Host, Stage, Test, TestResult, get_with};
+use crate::support::{Folder, Haproxy, Host, Patroni, Port, Setup, Stage, TcpEcho, Test, TestResult, get_with};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -32,6 +33,7 @@ pub(crate) fn tests() -> Vec<Test> {
             Some(log) => examples_show_what_happens(haproxy, "docs/audit.md", 4, Some(&log)),
             None => Ok(()),
         }),
+        ("examples_of_databases_show_what_happens", examples_of_databases_show_what_happens),
         ("demo_plays_to_its_end", demo_plays_to_its_end),
     ]
 }
@@ -122,28 +124,18 @@ fn examples_show_what_happens(haproxy: &Haproxy, name: &str, least: usize, log: 
     let examples = examples(&page);
     assert!(examples.len() >= least, "{name} has lost its examples");
     let log_file = stage.folder.join("syslog");
+    let here =
+        [(STATE_FOLDER, state_folder.clone()), (LOG_FILE, log_file.display().to_string()), (FOLDER, folder.clone())];
     let mut words = log.map(SystemLog::wrapper).unwrap_or_default();
     words.extend(["sh", "-c"].map(str::to_owned));
-    for Example { command, output } in examples {
-        let command_here = command
-            .replace(STATE_FOLDER, &state_folder)
-            .replace(LOG_FILE, &log_file.display().to_string())
-            .replace(FOLDER, &folder);
-        let done = Command::new(&words[0])
-            .args(&words[1..])
-            .arg(format!("exec 2>&1; {command_here}"))
-            .env_remove("SUDO_USER")
-            .current_dir(stage.folder.path())
-            .env("PATH", host.path())
-            .env("XDG_RUNTIME_DIR", stage.folder.path())
-            .stdin(Stdio::null())
-            .output()?;
+    for example in examples {
+        let shown = play(&example, &words, &here, &stage.folder, &host)?;
         if let Some(log) = log {
             let lines: String =
                 log.take().iter().map(|line| line.split_once('>').expect("a priority").1.to_owned() + "\n").collect();
             File::options().create(true).append(true).open(&log_file)?.write_all(lines.as_bytes())?;
         }
-        let shown = String::from_utf8(done.stdout)?.replace(&state_folder, STATE_FOLDER).replace(&folder, FOLDER);
+        let Example { command, output } = example;
         assert!(
             comparable(&shown) == comparable(&output),
             "$ {command}\n{name} shows:\n{output}\nbut this came:\n{shown}"
@@ -152,6 +144,74 @@ fn examples_show_what_happens(haproxy: &Haproxy, name: &str, least: usize, log: 
     stage.server("web3").release();
     let answer = client.join().expect("the client to end")?;
     assert_eq!(answer.body, "web3", "the examples have cut the client");
+    Ok(())
+}
+
+/// Runs one command in the folder; returns what it shows, with the paths of the page instead of those of the test.
+fn play(
+    example: &Example,
+    words: &[String],
+    here: &[(&str, String)],
+    folder: &Folder,
+    host: &Host,
+) -> Result<String, Box<dyn Error>> {
+    let command = here.iter().fold(example.command.to_owned(), |text, (page, test)| text.replace(page, test));
+    let done = Command::new(&words[0])
+        .args(&words[1..])
+        .arg(format!("exec 2>&1; {command}"))
+        .env_remove("SUDO_USER")
+        .current_dir(folder.path())
+        .env("PATH", host.path())
+        .env("XDG_RUNTIME_DIR", folder.path())
+        .stdin(Stdio::null())
+        .output()?;
+    let shown = String::from_utf8(done.stdout)?;
+    Ok(here.iter().fold(shown, |text, (page, test)| text.replace(test, page)))
+}
+
+/// Stands in for the command of Patroni.
+const PATRONICTL: &str = "#!/bin/sh\nwhile [ \"$1\" != --candidate ]; do shift; done\necho \"$2\" >LEADER\n";
+
+fn examples_of_databases_show_what_happens(haproxy: &Haproxy) -> TestResult {
+    let name = "docs/databases.md";
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name))?;
+    let folder = Folder::new();
+    let leader = folder.write("leader", "db1\n");
+    let names = ["db1", "db2", "db3"];
+    let (databases, roles) = (names.map(|_| TcpEcho::start()), names.map(|name| Patroni::start(name, &leader)));
+    // The configuration of the page, in front of these.
+    let (_, config) =
+        page.split_once("```haproxy\n").and_then(|(_, rest)| rest.split_once("listen ")).expect("proxies");
+    let (config, _) = config.split_once("```").expect("the end of the configuration");
+    let mut config = format!("listen {}", config.replace("inter 3s", "inter 200ms"));
+    for ((database, role), number) in databases.iter().zip(&roles).zip(1..) {
+        let line = format!("10.0.0.{number}:5432 check port 8008");
+        config = config.replace(&line, &format!("{} check port {}", database.address(), role.port()));
+    }
+    let fronts = [Port::reserve(), Port::reserve()];
+    for (port, front) in ["5000", "5001"].iter().zip(&fronts) {
+        config = config.replace(&format!(":{port}\n"), &format!("127.0.0.1:{}\n", front.number()));
+    }
+    let instance = Setup::new("db", &config).folder(&folder).defaults("mode tcp").start(haproxy);
+    for (backend, server, is_up) in [("primary", "db2", 0), ("primary", "db3", 0), ("replicas", "db1", 0)] {
+        instance.await_state(backend, server, (0, is_up));
+    }
+    let host = Host::with([&instance]);
+    let patronictl = folder.write("patronictl", &PATRONICTL.replace("LEADER", &leader.display().to_string()));
+    let installed = Command::new("install").args(["-m", "755"]).arg(patronictl).arg(host.folder()).status()?;
+    assert!(installed.success());
+    let words = ["sh", "-c"].map(str::to_owned);
+    let addresses: Vec<String> = databases.iter().map(|database| database.address().to_string()).collect();
+    let pages = ["10.0.0.1:5432", "10.0.0.2:5432", "10.0.0.3:5432"];
+    let here: Vec<(&str, String)> = pages.into_iter().zip(addresses).collect();
+    let examples = examples(&page);
+    assert!(examples.len() > 7, "{name} has lost its examples");
+    for example in examples {
+        let shown = play(&example, &words, &here, &folder, &host)?;
+        let Example { command, output } = example;
+        let same = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        assert!(same(&shown) == same(&output), "$ {command}\n{name} shows:\n{output}\nbut this came:\n{shown}");
+    }
     Ok(())
 }
 

@@ -1006,7 +1006,7 @@ fn a_backend_may_have_its_own_file(haproxy: &Haproxy) -> TestResult {
         local(&of_b),
         local(&of_c)
     );
-    let name = format!("local-{}-{}", haproxy.name, std::process::id());
+    let name = format!("own-{}-{}", haproxy.name, std::process::id());
     let mut instance = Setup::new(&name, &proxies)
         .folder(&folder)
         .mode(Mode::MasterWorker)

@@ -757,6 +757,7 @@ fn what_is_down_after_maint_waits_for_its_check(haproxy: &Haproxy) -> TestResult
     assert!(said.contains("b/down, b/fully-down: no traffic before its health check has passed"), "{said}");
     assert!(!said.contains("fails") && !said.contains("b/up"), "{said}");
     assert_eq!(server(&report, "b/down")["after"]["operational_state"], "stopped");
+    assert_eq!([instance.state("b", "down"), instance.state("b", "fully-down")], [(0, 0); 2]);
     Ok(())
 }
 
@@ -811,10 +812,15 @@ fn an_unpublished_backend_takes_no_traffic(_: &Haproxy) -> TestResult {
 fn an_unpublished_backend_is_neither_up_nor_usable(_: &Haproxy) -> TestResult {
     let folder = Folder::new();
     let dump = format!("{HEADER}{}\n> ", row(1));
-    let observed = |status: &str| {
+    let observed = |status: &str, is_guarded: bool| {
         let mut script = opening();
         script[4] = Step::send(info(7, 0).replace("2.6.12", "3.4.0"));
-        script.extend([Step::send(&dump), Step::Expect("show stat 2 6 1"), Step::send(statistics(status))]);
+        script.push(Step::send(&dump));
+        // The guard of a change counts the other servers of the backend as well.
+        script.extend(
+            is_guarded.then(|| [Step::Expect("show servers state #2"), Step::send(&dump)]).into_iter().flatten(),
+        );
+        script.extend([Step::Expect("show stat 2 6 1"), Step::send(statistics(status))]);
         script.push(Step::ReadToEnd);
         script
     };
@@ -829,7 +835,7 @@ fn an_unpublished_backend_is_neither_up_nor_usable(_: &Haproxy) -> TestResult {
     let poll = [asked("show stat 2 6 1", &statistics("UP (UNPUB)")), vec![Step::ReadToEnd]].concat();
     let last = [Step::Expect("show info"), Step::send(info(7, 0).replace("2.6.12", "3.4.0")), Step::ReadToEnd];
     let last = [asked("show servers state", &dump), last.to_vec()].concat();
-    let scripts = vec![observed("UP (UNPUB)"), poll.clone(), poll, last];
+    let scripts = vec![observed("UP (UNPUB)", false), poll.clone(), poll, last];
     let socket = Scripted::start(&folder.join("wait.sock"), scripts);
     let request = json!({ "server": "s1", "state": "ready", "wait": { "timeout": 0 }, "instances": socket.address() });
     let report = Program::request(&request).report();
@@ -839,14 +845,14 @@ fn an_unpublished_backend_is_neither_up_nor_usable(_: &Haproxy) -> TestResult {
 
     // Its servers are not usable, so that none is taken out; and it has too few of them.
     for (status, refused) in [("UP (UNPUB)", false), ("UP", true)] {
-        let socket = Scripted::start(&folder.join("guard.sock"), vec![observed(status)]);
+        let socket = Scripted::start(&folder.join("guard.sock"), vec![observed(status, true)]);
         let guard = json!({ "min_available": 1 });
         let request =
             json!({ "server": "s1", "state": "maint", "dry_run": true, "guard": guard, "instances": socket.address() });
         let report = Program::request(&request).report();
         assert_eq!(socket.faults(), [""; 0], "{report}");
         assert_eq!(kind(&report), if refused { "guard_refused" } else { "" }, "{status}: {report}");
-        let socket = Scripted::start(&folder.join("short.sock"), vec![observed(status)]);
+        let socket = Scripted::start(&folder.join("short.sock"), vec![observed(status, false)]);
         let report = Program::request(&json!({ "guard": guard, "instances": socket.address() })).report();
         assert_eq!((socket.faults(), &report["ok"]), (vec![], &json!(refused)), "{status}: {report}");
     }

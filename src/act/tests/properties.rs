@@ -13,6 +13,7 @@ use crate::model::error::ErrorKind;
 use crate::model::goal::{Effect, Goal, SpareSlots, Switch, Weight};
 use crate::model::server::{ServerState, Statistics};
 use crate::model::state::{AdminFlags, AdminState, OperationalState};
+use crate::model::traffic::Around;
 use crate::request::{
     DrainBounds, MinAvailable, Need, OldProcesses, OnFailure, OnMissing, OnTimeout, Pace, Request, Via, WaitBounds,
 };
@@ -355,7 +356,10 @@ fn usable(batch: &Batch, guard: MinAvailable) -> Vec<String> {
         let pairs = batch.before.iter().zip(&batch.after).filter(|(it, _)| &*it.server.backend == backend);
         let members: Vec<Member<'_>> =
             pairs.map(|(before, after)| Member { server: &before.server, after: &after.server.state }).collect();
-        refusals.extend(guard::refuse(guard, "i", backend, guard::count(&members)).map(|error| error.msg.clone()));
+        refusals.extend(
+            guard::refuse(guard, "i", backend, guard::count(&members, Around::default()))
+                .map(|error| error.msg.clone()),
+        );
     }
     refusals
 }

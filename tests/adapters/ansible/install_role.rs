@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use super::controller::{Controller, VERSIONS};
 use crate::support::program::copy_program;
 use crate::support::{Haproxy, Test, TestResult, tests};
@@ -13,13 +15,25 @@ pub(crate) fn tests() -> Vec<Test> {
     tests![the_program_is_installed_once]
 }
 
-/// The role with these variables on this machine.
-fn install(controller: &Controller, variables: &serde_json::Value, words: &[&str]) -> Ran {
-    let playbook = "- name: Test\n  hosts: all\n  gather_facts: false\n  become: true\n  roles:\n    - role: lbops.haproxy.install\n";
-    let inventory = controller
-        .write("hosts", "lb1 ansible_connection=local ansible_python_interpreter='{{ ansible_playbook_python }}'\n");
-    let mut command = controller.playbook(&inventory, playbook, words);
-    run(command.args(["-e", &variables.to_string()]))
+/// The role on hosts that are all this machine, in the order of their names, each with variables of its own.
+fn install(controller: &Controller, hosts: &[(&str, Value)], keywords: &str, words: &[&str]) -> Ran {
+    let mut inventory = json!({"all": {"hosts": {}, "vars": {
+        "ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+    }}});
+    for (name, variables) in hosts {
+        inventory["all"]["hosts"][name] = variables.clone();
+    }
+    let playbook = format!(
+        "- name: Test\n  hosts: all\n  gather_facts: false\n  become: true\n{keywords}  roles:\n    - role: lbops.haproxy.install\n"
+    );
+    let inventory = controller.write("hosts.json", &inventory.to_string());
+    run(&mut controller.playbook(inventory, &playbook, words))
+}
+
+/// What the last lines of a run say of a host.
+fn recap<'a>(ran: &'a Ran, host: &str) -> &'a str {
+    let line = ran.out.lines().rev().find(|line| line.split(' ').next() == Some(host));
+    line.unwrap_or_else(|| panic!("nothing about {host}: {}", ran.out))
 }
 
 fn checksum(path: &Path) -> String {
@@ -36,48 +50,53 @@ fn the_program_is_installed_once(_: &Haproxy) -> TestResult {
         let source = source.join("haproxy_server");
         copy_program(&source);
         let sum = checksum(&source);
-        let to = controller.folder.join("bin/haproxy_server");
-        fs::create_dir(controller.folder.join("bin"))?;
-        let with = |more: serde_json::Value| {
-            let mut variables = serde_json::json!({"install_path": to});
-            variables.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-            variables
+        let folder = |name: &str| {
+            fs::create_dir(controller.folder.join(name)).expect("a folder");
+            controller.folder.join(name).join("haproxy_server")
         };
-        let sums = |sum: &str| serde_json::json!({"install_checksums": {architecture: sum}});
-        let refused = |more: serde_json::Value, why: &str| {
-            let ran = install(&controller, &with(more), &[]).ended_with(2);
-            assert!(ran.out.contains(why), "{version}: {why} is not said: {}", ran.out);
-            assert!(!to.exists(), "{version}: it was installed, although {why}");
-        };
-
-        refused(sums("sha256:00"), "has the checksum sha256:");
+        let (to, downloaded) = (folder("bin"), folder("downloaded"));
+        let sums = |sum: &str| json!({architecture: sum});
         let url = format!("file://{}", source.display());
-        refused(serde_json::json!({"install_url": url}), "set 'install_checksums.");
-        refused(
-            serde_json::json!({"install_url": url, "install_checksums": {architecture: format!("sha256:{}", "0".repeat(64))}}),
-            "checksum",
-        );
         // A program for another architecture does not start.
         let foreign = controller.write("files/foreign", "\u{7f}ELF\u{2}\u{1}\u{1}");
         fs::set_permissions(foreign, fs::Permissions::from_mode(0o755))?;
-        refused(serde_json::json!({"install_src": "foreign"}), "Exec format error");
 
-        let plain = with(sums(&sum));
-        let dry = install(&controller, &plain, &["--check"]).ended_with(0);
-        assert!(dry.out.contains("changed=1") && !to.exists(), "{version}: {}", dry.out);
-        for changed in ["changed=1", "changed=0"] {
-            let ran = install(&controller, &plain, &[]).ended_with(0);
-            assert!(ran.out.contains(changed), "{version}: not {changed}: {}", ran.out);
+        let other = sums(&format!("sha256:{}", "0".repeat(64)));
+        let refused = [
+            ("file", json!({"install_path": to, "install_checksums": sums("sha256:00")}), "has the checksum sha256:"),
+            ("foreign", json!({"install_path": to, "install_src": "foreign"}), "Exec format error"),
+            ("unknown", json!({"install_path": to, "install_url": url}), "set 'install_checksums."),
+            ("url", json!({"install_path": to, "install_url": url, "install_checksums": other}), "did not match"),
+        ];
+        let hosts = refused.each_ref().map(|(name, variables, _)| (*name, variables.clone()));
+        let ran = install(&controller, &hosts, "", &[]).ended_with(2);
+        for (name, _, why) in &refused {
+            let is_said = ran.out.contains(&format!("fatal: [{name}]")) && ran.out.contains(why);
+            assert!(is_said, "{version}: {name}: {why} is not said: {}", ran.out);
         }
-        run(tool(&to).arg("--version")).ended_with(0);
-        let ran = install(&controller, &with(serde_json::json!({"install_version": "9.9.9"})), &[]).ended_with(2);
-        assert!(ran.out.contains("is haproxy_server 0.1.0, and version 9.9.9 is wanted"), "{}", ran.out);
+        assert!(!to.exists(), "{version}: it was installed");
 
-        fs::remove_file(&to)?;
-        let download = with(serde_json::json!({"install_url": url, "install_checksums": {architecture: sum}}));
-        for changed in ["changed=1", "changed=0"] {
-            let ran = install(&controller, &download, &[]).ended_with(0);
-            assert!(ran.out.contains(changed), "{version}: not {changed}: {}", ran.out);
+        let plain = json!({"install_path": to, "install_checksums": sums(&sum)});
+        let dry = install(&controller, &[("copy", plain.clone())], "", &["--check"]).ended_with(0);
+        assert!(dry.out.contains("changed=1") && !to.exists(), "{version}: {}", dry.out);
+
+        // One after the other.
+        let download = json!({"install_path": downloaded, "install_url": url, "install_checksums": sums(&sum)});
+        let hosts = [
+            ("copy_1", plain.clone()),
+            ("copy_2", plain),
+            ("download_1", download.clone()),
+            ("download_2", download),
+            ("version", json!({"install_path": to, "install_version": "9.9.9"})),
+        ];
+        let ran = install(&controller, &hosts, "  serial: 1\n", &[]).ended_with(2);
+        for (host, changed) in [("copy_1", 1), ("copy_2", 0), ("download_1", 1), ("download_2", 0)] {
+            let recap = recap(&ran, host);
+            assert!(recap.contains(&format!(" changed={changed} ")), "{version}: {recap}: {}", ran.out);
+        }
+        assert!(ran.out.contains("is haproxy_server 0.1.0, and version 9.9.9 is wanted"), "{}", ran.out);
+        for program in [&to, &downloaded] {
+            run(tool(program).arg("--version")).ended_with(0);
         }
     }
     Ok(())

@@ -51,18 +51,13 @@ fn examples_do_what_the_page_says(haproxy: &Haproxy, puppet: Puppet) -> TestResu
     let sum = tool::run(tool::tool("sha256sum").arg(host.command())).ended_with(0).out;
     let program = bin.join("haproxy_server").display().to_string();
     fs::create_dir(stage.folder.join("lib"))?;
-    let options = site.options();
-    let options: Vec<_> = options.iter().map(|option| option.to_string_lossy()).collect();
     let path = path_with(bin.path(), puppet.path());
     let plain = puppet.path().into_string().expect("a PATH of text");
-    script(
-        &bin,
-        "puppet",
-        &format!(
-            "#!/bin/sh\napplication=$1; shift\nplain='{plain}'\npuppet=$(PATH=$plain command -v puppet)\nexec \"$puppet\" \"$application\" {} \"$@\"\n",
-            options.join(" ")
-        ),
-    );
+    let loaded = site.load(&path);
+    let options = site.options();
+    let options: Vec<_> = options.iter().map(|option| option.to_string_lossy()).collect();
+    let first = format!("application=$1; shift; set -- \"$application\" {} \"$@\"", options.join(" "));
+    script(&bin, "puppet", &loaded.script("puppet".as_ref(), &first));
     let bolt = bolt::bolt(puppet, &work, &[("lb1", &host), ("lb2", &other.0)]);
     std::os::unix::fs::symlink(bolt, bin.join("bolt"))?;
     let folders: Vec<String> = plain.split(':').map(|folder| format!("'{folder}'")).collect();

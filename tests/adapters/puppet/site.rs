@@ -1,11 +1,13 @@
 //! Puppet with folders of its own, and the module in them.
 
+use std::cell::OnceCell;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::loaded::Loaded;
 use crate::support::{Folder, Host, Stage, repository};
 use crate::tool::{self, Ran};
 
@@ -88,6 +90,8 @@ pub(crate) struct Site {
     path: OsString,
     /// The host whose program is first in `PATH`; its folder goes with it.
     _host: Option<Host>,
+    /// Runs its manifests, once there is one.
+    loaded: OnceCell<Loaded>,
 }
 
 impl Site {
@@ -100,7 +104,8 @@ impl Site {
 
     /// With this `PATH` behind the commands of Puppet.
     pub(crate) fn with_path(puppet: Puppet, path: impl AsRef<OsStr>) -> Self {
-        let site = Self { folder: Folder::new(), path: puppet.before(path.as_ref()), _host: None };
+        let site =
+            Self { folder: Folder::new(), path: puppet.before(path.as_ref()), _host: None, loaded: OnceCell::new() };
         fs::create_dir(site.folder.join("modules")).expect("a folder");
         site.link("haproxy_server", &module());
         // No manifest here asks for facts, and to gather them takes longer than all else in a run.
@@ -136,18 +141,30 @@ impl Site {
         &self.path
     }
 
+    fn words(&self, application: &str) -> Vec<OsString> {
+        [vec![application.into()], self.options()].concat()
+    }
+
     /// `puppet APPLICATION …`.
     pub(crate) fn puppet(&self, application: &str) -> Command {
         let mut command = tool::tool("puppet");
-        command.arg(application).args(self.options()).env("PATH", &self.path).env("HOME", self.folder.path());
+        command.args(self.words(application)).env("PATH", &self.path).env("HOME", self.folder.path());
         command
+    }
+
+    /// Puppet, loaded with this `PATH`.
+    pub(crate) fn load(&self, path: &OsStr) -> Loaded {
+        let mut ruby = Command::new("ruby");
+        ruby.env("PATH", path).env("HOME", self.folder.path());
+        Loaded::start(ruby, "puppet.rb")
     }
 
     /// `puppet apply --detailed-exitcodes`, which is to end with this exit code.
     pub(crate) fn apply(&self, manifest: &str, options: &[&str], code: i32) -> Ran {
         let file = self.folder.write("site.pp", manifest);
-        let mut command = self.puppet("apply");
-        tool::run(command.arg("--detailed-exitcodes").args(options).arg(file)).ended_with(code)
+        let loaded = self.loaded.get_or_init(|| self.load(&self.path));
+        let words = ["puppet".into()].into_iter().chain(self.words("apply")).chain(["--detailed-exitcodes".into()]);
+        loaded.run(words.chain(options.iter().map(OsString::from)).chain([file.into()])).ended_with(code)
     }
 
     /// The report of the last run, as Puppet keeps it, with its lines joined.

@@ -1,6 +1,7 @@
 //! One minion without a master, as `salt-call --local` is it.
 
-use std::ffi::OsStr;
+use std::cell::OnceCell;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::loaded::Loaded;
 use crate::support::{Folder, Host, repository};
 use crate::tool::{Ran, installed, run, tool};
 
@@ -75,6 +77,8 @@ pub(super) struct Minion {
     salt: Salt,
     folder: Folder,
     host: Host,
+    /// Makes its calls, once there is one.
+    loaded: OnceCell<Loaded>,
 }
 
 impl Minion {
@@ -90,7 +94,7 @@ impl Minion {
     pub(super) fn bare(salt: &Salt, host: &Host) -> Self {
         let folder = Folder::new();
         fs::create_dir(folder.join("states")).unwrap();
-        let minion = Self { salt: salt.clone(), folder, host: host.clone() };
+        let minion = Self { salt: salt.clone(), folder, host: host.clone(), loaded: OnceCell::new() };
         minion.configure("[]", "");
         minion
     }
@@ -117,13 +121,30 @@ impl Minion {
     /// `salt-call` with these words.
     pub(super) fn command<W: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = W>) -> Command {
         let mut command = self.salt.tool("salt-call");
-        command.args(["--local", "--out=json", "--log-level=critical", "--config-dir"]).arg(self.folder.path());
-        command.args(words).env("PATH", self.host.path()).env("XDG_RUNTIME_DIR", self.folder.path());
+        command.args(self.options()).args(words);
+        self.with_environment(&mut command);
         command
     }
 
+    fn options(&self) -> Vec<OsString> {
+        let words = ["--local", "--out=json", "--log-level=critical", "--config-dir"].map(OsString::from);
+        words.into_iter().chain([self.folder.path().into()]).collect()
+    }
+
+    fn with_environment(&self, command: &mut Command) {
+        command.env("PATH", self.host.path()).env("XDG_RUNTIME_DIR", self.folder.path());
+    }
+
     pub(super) fn call<W: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = W>) -> Ran {
-        run(&mut self.command(words))
+        let loaded = self.loaded.get_or_init(|| {
+            let mut python = Command::new(self.salt.program("python"));
+            quiet(&mut python);
+            self.with_environment(&mut python);
+            Loaded::start(python, "salt.py")
+        });
+        let program = [self.salt.program("salt-call").into_os_string()];
+        let words = words.into_iter().map(|word| word.as_ref().to_owned());
+        loaded.run(program.into_iter().chain(self.options()).chain(words))
     }
 
     /// What a function returns that succeeds.

@@ -1,13 +1,14 @@
 //! Real servers for HAProxy to stand in front of: HTTP, plain TCP, agent checks, DNS; and a client for its frontends.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+use std::{fmt, fs};
 
 use super::accept::Acceptor;
 use super::{PATIENCE, Port, eventually};
@@ -277,6 +278,31 @@ fn serve_http(site: &Site, stream: &TcpStream) -> io::Result<()> {
         if close {
             return Ok(());
         }
+    }
+}
+
+/// The API of a database server that says whether it has the role that is asked for, as Patroni's does.
+#[derive(Debug)]
+pub(crate) struct Patroni(Service);
+
+impl Patroni {
+    /// The server of this name; the name in the file `leader` is that of the primary.
+    pub(crate) fn start(name: &'static str, leader: &Path) -> Self {
+        let leader = leader.to_owned();
+        Self(Service::start(move |mut stream| {
+            let mut request = String::new();
+            let _ = BufReader::new(&stream).read_line(&mut request);
+            let is_primary = fs::read_to_string(&leader).is_ok_and(|leader| leader.trim() == name);
+            let status = match (request.split(' ').nth(1), is_primary) {
+                (Some("/primary"), true) | (Some("/replica"), false) => "200 OK",
+                _ => "503 Service Unavailable",
+            };
+            let _ = stream.write_all(format!("HTTP/1.0 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes());
+        }))
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.0.port.number()
     }
 }
 

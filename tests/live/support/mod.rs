@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub(crate) use backend::{Agent, Answer, Dns, Health, HttpBackend, Response, TcpEcho, TcpTalker, get, get_with};
+pub(crate) use backend::{
+    Agent, Answer, Dns, Health, HttpBackend, Patroni, Response, TcpEcho, TcpTalker, get, get_with,
+};
 pub(crate) use client::{Bound, KeepAlive, Load, TcpClient, Visits};
 pub(crate) use folder::Folder;
 pub(crate) use haproxy::{Haproxy, Instance, Mode, Row, Rows, Session, Setup, ask};

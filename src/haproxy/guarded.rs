@@ -1,0 +1,169 @@
+//! What a guard needs to know besides the selected servers, read as cheaply as it can be proven.
+//!
+//! `show stat` of everything tells who tracks whom and who is a backup server, but takes HAProxy seven times as long as
+//! `show servers state`. Mostly the same follows from less:
+//!
+//! - A server that tracks another one has no check of its own, and one that is tracked has a check or an agent, or
+//!   tracks another one itself (`srv_apply_track()` and `_srv_parse_finalize()` in HAProxy's `src/server.c`). Rows of
+//!   `show servers state` show which checks are configured.
+//! - A backend counts its usable servers, and those that are backup servers, in one row of `show stat`.
+//!
+//! What cannot be proven in this way is no guess: then everything is read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::command::{Query, Reference, StatRows};
+use super::not_understood;
+use super::observe::{Detail, Observation, Rest, queries};
+use super::open::Contact;
+use super::parse::StatHeader;
+use super::rows::{Keep, Matching, Unchecked, read_state};
+use super::socket::{Connection, Form};
+use super::statistics::{ONE_BY_ONE, StatReader, read_statistics};
+use crate::model::error::Result;
+use crate::model::matcher::Matcher;
+use crate::model::name::Selection;
+use crate::model::server::Server;
+use crate::model::traffic::Around;
+
+/// Reads the selected servers and what a guard needs of the others; `None` if something may track a selected server, or
+/// too much is uncertain.
+pub(super) fn observe_guarded(
+    connection: &mut Connection,
+    contact: &Contact,
+    selection: Selection<'_>,
+    named: Option<&[&str]>,
+    detail: Detail,
+) -> Result<Option<Observation>> {
+    let mut rows = Matching::new(selection, Keep::SelectedAndCounts);
+    read_state(connection, &queries(named), &mut rows)?;
+    rows.end();
+    let Matching { mut servers, backends_found, mut backends, unchecked, mut around, .. } = rows;
+    if !backends.shared_names().is_empty() || unchecked.is_uncertain {
+        return Ok(None);
+    }
+    if named.is_some() {
+        servers.sort_by_key(|server| server.backend_id);
+    }
+    let unclear = match around.len() {
+        count if count <= ONE_BY_ONE => around.keys().copied().collect(),
+        _ => unclear_backends(connection, &servers, &around)?,
+    };
+    if unclear.len() > ONE_BY_ONE {
+        return Ok(None);
+    }
+    // Their servers are read one by one.
+    let mut others = Vec::new();
+    if !unclear.is_empty() {
+        let by_number: Vec<Query<'_>> =
+            unclear.iter().map(|id| Query::ServersState(Some(Reference::Id(*id)))).collect();
+        let mut rows = Matching::new(selection, Keep::All);
+        read_state(connection, &by_number, &mut rows)?;
+        let mut all = rows.take_servers();
+        let backends = rows.backends;
+        read_statistics(connection, &contact.process, &mut all, &backends.sizes, detail)?;
+        let matcher = Matcher::new(selection);
+        let (selected, left): (Vec<Server>, _) = all.into_iter().partition(|server| matcher.has(server));
+        others = left;
+        servers.retain(|server| !unclear.contains(&server.backend_id));
+        servers.extend(selected);
+        servers.sort_by_key(|server| server.backend_id);
+        around.retain(|id, _| !unclear.contains(id));
+    }
+    let proof = Proof { servers: &servers, is_all: named.is_none() };
+    if detail == Detail::Guard && !proof.nothing_tracks(connection, unchecked)? {
+        return Ok(None);
+    }
+    let mut served_by_others = backends.served_by_others;
+    served_by_others.retain(|id| !unclear.contains(id));
+    served_by_others.extend(others.iter().filter(|it| it.takes_traffic()).map(|server| server.backend_id));
+    let backends = named.is_none().then_some(backends.names.len());
+    let rest = Rest { others, around, served_by_others, backends, backends_found };
+    Ok(Some(Observation { contact: contact.clone(), servers, rest }))
+}
+
+/// Finds the backends of which it is not clear that none of their servers is a backup server.
+fn unclear_backends(
+    connection: &mut Connection,
+    servers: &[Server],
+    around: &BTreeMap<u32, Around>,
+) -> Result<BTreeSet<u32>> {
+    let mut left: BTreeMap<u32, (u32, bool)> =
+        around.iter().map(|(id, around)| (*id, (around.active, around.unusable == 0))).collect();
+    for server in servers {
+        let Some((usable, are_all)) = left.get_mut(&server.backend_id) else { continue };
+        if server.takes_traffic() {
+            *usable += 1;
+        } else {
+            *are_all = false;
+        }
+    }
+    let address = connection.address().clone();
+    let mut header = None;
+    let query = Query::Stat { proxy: None, server: None, rows: StatRows::Backends };
+    connection.dump(&query.to_string(), Form::Rows, |line| {
+        let understood = |error| not_understood(&address, &error);
+        match &header {
+            _ if line.is_empty() => {}
+            None => header = Some(StatHeader::parse(line).map_err(understood)?),
+            Some(header) => {
+                let Some(counts) = header.counts(line) else { return Ok(()) };
+                if left.get(&counts.backend_id) == Some(&(counts.active, true)) && counts.backup == 0 {
+                    left.remove(&counts.backend_id);
+                }
+            }
+        }
+        Ok(())
+    })?;
+    Ok(left.into_keys().collect())
+}
+
+/// What shows that nothing tracks a selected server.
+struct Proof<'a> {
+    /// The selected servers.
+    servers: &'a [Server],
+    /// Whether all rows were read.
+    is_all: bool,
+}
+
+impl Proof<'_> {
+    fn nothing_tracks(&self, connection: &mut Connection, unchecked: Unchecked) -> Result<bool> {
+        if self.servers.iter().all(is_untrackable) {
+            return Ok(true);
+        }
+        let unchecked = if self.is_all {
+            unchecked
+        } else {
+            let nothing = Selection { servers: &[], backends: &[], addresses: &[] };
+            let mut rows = Matching::new(nothing, Keep::Nothing);
+            read_state(connection, &[Query::ServersState(None)], &mut rows)?;
+            rows.unchecked
+        };
+        match unchecked {
+            Unchecked { is_uncertain: true, .. } => Ok(false),
+            Unchecked { has_checked: false, .. } => Ok(true),
+            Unchecked { servers, .. } if servers.is_empty() => Ok(true),
+            Unchecked { servers, .. } if servers.len() > ONE_BY_ONE => Ok(false),
+            Unchecked { servers, .. } => track_nothing(connection, &servers),
+        }
+    }
+}
+
+/// Tells whether a server certainly has neither a check nor an agent, nor tracks another one.
+fn is_untrackable(server: &Server) -> bool {
+    let tracks_nothing = server.statistics.as_ref().is_some_and(|statistics| statistics.tracks.is_none());
+    (server.state.health, server.state.agent) == (None, None) && (tracks_nothing || server.is_in_disabled_backend())
+}
+
+/// Asks whether none of a few servers tracks another one.
+fn track_nothing(connection: &mut Connection, servers: &[(u32, u32)]) -> Result<bool> {
+    let query = |(backend, server): &(u32, u32)| {
+        Query::Stat { proxy: Some(*backend), server: Some(*server), rows: StatRows::Servers }.to_string()
+    };
+    let queries: Vec<String> = servers.iter().map(query).collect();
+    let address = connection.address().clone();
+    let mut tracking_nothing = 0;
+    let mut reader = StatReader::new(&address, |row| tracking_nothing += usize::from(row.statistics.tracks.is_none()));
+    connection.rows(&queries, |row| reader.line(row))?;
+    Ok(tracking_nothing == servers.len())
+}

@@ -1,0 +1,90 @@
+//! Tools that are loaded once and run many times, each run in a fork of its own.
+//!
+//! A run does what it always does and costs about half, because most of a short one is loading the tool.
+
+use std::cell::Cell;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::support::{Folder, eventually_seen, repository};
+use crate::tool::Ran;
+
+/// The longest that one run may take.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// A tool that waits for runs; it ends with this value, and so does what it runs.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    child: Child,
+    folder: Folder,
+    runs: Cell<u32>,
+}
+
+impl Loaded {
+    /// Loads a tool by one of the scripts in `tests/adapters/loaded/`, which `command` is an interpreter of.
+    pub(crate) fn start(mut command: Command, script: &str) -> Self {
+        let folder = Folder::new();
+        let log = File::create(folder.join("log")).expect("a file of our own");
+        command.arg(repository().join("tests/adapters/loaded").join(script)).process_group(0);
+        command.stdin(Stdio::piped()).stdout(log.try_clone().expect("the same file")).stderr(log);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+        Self { child, folder, runs: Cell::new(0) }
+    }
+
+    /// Runs the tool with these words, in the folder that this process is in.
+    pub(crate) fn run(&self, words: impl IntoIterator<Item = OsString>) -> Ran {
+        let number = self.runs.get();
+        self.runs.set(number + 1);
+        let [out, err, code] = ["out", "err", "code"].map(|name| self.folder.join(&format!("{name}.{number}")));
+        let here = std::env::current_dir().expect("a folder");
+        let mut record = Vec::new();
+        for word in [here.as_os_str(), out.as_os_str(), err.as_os_str(), code.as_os_str()] {
+            record.extend([word.as_bytes(), b"\x1f"].concat());
+        }
+        for word in words {
+            record.extend([word.as_bytes(), b"\x1f"].concat());
+        }
+        record.push(b'\x1e');
+        let mut requests = self.child.stdin.as_ref().expect("a pipe");
+        requests.write_all(&record).unwrap_or_else(|error| panic!("{error}: {}", read(&self.folder.join("log"))));
+        let code = eventually_seen(LIMIT, "the run of a tool to end", || {
+            let code = read(&code).strip_suffix('\n').and_then(|code| code.parse().ok());
+            code.ok_or_else(|| [&self.folder.join("log"), &out, &err].map(|path| read(path)))
+        });
+        Ran { code, out: read(&out), err: read(&err) }
+    }
+
+    /// A shell script that runs the tool by this name, as somebody does who starts it; `first` may change its words.
+    pub(crate) fn script(&self, name: &OsStr, first: &str) -> String {
+        format!(
+            "#!/bin/sh\n{first}\nreply=$(mktemp -u '{}/reply.XXXXXXXX') && mkfifo \"$reply\" || exit\n\
+             record=$(printf '%s\\037' \"$PWD\" /proc/$$/fd/1 /proc/$$/fd/2 \"$reply\" '{}' \"$@\")\n\
+             printf '%s\\036' \"$record\" >/proc/{}/fd/0\nread -r code <\"$reply\"\nexit \"$code\"\n",
+            self.folder.path().display(),
+            name.to_string_lossy(),
+            self.child.id(),
+        )
+    }
+}
+
+fn read(path: &Path) -> String {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        if let Ok(group) = self.child.id().try_into() {
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
+        let _ = self.child.wait();
+    }
+}
