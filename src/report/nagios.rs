@@ -72,7 +72,8 @@ pub fn nagios(request: Option<&Request>, report: &Report<'_>) -> (Health, String
         let names: Vec<String> = servers.map(|server| name(report, &server, standing)).collect();
         (!names.is_empty()).then(|| format!("{what}: {}", a_few_of(&names)))
     });
-    let mut parts: Vec<String> = falls_short.then(|| "too few servers in traffic".to_owned()).into_iter().collect();
+    // It names the backends.
+    let mut parts: Vec<String> = falls_short.then(|| report.msg.clone()).into_iter().collect();
     parts.extend(named);
     let health = match (falls_short, parts.is_empty()) {
         (true, _) => Health::Critical,
@@ -94,7 +95,7 @@ pub fn nagios(request: Option<&Request>, report: &Report<'_>) -> (Health, String
 fn name(report: &Report<'_>, server: &ServerReport<'_>, standing: Standing) -> String {
     let instance = if report.instances.len() > 1 { format!("{} ", server.instance) } else { String::new() };
     let more = match standing {
-        Standing::Down => why_not(server),
+        Standing::Down => why_not(server).map(str::to_owned),
         Standing::Expired => {
             Some([server.owner, server.expires.as_deref()].into_iter().flatten().collect::<Vec<&str>>().join(" until "))
         }
@@ -247,11 +248,11 @@ mod tests {
     fn with_a_guard_it_counts_whether_enough_are_left() {
         let request = Request { guard: Some(MinAvailable::Count(1)), ..status() };
         let run = run(vec![ready("a"), server("b", 0, OperationalState::Stopped, 1)]);
-        for (ok, code, shown) in [
-            (true, 0, "HAPROXY OK - 1 of 2 servers ok|"),
-            (false, 2, "HAPROXY CRITICAL - too few servers in traffic; down: web/b; 1 of 2 servers ok|"),
+        for (ok, msg, code, shown) in [
+            (true, "enough", 0, "HAPROXY OK - 1 of 2 servers ok|"),
+            (false, "too few in web", 2, "HAPROXY CRITICAL - too few in web; down: web/b; 1 of 2 servers ok|"),
         ] {
-            let report = Report { ok: Some(ok), ..report(&request, &run) };
+            let report = Report { ok: Some(ok), msg: msg.to_owned(), ..report(&request, &run) };
             let (health, line) = nagios(Some(&request), &report);
             assert!(health.code() == code && line.starts_with(shown), "{line}");
         }

@@ -71,14 +71,9 @@ impl Counts {
     }
 }
 
-/// Says why a server that is ready takes no traffic, as far as its status tells.
-pub(super) fn why_not(server: &ServerReport<'_>) -> Option<String> {
-    let after = server.after.as_ref()?;
-    match (after.weight, server.check) {
-        (0, _) => Some("weight 0".to_owned()),
-        (_, Some(check)) => Some(format!("check {check}")),
-        (_, None) => server.not_ok.clone().filter(|why| why != "down"),
-    }
+/// Says why a server that is ready takes no traffic, if more is known than that it is down.
+pub(super) fn why_not<'r>(server: &'r ServerReport<'_>) -> Option<&'r str> {
+    server.not_ok.as_deref().filter(|why| *why != "down")
 }
 
 /// Returns the servers that somebody would miss: not the spare slots of a `server-template`.

@@ -174,7 +174,7 @@ fn note(request: &Request, server: &ServerReport<'_>) -> String {
         let owner = server.owner.map_or_else(|| "out".to_owned(), |owner| format!("by {owner}"));
         parts.push(format!("{owner}{until}{reason}"));
     } else if request.goal.is_none() && Standing::of(server) == Standing::Down {
-        parts.extend(why_not(server));
+        parts.extend(why_not(server).map(str::to_owned));
     }
     parts.extend(server.tracks.map(|tracked| format!("tracks {tracked}")));
     parts.join("; ")

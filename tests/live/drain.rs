@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::support::report::{commands, kind, server, servers, warnings};
 use crate::support::stage::PUPPET_BACKENDS;
 use crate::support::{
-    Bound, Haproxy, Health, HttpBackend, Instance, KeepAlive, Mode, PATIENCE, Port, Program, Recorder, Setup, Stage,
-    TcpClient, TcpEcho, Test, TestResult, changing, eventually, tests,
+    Bound, Haproxy, Health, HttpBackend, Instance, KeepAlive, Mode, OnTerminal, PATIENCE, Port, Program, Recorder,
+    Setup, Stage, TcpClient, TcpEcho, Test, TestResult, changing, eventually, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -29,6 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
         idle_connections_are_not_waited_for,
         sessions_are_shut_down_until_none_is_left,
         sessions_are_ended_at_a_pace,
+        many_tunnels_of_two_processes_are_ended_at_a_pace,
         a_dry_run_shows_the_commands_and_a_second_run_sends_none,
         looks_cost_next_to_nothing,
         a_reload_during_a_drain_is_followed,
@@ -713,5 +714,36 @@ fn sessions_are_ended_at_a_pace(haproxy: &Haproxy) -> TestResult {
     assert!(took > Duration::from_secs(2), "{took:?}: {seen:?}");
     let steps: Vec<u32> = seen.windows(2).map(|pair| pair[0] - pair[1]).collect();
     assert!(steps.len() >= 6 && steps.iter().all(|step| *step <= 8), "evenly: {seen:?}");
+    Ok(())
+}
+
+fn many_tunnels_of_two_processes_are_ended_at_a_pace(haproxy: &Haproxy) -> TestResult {
+    let (echo, front) = (TcpEcho::start(), Port::reserve());
+    let proxies = format!(
+        "listen app\n    mode tcp\n    bind 127.0.0.1:{}\n    server s1 {}\n    server s2 127.0.0.1:9 backup\n",
+        front.number(),
+        echo.address()
+    );
+    let name = format!("tunnels-{}-{}", haproxy.name, std::process::id());
+    let mut instance = Setup::new(&name, &proxies).mode(Mode::MasterWorker).master_cli().start(haproxy);
+    let connect = || (0..200).map(|_| TcpClient::connect(front.address())).collect::<Vec<_>>();
+    let mut clients = connect();
+    instance.reload();
+    clients.extend(connect());
+    let asked = json!({ "server": "app/s1", "state": "maint", "shutdown_sessions": { "over": 4 },
+        "instances": [name] });
+    let run = Program::request(&asked).under(OnTerminal::Stderr.words()).run();
+    let report = run.report();
+    assert_eq!((&report["failed"], &server(&report, "app/s1")["sessions"]), (&json!(false), &json!(0)), "{report}");
+    clients.iter_mut().for_each(TcpClient::await_end);
+
+    // As the terminal has shown it.
+    let shown = run.stderr.split("ending ").skip(1).filter_map(|text| text.split(' ').next()?.parse::<u32>().ok());
+    let mut left: Vec<u32> = shown.collect();
+    left.dedup();
+    assert_eq!(left.first(), Some(&400), "those of both processes: {left:?}");
+    let steps: Vec<u32> = left.windows(2).map(|pair| pair[0].saturating_sub(pair[1])).collect();
+    assert!(left.is_sorted_by(|one, next| one > next), "fewer and fewer: {left:?}");
+    assert!(steps.len() >= 4 && steps.iter().all(|step| *step <= 200), "evenly: {left:?}");
     Ok(())
 }

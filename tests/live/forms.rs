@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::support::haproxy::freeze;
 use crate::support::{
     Bound, Folder, Haproxy, HttpBackend, Instance, OnTerminal, Program, Run, Setup, Stage, Test, TestResult,
     eventually, tests,
@@ -14,6 +16,9 @@ pub(crate) fn tests() -> Vec<Test> {
         nagios_shows_what_needs_somebody,
         nagios_does_not_know_what_it_cannot_find_out,
         nagios_is_for_a_status_alone,
+        nagios_does_not_wait_for_a_frozen_process,
+        what_an_owner_writes_does_nothing_to_a_terminal,
+        a_table_shows_the_instances_that_answer,
         a_table_shows_every_server_in_natural_order,
         a_table_shows_what_a_change_did,
         a_table_has_colours_on_a_terminal_only,
@@ -87,7 +92,7 @@ fn nagios_shows_what_needs_somebody(haproxy: &Haproxy) -> TestResult {
     drop(behind);
     let (_, line) =
         eventually(Duration::from_secs(5), "it to be down", || Some(check()).filter(|it| it.1.contains("down: ")));
-    assert!(line.starts_with("HAPROXY WARNING - down: app9/s2 (check L4"), "{line}");
+    assert!(line.starts_with("HAPROXY WARNING - down: app9/s2 (check failed: L4"), "{line}");
     assert!(line.ends_with(&counts(1, 3, 1, 1, 1)), "{line}");
     Ok(())
 }
@@ -129,6 +134,38 @@ fn nagios_is_for_a_status_alone(haproxy: &Haproxy) -> TestResult {
     assert_eq!(instance.state("app10", "app1"), (0, 2));
     let (code, line) = nagios(Program::request(&status(&instance)).arg("--detailed-exitcodes"));
     assert!(code == 3 && line.contains("--detailed-exitcodes does not go with --format nagios"), "{line}");
+    Ok(())
+}
+
+fn nagios_does_not_wait_for_a_frozen_process(haproxy: &Haproxy) -> TestResult {
+    let instance = start(haproxy);
+    freeze(Pid::from_raw(instance.pid()));
+    let request = json!({ "instances": instance.address(), "timeout": 0.5 });
+    let (code, line) = nagios(Program::request(&request));
+    assert!(code == 3 && line.starts_with("HAPROXY UNKNOWN - shown: ") && !line.contains('|'), "{line}");
+    Ok(())
+}
+
+fn what_an_owner_writes_does_nothing_to_a_terminal(haproxy: &Haproxy) -> TestResult {
+    let instance = start(haproxy);
+    let reason = "x\u{202e}y\u{2066}z";
+    set(&instance, "app10/app2", json!({ "owner": "alice", "reason": reason, "expires": "2100-01-01T00:00:00Z" }));
+    for form in ["nagios", "table", "text"] {
+        let run = Program::request(&status(&instance)).arg(format!("--format={form}")).run();
+        assert_eq!(run.stdout.contains("x\\u{202e}y"), form != "nagios", "{form}: {}", run.stdout);
+        assert!(!run.stdout.contains(['\u{202e}', '\u{2066}']), "{form}: {:?}", run.stdout);
+    }
+    Ok(())
+}
+
+fn a_table_shows_the_instances_that_answer(haproxy: &Haproxy) -> TestResult {
+    let (instance, folder) = (start(haproxy), Folder::new());
+    let nobody = folder.join("no.sock").display().to_string();
+    let request = json!({ "on_unreachable": "skip", "instances": [instance.address(), nobody] });
+    let run = table(Program::request(&request));
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stderr.contains("no.sock"), "{}", run.stderr);
+    assert_eq!(rows(&run).len(), 6, "{}", run.stdout);
     Ok(())
 }
 

@@ -213,8 +213,6 @@ fn type_and_schema_agree(_: &Haproxy, puppet: Puppet) -> TestResult {
                     .iter()
                     .flat_map(|definition| choices(definition))
                     .flat_map(|(words, _)| words)
-                    // It is not a state that a catalog could describe: the task has it.
-                    .filter(|word| (name, *word) != ("ensure", "restore"))
                     .collect();
                 let of_boolean = values.contains("true");
                 let shown =

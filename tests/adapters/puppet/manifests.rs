@@ -21,6 +21,7 @@ pub(crate) fn tests() -> Vec<On> {
         properties_have_events_of_their_own,
         wait_is_asked_in_every_run,
         resource_lists_and_sets,
+        servers_are_restored_to_what_they_were,
         every_parameter_arrives_as_it_was_given,
         a_program_that_gives_no_report_is_named,
     ]
@@ -265,6 +266,21 @@ const RECORDER: &str = r#"#!/bin/sh
 cat >> requests; echo >> requests
 echo '{"changed": false, "failed": false, "msg": "noted", "servers": [], "instances": [], "warnings": []}'
 "#;
+
+fn servers_are_restored_to_what_they_were(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let site = Site::on(puppet, &stage);
+    stage.http.set_state("web/web1", "drain");
+    let declared = |state: &str| format!("haproxy_server {{ ['web1', 'web2']: ensure => {state}, owner => 'alice' }}");
+    site.apply(&declared("maint"), &[], 2);
+    assert_eq!(["web1", "web2"].map(|server| stage.http.state("web", server)), [MAINT; 2]);
+    site.apply(&declared("restore"), &[], 2);
+    assert_eq!(["web1", "web2"].map(|server| stage.http.state("web", server)), [DRAIN, READY]);
+    // There is no record any more.
+    site.apply(&declared("restore"), &[], 0);
+    assert_eq!(["web1", "web2"].map(|server| stage.http.state("web", server)), [DRAIN, READY]);
+    Ok(())
+}
 
 fn every_parameter_arrives_as_it_was_given(_: &Haproxy, puppet: Puppet) -> TestResult {
     let bin = Folder::new();

@@ -79,7 +79,7 @@ Puppet::Type.newtype(:haproxy_server) do
         taken out.
     DOC
 
-    newvalues(:ready, :drain, :maint)
+    newvalues(:ready, :drain, :maint, :restore)
     aliasvalue(:enabled, :ready)
     aliasvalue(:enable, :ready)
     aliasvalue(:disabled, :maint)
