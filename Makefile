@@ -1,4 +1,4 @@
-# What can be done here: `make`. Each of these works in a fresh clone; `small` needs the source of Rust's library as well.
+# What can be done here: `make`. Each of these works in a fresh clone.
 
 CARGO ?= cargo
 RUSTC ?= rustc
@@ -18,19 +18,6 @@ help: ## shows this
 build: ## builds target/release/haproxy_server
 	$(needs)
 	$(CARGO) build --locked --release
-
-# The standard library that comes with Rust cannot be made smaller, so that it is built anew. The options for that are
-# not stable yet, which is what RUSTC_BOOTSTRAP is for; the code needs none of it. A panic ends these without a word.
-small_flags = -Z unstable-options -C panic=immediate-abort -C force-unwind-tables=no
-small_build = RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(small_flags) $(2)" $(CARGO) build --locked \
-	--profile small --target-dir target/$(1) --target "$$($(RUSTC) -vV | sed -n 's/^host: //p')" \
-	-Z build-std=std,panic_abort -Z build-std-features=optimize_for_size --artifact-dir target/$(1)/bin -Z unstable-options
-
-.PHONY: small
-small: ## builds target/small/bin/haproxy_server and, with the C library in it, target/static/bin/haproxy_server
-	$(needs)
-	$(call small_build,small)
-	$(call small_build,static,-C target-feature=+crt-static -C link-arg=-Wl$(comma)-z$(comma)pack-relative-relocs)
 
 .PHONY: package
 package: ## builds what a release consists of into target/package/release: a static program, .deb, .rpm, the modules
@@ -128,5 +115,3 @@ tools: ## installs what the tests run: each HAProxy, the adapters' tools, cargo-
 install_tools = pids=; for install in tests/haproxy/fetch 'tests/checks/deny --install' tests/adapters/*/install; do \
 	$$install & pids="$$pids $$!"; done; \
 	failed=0; for pid in $$pids; do wait "$$pid" || failed=1; done; exit "$$failed"
-
-comma := ,

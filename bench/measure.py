@@ -23,9 +23,6 @@ class Tools:
     def __init__(self, repository):
         self.binary = repository / "target/release/haproxy_server"
         self.examples = repository / "target/release/examples"
-        # What `make small` has built, where it has.
-        self.small = repository / "target/small/bin/haproxy_server"
-        self.static = repository / "target/static/bin/haproxy_server"
         self.python = repository / ".cache/bench/bin/python"
         if folder := os.environ.get("CARGO_TARGET_DIR"):
             self.binary = pathlib.Path(folder) / "release/haproxy_server"

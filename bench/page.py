@@ -101,9 +101,6 @@ def resources(cases):
         "HAProxy's CPU time for this program, ms": lambda case: case["haproxy_cpu_seconds"]["ours"] * 1e3,
     }.items():
         yield f"| {what} | " + " | ".join(f"{number(case):.1f}" for case in cases.values()) + " |"
-    if all("small" in case["seconds"] for case in cases.values()):
-        ratios = (case["seconds"]["small"] / case["seconds"]["floor"] for case in cases.values())
-        yield "| built by `make small`, in floors | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |"
 
 
 def waiting(polling):
@@ -164,13 +161,6 @@ def targets(results):
         )
         status = took["status"] / took["show_stat"]
         yield row("a status of everything at huge: at most 1.15 times `show stat` alone", f"{status:.2f} times", status <= 1.15)
-    small, static = (program.get(name) for name in ("small_bytes", "small_static_bytes"))
-    built = f"{small / 1e6:.2f} and {static / 1e6:.2f} MB" if small and static else "not built"
-    yield row(
-        "a program of at most 700 kB, or 1.5 MB statically linked",
-        f"`make small`: {built}, see [below](#size); `make build`: {program['bytes'] / 1e6:.2f} MB",
-        small and static and small <= 700_000 and static <= 1_500_000,
-    )
     yield row(
         "a start of less than 2 ms", f"{ms(program['start_seconds'])} (`/bin/true`: {ms(program['true_seconds'])})",
         program["start_seconds"] < 0.002,

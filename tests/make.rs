@@ -50,7 +50,6 @@ fn make_names_all_that_is_missing_at_once() {
         ("docs", "cargo, cc, bash", None),
         ("package", "cargo, cc, bash, python3, python3's venv", None),
         ("package-test", "cargo, cc, bash, python3, python3's venv", None),
-        ("small", "cargo, cc, rust-src", None),
         ("tools", tests, None),
         ("test", tests, Some("CONTRIBUTING.md")),
     ] {
