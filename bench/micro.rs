@@ -5,7 +5,7 @@
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use haproxy_server::decide::plan::plan;
-use haproxy_server::haproxy::parse::{AnyRow, LastBackend, StatHeader, StateHeader};
+use haproxy_server::haproxy::parse::{AnyRow, StatHeader, StateHeader};
 use haproxy_server::model::goal::{Goal, Switch};
 use haproxy_server::model::server::{Server, ServerState, Uniqueness};
 use haproxy_server::model::state::{AdminFlags, AdminState, OperationalState};
@@ -35,12 +35,8 @@ fn main() {
 #[divan::bench(args = [false, true])]
 fn state_row(bencher: Bencher<'_, '_>, is_wanted: bool) {
     let header = StateHeader::parse(STATE_HEADER).unwrap();
-    let mut backend = LastBackend::default();
     bencher.counter(ItemsCount::new(1usize)).bench_local(|| {
-        match header
-            .row(black_box(STATE_ROW), &mut backend, |_, _, server, _| (server == b"web-server-7") == is_wanted)
-            .unwrap()
-        {
+        match header.row(black_box(STATE_ROW), |_, _, server, _| (server == b"web-server-7") == is_wanted).unwrap() {
             AnyRow::Wanted(row) => row.weight,
             AnyRow::Other(_) => 0,
         }

@@ -136,36 +136,6 @@ pub struct StateRow<'a> {
     pub agent: u32,
 }
 
-/// The backend of the previous row: the servers of a backend are adjacent, so its columns are usually known.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LastBackend {
-    /// Both of its columns as in a row, each with the space after it.
-    columns: Vec<u8>,
-    id: u32,
-    /// Where its name begins in them.
-    name: usize,
-}
-
-impl LastBackend {
-    /// Takes over the backend of a row, and returns the other columns; `None` if its number is invalid.
-    fn rest_of<'a>(&mut self, line: &'a [u8]) -> Option<&'a [u8]> {
-        if let Some(rest) = line.strip_prefix(self.columns.as_slice()).filter(|_| !self.columns.is_empty()) {
-            return Some(rest);
-        }
-        let mut columns = line.splitn(3, is_space);
-        let (id, name, rest) = (columns.next()?, columns.next()?, columns.next()?);
-        self.id = decimal(id)?;
-        self.name = id.len() + 1;
-        self.columns.clear();
-        self.columns.extend_from_slice(line.get(..self.name + name.len() + 1)?);
-        Some(rest)
-    }
-
-    fn name(&self) -> &[u8] {
-        self.columns.get(self.name..).and_then(|name| name.strip_suffix(b" ")).unwrap_or_default()
-    }
-}
-
 /// The part of a row that matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AnyRow<'a> {
@@ -290,14 +260,13 @@ impl StateHeader {
     }
 
     /// Reads a row, if the number of its backend, its backend, its server and the rest of it are `wanted`. The number of
-    /// columns is always checked. `backend` is that of the previous row.
+    /// columns is always checked.
     ///
     /// # Errors
     /// Shows the row and what is wrong with it.
     pub fn row<'a>(
         &'a self,
         line: &'a [u8],
-        backend: &mut LastBackend,
         wanted: impl FnOnce(u32, &[u8], &[u8], &OtherRow<'a>) -> bool,
     ) -> Result<AnyRow<'a>, ParseError> {
         let found = spaces(line) + 1;
@@ -305,10 +274,13 @@ impl StateHeader {
             let line = excerpt(line, SHOWN);
             return Err(ParseError::Count { command: STATE, found, expected: self.count, line });
         }
-        // Most rows are not selected, and then only the first columns are examined.
-        let rest = backend.rest_of(line).ok_or_else(|| wrong(STATE, column(line, self.be_id), "be_id", line))?;
+        // Most rows are not selected, and then only the first columns are examined, whose places the header has shown.
+        let mut first = line.split(is_space);
+        let mut next = || first.next().unwrap_or_default();
+        let (id, backend, _, server) = (next(), next(), next(), next());
+        let backend_id = decimal(id).ok_or_else(|| wrong(STATE, id, "be_id", line))?;
         let unread = OtherRow { header: self, line };
-        if !wanted(backend.id, backend.name(), column(rest, 1), &unread) {
+        if !wanted(backend_id, backend, server, &unread) {
             return Ok(AnyRow::Other(unread));
         }
         let mut columns: [&[u8]; MOST_COLUMNS] = [&[]; MOST_COLUMNS];
@@ -316,7 +288,7 @@ impl StateHeader {
         let row = Row { command: STATE, columns: &columns, line };
         let operational = row.number(self.srv_op_state, "srv_op_state")?;
         Ok(AnyRow::Wanted(StateRow {
-            backend_id: backend.id,
+            backend_id,
             backend: row.text(self.be_name, "be_name")?,
             server_id: row.number(self.srv_id, "srv_id")?,
             server: row.text(self.srv_name, "srv_name")?,
@@ -731,7 +703,7 @@ mod tests {
     static COLUMNS: LazyLock<StateHeader> = LazyLock::new(|| StateHeader::parse(HEADER).unwrap());
 
     fn row(line: &[u8]) -> Result<StateRow<'_>, ParseError> {
-        match COLUMNS.row(line, &mut LastBackend::default(), |_, _, _, _| true)? {
+        match COLUMNS.row(line, |_, _, _, _| true)? {
             AnyRow::Wanted(row) => Ok(row),
             AnyRow::Other(_) => unreachable!("every row is wanted"),
         }
@@ -814,7 +786,7 @@ mod tests {
         #[test]
         fn no_reply_panics(bytes in prop::collection::vec(any::<u8>(), 0..300), text in any::<String>()) {
             let _ = StateHeader::parse(&bytes);
-            let _ = COLUMNS.row(&bytes, &mut LastBackend::default(), |_, _, _, _| true);
+            let _ = COLUMNS.row(&bytes, |_, _, _, _| true);
             let _ = StatHeader::parse(&bytes);
             let _ = StatHeader::parse(b"# pxname,svname,iid,sid,qcur,scur,stot,status,weight,check_status,check_code,tracked,bck,throttle,check_rise,check_health,check_fall").unwrap().row(&bytes);
             let _ = Info::parse(&bytes);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::command::Query;
 use super::not_understood;
 use super::observe::Sought;
-use super::parse::{AnyRow, Glance, LastBackend, OtherRow, ParseError, StateHeader, StateRow, state_version};
+use super::parse::{AnyRow, Glance, OtherRow, ParseError, StateHeader, StateRow, state_version};
 use super::socket::{Connection, Form};
 use super::statistics::ONE_BY_ONE;
 use crate::model::error::{Error, ErrorKind, Result};
@@ -481,7 +481,6 @@ struct Reply {
     header: Option<StateHeader>,
     /// Whether HAProxy has said that it does not have the backend.
     is_missing: bool,
-    backend: LastBackend,
 }
 
 impl Reply {
@@ -503,7 +502,7 @@ impl Reply {
             (_, Some(header)) => {
                 let wanted =
                     |id, backend: &[u8], server: &[u8], row: &OtherRow<'_>| rows.wants(id, backend, server, row);
-                match header.row(line, &mut self.backend, wanted) {
+                match header.row(line, wanted) {
                     Ok(AnyRow::Wanted(row)) if is_of_master_cli(&row) => {}
                     Ok(AnyRow::Wanted(row)) => rows.take(&row),
                     Ok(AnyRow::Other(row)) => rows.pass(&row),
