@@ -316,6 +316,7 @@ fn every_parameter_arrives_as_it_was_given(_: &Haproxy, puppet: Puppet) -> TestR
           lock_timeout      => 0,
           syslog            => false,
           timeout           => 2.5,
+          deadline          => 900,
           noop              => true,
           show_diff         => false,
         }
@@ -335,7 +336,7 @@ fn every_parameter_arrives_as_it_was_given(_: &Haproxy, puppet: Puppet) -> TestR
         "old_processes": "wait", "on_missing": "elsewhere_ok", "on_unreachable": "skip", "on_failure": "rollback",
         "state_file": {"http": "/var/lib/haproxy/http.state"}, "owner": "Jörg \"J\" O'Neil",
         "reason": "new disk; 100% \u{2028}", "expires": "+2h", "ignore_owner": false, "on_owned": "skip",
-        "lock_timeout": 0, "syslog": false, "timeout": 2.5, "dry_run": true, "diff": false,
+        "lock_timeout": 0, "syslog": false, "timeout": 2.5, "deadline": 900, "dry_run": true, "diff": false,
     });
     let two = json!({
         "server": "web2", "state": "ready", "drain": false, "shutdown_sessions": false, "wait": true, "dry_run": true, "diff": false,
