@@ -1,10 +1,10 @@
 # @summary Takes servers out on all load balancers, runs a task or a command on them, and puts them back, in batches.
 #
 # Servers that are out of service on any load balancer, and that `owner` has not taken out, are left alone: neither worked
-# on nor put back. A message names them. Before anything changes, dry runs check on every load balancer that each batch can be taken out and that all servers
-# can be put back. Each batch is then taken out on all load balancers at once, worked on, and put back, whether or not
-# the work succeeded. The plan ends with the first batch that fails. A batch that cannot be taken out everywhere is put
-# back wherever this run took it out, and nothing is run on it.
+# on nor put back. A message names them. Before anything changes, dry runs check on every load balancer that each batch can
+# be taken out and that all servers can be put back. Each batch is then taken out on all load balancers at once, worked on,
+# and put back, whether or not the work succeeded. The plan ends with the first batch that fails. A batch that cannot be
+# taken out everywhere is put back wherever this run took it out, and nothing is run on it.
 #
 # A server's name in HAProxy is the name of its target, or the target's variable `haproxy_server`.
 #
