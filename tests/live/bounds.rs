@@ -283,7 +283,6 @@ fn whoever_stops_a_run_neither_stops_a_dump_nor_holds_a_lock(haproxy: &Haproxy) 
     // In a pause it stops, and holds nothing.
     let at = stage.http.address();
     let drain = json!({ "server": "web1", "state": "maint", "drain": { "timeout": 50 }, "instances": at });
-    // In a group of its own, whose parent is in the same session, as a shell has it.
     let draining = Program::request(&drain).spawn();
     stage.http.await_state("web", "web1", (8, 2));
     draining.signal(Signal::SIGTSTP);

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -112,6 +113,8 @@ impl Program {
         let mut command = Command::new(words.next().expect("a program"));
         command.args(words).args(&self.arguments).envs(self.environment);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // In a group of its own, as a shell starts it: the kernel lets nobody stop a group that no shell could continue.
+        command.process_group(0);
         let mut child = command.spawn().expect("the program to start");
         let mut stdin = child.stdin.take().expect("its standard input");
         let input = self.input.unwrap_or_default();
