@@ -175,6 +175,12 @@ impl Late {
         let out = self.ask(&json!({ "state": "maint", "drain": (self.way.drain)() }));
         let report = Program::request(&out).report();
         assert_eq!(report["failed"], json!(false), "{report}");
+        // With `on_timeout: maint` the last request may still be under way.
+        for instance in &self.instances {
+            eventually(PATIENCE, "the last session to end", || {
+                (instance.stat("app", "s1", "scur") == "0").then_some(())
+            });
+        }
         application.set_health(Health::Refuse);
         application.cut();
         self.agent.say("down");
