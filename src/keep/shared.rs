@@ -6,7 +6,7 @@
 //! file. It stays until its socket is gone, because others could not make it again.
 //!
 //! While root makes one, a run of another user may be at work that has not found it. Root waits for those, but not for
-//! longer than [`FIRST_WAIT`], and only this once.
+//! longer than `FIRST_WAIT`, and only this once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata};
