@@ -13,7 +13,7 @@ use crate::support::{
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
-        a_hundred_cycles_lose_not_one_request,
+        twenty_cycles_lose_not_one_request,
         an_application_that_starts_late_costs_no_request,
         a_server_of_two_instances_comes_back_on_both,
         one_role_of_several_is_enough,
@@ -24,22 +24,29 @@ pub(crate) fn tests() -> Vec<Test> {
 /// What `make cycles` plays, which takes a quarter of an hour.
 pub(crate) fn cycles() -> Vec<Test> {
     tests![
+        a_hundred_cycles_lose_not_one_request,
         many_cycles_lose_not_one_request_with_checks_each_200_ms,
         many_cycles_lose_not_one_request_with_checks_each_2_s,
     ]
 }
 
-/// How often the server goes out and comes back.
-const CYCLES: usize = 100;
+fn twenty_cycles_lose_not_one_request(haproxy: &Haproxy) -> TestResult {
+    cycles_lose_not_one_request(haproxy, 20)
+}
 
 fn a_hundred_cycles_lose_not_one_request(haproxy: &Haproxy) -> TestResult {
+    cycles_lose_not_one_request(haproxy, many())
+}
+
+/// Takes a server out and puts it back so often, under load.
+fn cycles_lose_not_one_request(haproxy: &Haproxy, cycles: usize) -> TestResult {
     let stage = Stage::start_with(haproxy, "check inter 20ms rise 1 fall 3", |setup| setup);
     let at = json!(stage.http.address());
     eventually(PATIENCE, "first checks", || (stage.server("web1").checks() > 3).then_some(()));
     let mut load = Load::start(stage.frontend("web"), 8, Duration::from_millis(4));
     eventually(PATIENCE, "a load", || (load.served() > 50).then_some(()));
     let (mut taken_out, before) = (0, stage.server("web1").requests());
-    for cycle in 0..CYCLES {
+    for cycle in 0..cycles {
         let out = json!({ "server": "web1", "state": "maint", "drain": { "timeout": 20 },
             "guard": { "min_available": 2 }, "instances": at });
         let report = Program::request(&out).report();
@@ -57,10 +64,10 @@ fn a_hundred_cycles_lose_not_one_request(haproxy: &Haproxy) -> TestResult {
     let (served, lost) = (load.served(), load.lost());
     assert!(lost.is_empty(), "{} requests were lost: {lost:?}", lost.len());
     // The load was one, on all servers, and the server took its share in between.
-    assert!(served > 20 * CYCLES, "{served} requests");
+    assert!(served > 20 * cycles, "{served} requests");
     assert!(stage.server("web1").requests() > before, "the server was back in between");
-    assert!(stage.server("web2").requests() > CYCLES && stage.server("web3").requests() > CYCLES);
-    assert_eq!(taken_out, CYCLES, "nothing came while it was out");
+    assert!(stage.server("web2").requests() > cycles && stage.server("web3").requests() > cycles);
+    assert_eq!(taken_out, cycles, "nothing came while it was out");
     Ok(())
 }
 
