@@ -1,0 +1,57 @@
+//! The soak: random requests to three HAProxy instances that are frozen, killed, reloaded and set by others meanwhile, with
+//! an independent judge of every report. See tests/README.md.
+
+// All of this is test code, but only `#[test]` functions are known as such to clippy.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
+use std::env;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
+
+use nix::unistd::geteuid;
+use support::{Haproxy, TestResult, harness, tests};
+
+mod app;
+mod dice;
+mod judge;
+mod reader;
+mod request;
+mod rounds;
+mod stage;
+#[path = "../live/support/mod.rs"]
+mod support;
+mod trouble;
+
+/// Tells the program that it has a `/run` of its own already.
+const ALONE: &str = "SOAK_ALONE";
+
+fn soak(haproxy: &Haproxy) -> TestResult {
+    rounds::soak(haproxy)
+}
+
+fn main() -> ExitCode {
+    let has_own_run = env::var_os(ALONE).is_some();
+    if geteuid().is_root() && !has_own_run && env::args().all(|argument| argument != "--list") {
+        // What is kept on the host is judged as well, so nobody else may keep anything there.
+        let script = "mount -t tmpfs tmpfs /run && mkdir -m 755 /run/user && exec \"$@\"";
+        let itself = env::current_exe().expect("this program");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh"]).arg(itself).args(env::args_os().skip(1)).env(ALONE, "1");
+        let error = command.exec();
+        eprintln!("cannot run unshare: {error}");
+        return ExitCode::FAILURE;
+    }
+    harness::main(8, |versions| {
+        let trials = |haproxy: &Haproxy| {
+            harness::trials(haproxy, &format!("{}::", haproxy.name), vec![("soak", tests![soak])])
+        };
+        versions.iter().flat_map(trials).collect()
+    })
+}
