@@ -41,6 +41,8 @@ pub(crate) struct Round<'a> {
     pub(crate) names: &'a [&'static str],
     pub(crate) ended: &'a [Ended],
     pub(crate) end: Instant,
+    /// The instances on which a process from before a reload may still have had clients.
+    pub(crate) with_old_processes: &'a [&'static str],
 }
 
 type Verdict = Result<(), String>;
@@ -132,7 +134,7 @@ impl Round<'_> {
     }
 
     /// Whether only our runs can have changed this server in this round, and left it as it is at its end.
-    fn is_undisturbed(&self, instance: &str, server: &str) -> bool {
+    pub(crate) fn is_undisturbed(&self, instance: &str, server: &str) -> bool {
         self.troubles
             .iter()
             .filter(|trouble| self.names[trouble.site] == instance)
@@ -201,12 +203,12 @@ impl Round<'_> {
         if server == TRACKS.0 && entries().any(|entry| place(entry) == (instance, TRACKS.1.to_owned())) {
             return Ok(());
         }
-        let mut said = entries().filter(|entry| place(entry) == (instance, server.to_owned())).map(|entry| &entry["after"]);
+        let mut said =
+            entries().filter(|entry| place(entry) == (instance, server.to_owned())).map(|entry| &entry["after"]);
         let is_one = said.any(|state| {
             state.is_null()
-                || after.is_some_and(|row| {
-                    state["admin_flags"] == json!(row.admin) && state["weight"] == json!(row.weight)
-                })
+                || after
+                    .is_some_and(|row| state["admin_flags"] == json!(row.admin) && state["weight"] == json!(row.weight))
         });
         require(is_one, || format!("{instance} {server} is {after:?}, was {before:?}, and no report says so"))
     }
@@ -217,7 +219,9 @@ impl Round<'_> {
         let is_left_alone = asked.request["on_owned"] == "skip" && list(&entry["commands"]).next().is_none();
         let Some(wanted) = asked.state().filter(|state| *state != "restore" && !is_left_alone) else { return Ok(()) };
         let is = after.map(Row::state);
-        require(is == Some(wanted), || format!("{entry}\nis not {wanted}, but {after:?}; warnings {}", report["warnings"]))?;
+        require(is == Some(wanted), || {
+            format!("{entry}\nis not {wanted}, but {after:?}; warnings {}", report["warnings"])
+        })?;
         let is_sick = self.any(|what| matches!(what, What::Sick { .. } | What::Freeze(_)));
         let waited = asked.has("wait") && asked.request["wait"]["need"] != "any" && wanted == "ready";
         if waited && !is_sick && asked.request["health"] != "disabled" {
@@ -238,9 +242,7 @@ impl Round<'_> {
         let warnings = report["warnings"].to_string();
         for entry in list(&report["servers"]) {
             let (instance, server) = place(entry);
-            let has_old = list(&report["instances"])
-                .any(|it| it["name"] == instance && list(&it["old_processes"]).next().is_some());
-            if !self.is_undisturbed(instance, &server) || has_old {
+            if !self.is_undisturbed(instance, &server) || self.with_old_processes.contains(&instance) {
                 continue;
             }
             // One that was down went to maint with whatever it had.
@@ -265,8 +267,7 @@ impl Round<'_> {
             return Ok(());
         }
         let reports = || self.ended.iter().filter_map(|ended| ended.report.as_ref());
-        let matched: Vec<(&str, String)> =
-            reports().flat_map(|report| list(&report["servers"])).map(place).collect();
+        let matched: Vec<(&str, String)> = reports().flat_map(|report| list(&report["servers"])).map(place).collect();
         for (instance, rows) in self.before {
             for (server, before) in rows {
                 let follows = server == TRACKS.0 && matched.contains(&(*instance, TRACKS.1.to_owned()));
@@ -374,8 +375,8 @@ fn of_one_piece(ended: &Ended, report: &Value) -> Verdict {
         require(yes(entry, "failed") == has_error, || format!("{entry}: 'failed' and 'error' contradict"))?;
         // A dry run predicts, and a run that has rolled back has sent commands.
         let is_sent = list(&entry["commands"]).next().is_some();
-        let is_other = |field: &str| entry["after"][field] != entry["before"][field];
-        let differs = !entry["after"].is_null() && (is_other("admin_flags") || is_other("weight"));
+        let set = |state: &Value| (state["admin_flags"].as_u64().map(|flags| flags & 0x09), state["weight"].as_u64());
+        let differs = !entry["after"].is_null() && set(&entry["after"]) != set(&entry["before"]);
         require(!yes(entry, "changed") || is_sent, || format!("{entry}: changed without a command"))?;
         require(yes(entry, "changed") || !differs || !is_sent, || format!("{entry}: it differs, and has not changed"))?;
     }

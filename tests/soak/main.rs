@@ -49,9 +49,8 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     harness::main(8, |versions| {
-        let trials = |haproxy: &Haproxy| {
-            harness::trials(haproxy, &format!("{}::", haproxy.name), vec![("soak", tests![soak])])
-        };
+        let trials =
+            |haproxy: &Haproxy| harness::trials(haproxy, &format!("{}::", haproxy.name), vec![("soak", tests![soak])]);
         versions.iter().flat_map(trials).collect()
     })
 }

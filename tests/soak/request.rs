@@ -38,8 +38,7 @@ impl Asked {
         selection(dice, stage, &mut fields);
         let chosen = instances(dice, stage, by_user, &mut fields);
         settings(dice, state, &mut fields);
-        let is_change =
-            ["state", "weight", "health", "agent"].iter().any(|field| fields.contains_key(*field));
+        let is_change = ["state", "weight", "health", "agent"].iter().any(|field| fields.contains_key(*field));
         if is_change && !fields.contains_key("server") && !fields.contains_key("address") {
             fields.insert("server".into(), json!("*"));
         }
@@ -123,9 +122,9 @@ fn selection(dice: &mut Dice, stage: &Stage, fields: &mut Map<String, Value>) {
         45..60 => json!(dice.some(&SERVERS)),
         60..70 => json!(dice.one(&["s*", "app/*", "w[12]", "*/w?", "*/*1"])),
         70..80 => json!("*"),
-        80..86 => json!([dice.one(&apps), DYNAMIC]),
-        86..89 => json!([dice.one(&apps), GHOST]),
-        89..92 => {
+        80..84 => json!([dice.one(&apps), DYNAMIC]),
+        84..86 => json!([dice.one(&apps), GHOST]),
+        86..89 => {
             let port = dice.one(&stage.apps.iter().map(|app| app.port.number()).collect::<Vec<_>>());
             // Ports differ from stage to stage, and the same throw gives the same server.
             fields.insert("address".into(), json!(format!("127.0.0.1:{port}")));
@@ -134,7 +133,7 @@ fn selection(dice: &mut Dice, stage: &Stage, fields: &mut Map<String, Value>) {
         _ => json!(dice.some(&["app/s1", "tracked/t1", "web/w1", "dyn/d1"])),
     };
     fields.insert("server".into(), servers);
-    if dice.percent(12) {
+    if dice.percent(6) {
         let backend = dice.one(&[json!("app"), json!(["app", "web"]), json!("*"), json!("t*"), json!(["app", GHOST])]);
         fields.insert("backend".into(), backend);
     }
@@ -142,8 +141,7 @@ fn selection(dice: &mut Dice, stage: &Stage, fields: &mut Map<String, Value>) {
 
 /// Draws the instances, and returns their state files.
 fn instances(dice: &mut Dice, stage: &Stage, by_user: bool, fields: &mut Map<String, Value>) -> Vec<(String, PathBuf)> {
-    let chosen: Vec<usize> =
-        if dice.percent(40) { vec![0, 1, 2] } else { dice.some(&[0_usize, 1, 2]) };
+    let chosen: Vec<usize> = if dice.percent(40) { vec![0, 1, 2] } else { dice.some(&[0_usize, 1, 2]) };
     let mut listed: Vec<Value> = Vec::new();
     for index in &chosen {
         let site = &stage.sites[*index];
@@ -204,14 +202,13 @@ fn waits(dice: &mut Dice, state: Option<&str>, fields: &mut Map<String, Value>) 
 }
 
 fn policies(dice: &mut Dice, state: Option<&str>, is_change: bool, fields: &mut Map<String, Value>) {
-    if dice.percent(60) {
+    if dice.percent(55) {
         let least = dice.one(&[json!(0), json!(1), json!(1), json!(2), json!(3), json!("50%"), json!("75%")]);
         fields.insert("guard".into(), json!({ "min_available": least }));
     }
     if is_change {
         if dice.percent(6) {
-            let expect =
-                dice.one(&[json!({ "admin_state": "ready" }), json!({ "operational_state": "running" })]);
+            let expect = dice.one(&[json!({ "admin_state": "ready" }), json!({ "operational_state": "running" })]);
             fields.insert("expect".into(), expect);
         }
         if dice.percent(30) {

@@ -8,8 +8,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nix::sys::signal::Signal;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 use serde_json::{Value, json};
 
 use super::dice::Dice;
@@ -17,13 +16,13 @@ use super::judge::{Ended, Judged, Round};
 use super::reader::{self, Rows};
 use super::request::Asked;
 use super::stage::{DYNAMIC, SERVERS, Stage, names};
-use super::trouble::{self, Trouble, What};
+use super::trouble::{self, Trouble};
 use crate::support::{Haproxy, Program, TestResult};
 
 /// How long HAProxy has for what it was sent by a run that has ended.
 const SETTLE: Duration = Duration::from_millis(150);
 
-/// How many old processes and their clients are left behind by a reload, and for how long: `hard-stop-after`.
+/// How long a process from before a reload may still have clients: `hard-stop-after`, and some time to notice.
 const OLD: Duration = Duration::from_millis(2300);
 
 /// What the environment says.
@@ -68,6 +67,7 @@ struct Count {
     troubles: u64,
     locks: u64,
     reloads: u64,
+    owners: u64,
     judged: Judged,
     kinds: BTreeMap<String, u64>,
     /// The largest part of its limit that a run has taken, in percent.
@@ -105,7 +105,11 @@ pub(crate) fn soak(haproxy: &Haproxy) -> TestResult {
     let requests = stage.log.total();
     let looks = stage.looks.load(std::sync::atomic::Ordering::Relaxed);
     let finding = nothing_is_left(&stage);
-    println!("{}: {:?}, {requests} requests of clients, {looks} observations: {count:?}", haproxy.name, begin.elapsed());
+    println!(
+        "{}: {:?}, {requests} requests of clients, {looks} observations: {count:?}",
+        haproxy.name,
+        begin.elapsed()
+    );
     Ok(finding?)
 }
 
@@ -122,10 +126,11 @@ fn round(
     stage.sites.iter().for_each(|site| drop(site.take_samples()));
     stage.log.take();
     let runs = if dice.percent(70) { 1 } else { dice.between(2, 6) };
-    let asked: Vec<Asked> = (0..runs).map(|_| Asked::draw(&mut dice, stage, runs == 1)).collect();
+    let mut asked: Vec<Asked> = (0..runs).map(|_| Asked::draw(&mut dice, stage, runs == 1)).collect();
+    asked.sort_by_key(|asked| asked.after);
     let troubles = if dice.percent(30) { 0 } else { dice.between(1, 4) };
-    let troubles: Vec<Trouble> =
-        (0..troubles).map(|_| Trouble::draw(&mut dice, stage, haproxy, asked.len())).collect();
+    let starts: Vec<Duration> = asked.iter().map(|asked| asked.after).collect();
+    let troubles: Vec<Trouble> = (0..troubles).map(|_| Trouble::draw(&mut dice, stage, haproxy, &starts)).collect();
     for asked in &asked {
         story.push(format!(
             "after {:?}{}{}: {}",
@@ -137,6 +142,8 @@ fn round(
     }
     story.extend(troubles.iter().map(ToString::to_string));
 
+    let old: Vec<&'static str> =
+        stage.sites.iter().filter(|site| site.was_reloaded_within(OLD)).map(|site| site.name).collect();
     let begin = Instant::now();
     let (ended, did) = carry_out(stage, begin, &asked, &troubles);
     story.extend(did);
@@ -163,9 +170,8 @@ fn round(
     }
     for (name, rows) in &after {
         let changed = rows.iter().filter(|(server, row)| before[name].get(*server) != Some(row));
-        let changed: Vec<String> = changed
-            .map(|(server, row)| format!("{server} {:?} -> {row:?}", before[name].get(server)))
-            .collect();
+        let changed: Vec<String> =
+            changed.map(|(server, row)| format!("{server} {:?} -> {row:?}", before[name].get(server))).collect();
         story.push(format!("{name}: {}", changed.join(", ")));
     }
     let samples = stage.sites.iter().map(|site| (site.name, site.take_samples())).collect();
@@ -181,16 +187,17 @@ fn round(
         names: &names,
         ended: &ended,
         end: Instant::now(),
+        with_old_processes: &old,
     };
     judged.judge(&mut count.judged)?;
     what_is_kept(stage)?;
+    owners_are_recorded(&judged, count)?;
     nothing_is_locked(stage, &mut dice, count)?;
-    let was_replaced = troubles.iter().any(Trouble::replaces_process);
-    if !was_replaced && dice.percent(20) {
-        reload_keeps(stage, &ended, &troubles, count)?;
-    } else if was_replaced {
-        // Old processes and what they still do must not be taken for the next round's.
-        thread::sleep(OLD);
+    for trouble in troubles.iter().filter(|it| it.replaces_process()) {
+        stage.sites[trouble.site].note_reload();
+    }
+    if !troubles.iter().any(Trouble::replaces_process) && dice.percent(60) {
+        reload_keeps(stage, &judged, count)?;
     }
     Ok(())
 }
@@ -238,7 +245,7 @@ fn set_the_scene(stage: &Stage, dice: &mut Dice, haproxy: &Haproxy) {
 }
 
 fn program(stage: &Stage, asked: &Value, by_user: bool) -> Program {
-    let program = Program::request(asked);
+    let program = Program::request(asked).binary(&stage.program);
     match &stage.nobody {
         Some(nobody) if by_user => nobody.run(program),
         Some(_) | None => program,
@@ -247,11 +254,9 @@ fn program(stage: &Stage, asked: &Value, by_user: bool) -> Program {
 
 fn carry_out(stage: &Stage, begin: Instant, asked: &[Asked], troubles: &[Trouble]) -> (Vec<Ended>, Vec<String>) {
     thread::scope(|scope| {
-        let mut by_start: Vec<&Asked> = asked.iter().collect();
-        by_start.sort_by_key(|asked| asked.after);
         let mut pids = Vec::new();
         let mut waiting = Vec::new();
-        for asked in by_start {
+        for asked in asked {
             thread::sleep((begin + asked.after).saturating_duration_since(Instant::now()));
             let program = program(stage, &asked.request, asked.by_user);
             let program = if asked.detailed { program.arg("--detailed-exitcodes") } else { program };
@@ -286,10 +291,42 @@ fn what_is_kept(stage: &Stage) -> Result<(), String> {
             Ok(content) => content,
             Err(_) => continue,
         };
-        let owners: Value =
-            serde_json::from_slice(&content).map_err(|error| format!("{}: {error}", file.display()))?;
+        let owners: Value = serde_json::from_slice(&content).map_err(|error| format!("{}: {error}", file.display()))?;
         if !owners["records"].is_array() {
             return Err(format!("{}: {owners}", file.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Who has taken a server out is on record, as long as it is out.
+fn owners_are_recorded(round: &Round<'_>, count: &mut Count) -> Result<(), String> {
+    let [only] = round.ended else { return Ok(()) };
+    let Some(report) = only.report.as_ref().filter(|report| report["failed"] == json!(false)) else { return Ok(()) };
+    let is_out = matches!(only.asked.state(), Some("maint" | "drain"));
+    if !is_out || only.asked.by_user || only.asked.is_dry_run() || !only.asked.has("owner") || !geteuid().is_root() {
+        return Ok(());
+    }
+    let content = fs::read("/run/haproxy_server/owners.json").unwrap_or_default();
+    let owners: Value = serde_json::from_slice(&content).map_err(|error| format!("owners.json: {error}"))?;
+    for entry in report["servers"].as_array().into_iter().flatten() {
+        let text = |field: &str| entry[field].as_str().unwrap_or_default();
+        let server = format!("{}/{}", text("backend"), text("server"));
+        // Whoever has taken it out before stays its owner.
+        let is_ours = entry["changed"] == json!(true) && entry["before"]["admin_state"] == "ready";
+        if !is_ours || !round.is_undisturbed(text("instance"), &server) {
+            continue;
+        }
+        let listed = only.asked.request["instances"].as_array().into_iter().flatten();
+        let socket = listed.filter(|it| it["name"] == entry["instance"]).map(|it| &it["socket"]).next();
+        let record = owners["records"].as_array().into_iter().flatten().find(|record| {
+            Some(&record["address"]) == socket
+                && record["backend"] == entry["backend"]
+                && record["server"] == entry["server"]
+        });
+        count.owners += 1;
+        if record.is_none_or(|record| record["owner"] != only.asked.request["owner"]) {
+            return Err(format!("{entry}\nhas the record {record:?}"));
         }
     }
     Ok(())
@@ -315,10 +352,10 @@ fn nothing_is_locked(stage: &Stage, dice: &mut Dice, count: &mut Count) -> Resul
 }
 
 /// What a run has kept in the state file is there after a reload.
-fn reload_keeps(stage: &Stage, ended: &[Ended], troubles: &[Trouble], count: &mut Count) -> Result<(), String> {
-    let [only] = ended else { return Ok(()) };
+fn reload_keeps(stage: &Stage, round: &Round<'_>, count: &mut Count) -> Result<(), String> {
+    let [only] = round.ended else { return Ok(()) };
     let Some(report) = only.report.as_ref().filter(|report| report["failed"] == json!(false)) else { return Ok(()) };
-    if only.asked.is_dry_run() || troubles.iter().any(|it| matches!(it.what, What::Signal { signal: Signal::SIGKILL, .. })) {
+    if only.asked.is_dry_run() {
         return Ok(());
     }
     for site in &stage.sites {
@@ -327,19 +364,23 @@ fn reload_keeps(stage: &Stage, ended: &[Ended], troubles: &[Trouble], count: &mu
         }
         let before = site.rows()?;
         site.instance().reload();
-        thread::sleep(OLD);
+        site.note_reload();
         let after = site.rows()?;
         count.reloads += 1;
         for entry in report["servers"].as_array().into_iter().flatten().filter(|entry| entry["instance"] == site.name) {
             let text = |field: &str| entry[field].as_str().unwrap_or_default();
             let server = format!("{}/{}", text("backend"), text("server"));
-            // Nobody has put it into the configuration.
-            if server == DYNAMIC {
+            // Nobody has put it into the configuration, or what somebody else has set into the file.
+            if server == DYNAMIC || !round.is_undisturbed(site.name, &server) {
                 continue;
             }
             let of = |rows: &Rows| rows.get(&server).map(|row| (row.state(), row.weight));
             if of(&before) != of(&after) {
-                return Err(format!("{entry}\nwas {:?} and is {:?} after a reload", before.get(&server), after.get(&server)));
+                return Err(format!(
+                    "{entry}\nwas {:?} and is {:?} after a reload",
+                    before.get(&server),
+                    after.get(&server)
+                ));
             }
         }
     }
@@ -351,9 +392,9 @@ fn nothing_is_left(stage: &Stage) -> Result<(), String> {
     let own = stage.nobody.as_ref().map(|nobody| nobody.runtime.join("haproxy_server"));
     let state = stage.folder.join("state");
     for folder in own.iter().map(std::path::PathBuf::as_path).chain([state.as_path()]) {
-        let strange = names(folder).into_iter().find(|name| {
-            !name.ends_with(".new") && !name.ends_with(".state") && name != "owners.json"
-        });
+        let strange = names(folder)
+            .into_iter()
+            .find(|name| !name.ends_with(".new") && !name.ends_with(".state") && name != "owners.json");
         if let Some(name) = strange {
             return Err(format!("{} is left in {}", name, folder.display()));
         }

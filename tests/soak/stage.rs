@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 
@@ -40,6 +40,7 @@ pub(crate) struct Site {
     pub(crate) sockets: [PathBuf; 2],
     pub(crate) state_file: PathBuf,
     samples: Arc<Mutex<Vec<Sample>>>,
+    last_reload: Mutex<Option<Instant>>,
 }
 
 impl Site {
@@ -58,6 +59,15 @@ impl Site {
         reader::ask(&self.sockets[0], commands).unwrap_or_default()
     }
 
+    pub(crate) fn note_reload(&self) {
+        *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    pub(crate) fn was_reloaded_within(&self, time: Duration) -> bool {
+        let last = *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|last| last.elapsed() < time)
+    }
+
     pub(crate) fn take_samples(&self) -> Vec<Sample> {
         std::mem::take(&mut *self.samples.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -72,13 +82,14 @@ pub(crate) struct Stage {
     pub(crate) apps: Vec<App>,
     pub(crate) log: Arc<Log>,
     pub(crate) looks: Arc<AtomicU64>,
+    /// A copy that everybody may execute, and that a build does not replace meanwhile.
+    pub(crate) program: PathBuf,
     pub(crate) nobody: Option<Nobody>,
     pub(crate) folder: Folder,
 }
 
-/// An ordinary user's copy of the program, and their runtime folder.
+/// An ordinary user's runtime folder.
 pub(crate) struct Nobody {
-    binary: PathBuf,
     pub(crate) runtime: PathBuf,
 }
 
@@ -87,17 +98,15 @@ impl Nobody {
         if !geteuid().is_root() {
             return None;
         }
-        let binary = folder.join("haproxy_server");
-        copy_program(&binary);
         let runtime = folder.join("runtime");
         fs::create_dir(&runtime).expect("a folder");
         chown(&runtime, Some(NOBODY), Some(NOBODY)).expect("a folder of their own");
-        Some(Self { binary, runtime })
+        Some(Self { runtime })
     }
 
     pub(crate) fn run(&self, program: Program) -> Program {
         let who = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-        program.binary(&self.binary).env("XDG_RUNTIME_DIR", &self.runtime).under(who)
+        program.env("XDG_RUNTIME_DIR", &self.runtime).under(who)
     }
 }
 
@@ -126,8 +135,10 @@ impl Stage {
         let looks: Arc<AtomicU64> = Arc::default();
         let watchers = sites.iter().map(|site| watch(site, &stop, &looks)).collect();
         let clients = Clients::start(&fronts, Duration::from_millis(120));
+        let program = folder.join("haproxy_server");
+        copy_program(&program);
         let nobody = Nobody::new(&folder);
-        Self { stop, watchers, _clients: clients, sites, apps, log, looks, nobody, folder }
+        Self { stop, watchers, _clients: clients, sites, apps, log, looks, program, nobody, folder }
     }
 
     /// All servers of all instances.
@@ -202,7 +213,14 @@ impl Site {
         let instance = instance.start(haproxy);
         let sockets = [instance.socket.clone(), open];
         eventually(Duration::from_secs(10), "both sockets", || sockets.iter().all(|it| it.exists()).then_some(()));
-        Self { name, instance: Mutex::new(instance), sockets, state_file, samples: Arc::default() }
+        Self {
+            name,
+            instance: Mutex::new(instance),
+            sockets,
+            state_file,
+            samples: Arc::default(),
+            last_reload: Mutex::default(),
+        }
     }
 }
 

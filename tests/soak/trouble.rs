@@ -21,11 +21,20 @@ pub(crate) enum What {
     Kill(Duration),
     Reload,
     /// Somebody else sets a server: with these commands.
-    Command { server: String, line: String },
+    Command {
+        server: String,
+        line: String,
+    },
     /// The health check of a server fails for a while.
-    Sick { app: usize, time: Duration },
+    Sick {
+        app: usize,
+        time: Duration,
+    },
     /// A run gets a signal.
-    Signal { run: usize, signal: Signal },
+    Signal {
+        run: usize,
+        signal: Signal,
+    },
 }
 
 /// Something that happens to an instance, so long after the beginning of the round.
@@ -43,15 +52,22 @@ impl fmt::Display for Trouble {
 }
 
 impl Trouble {
-    pub(crate) fn draw(dice: &mut Dice, stage: &Stage, haproxy: &Haproxy, runs: usize) -> Self {
+    pub(crate) fn draw(dice: &mut Dice, stage: &Stage, haproxy: &Haproxy, starts: &[Duration]) -> Self {
         let milliseconds = |dice: &mut Dice, to: u64| Duration::from_millis(dice.between(0, to));
-        let after = if dice.percent(60) { milliseconds(dice, 60) } else { milliseconds(dice, 900) };
+        let run = usize::try_from(dice.between(0, starts.len() as u64)).unwrap_or(0);
+        // Most runs take some 10 ms, and those that wait for something take longer.
+        let to = match dice.between(0, 10) {
+            0..5 => 25,
+            5..8 => 120,
+            _ => 900,
+        };
+        let after = starts[run] + milliseconds(dice, to);
         let what = match dice.between(0, 100) {
             0..14 => What::Freeze(milliseconds(dice, 2500)),
             14..22 => What::Kill(milliseconds(dice, 700)),
             22..36 => What::Reload,
-            36..48 => What::Signal { run: usize::try_from(dice.between(0, runs as u64)).unwrap_or(0), signal: Signal::SIGTERM },
-            48..60 => What::Signal { run: usize::try_from(dice.between(0, runs as u64)).unwrap_or(0), signal: Signal::SIGKILL },
+            36..48 => What::Signal { run, signal: Signal::SIGTERM },
+            48..60 => What::Signal { run, signal: Signal::SIGKILL },
             60..66 => What::Sick { app: dice.one(&[0, 1, 2, 3]), time: milliseconds(dice, 1500) },
             66..74 if haproxy.at_least(2, 6) => dynamic(dice, stage),
             66..82 => {
