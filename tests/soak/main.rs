@@ -21,6 +21,7 @@ use support::{Haproxy, TestResult, harness, tests};
 mod app;
 mod dice;
 mod judge;
+mod judge_tests;
 mod reader;
 mod request;
 mod rounds;
@@ -49,8 +50,10 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     harness::main(8, |versions| {
+        let newest = versions.last().expect("a version");
+        let of_judge = harness::trials(newest, "", vec![("judge", judge_tests::tests())]);
         let trials =
             |haproxy: &Haproxy| harness::trials(haproxy, &format!("{}::", haproxy.name), vec![("soak", tests![soak])]);
-        versions.iter().flat_map(trials).collect()
+        of_judge.into_iter().chain(versions.iter().flat_map(trials)).collect()
     })
 }

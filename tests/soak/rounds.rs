@@ -95,7 +95,10 @@ pub(crate) fn soak(haproxy: &Haproxy) -> TestResult {
         if let Err(finding) = judgement {
             let seed = settings.seed;
             let again = format!("SEED={seed} ROUND={number} VERSIONS={} make soak", haproxy.name);
-            return Err(format!("{finding}\n{}\nagain: {again}\n{count:?}", story.join("\n")).into());
+            let finding = format!("{finding}\n{}\nagain: {again}\n{count:?}", story.join("\n"));
+            // At once: the other versions may go on for an hour.
+            println!("finding on {}: {finding}", haproxy.full_version);
+            return Err(finding.into());
         }
         if begin.elapsed() >= next_news {
             next_news += Duration::from_secs(300);
