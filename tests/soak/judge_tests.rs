@@ -77,7 +77,8 @@ impl Story {
         let run = Run { code: Some(self.code), elapsed: self.took, stdout: String::new(), stderr: String::new() };
         let ended =
             [Ended { asked, run, from: to.checked_sub(self.took).expect("a past"), to, report: Some(self.report) }];
-        let samples = self.samples.into_iter().map(|rows| Sample { to, rows }).collect();
+        let begin = to.checked_sub(self.took).expect("a past");
+        let samples = self.samples.into_iter().map(|rows| Sample { from: to, to, rows }).collect();
         Round {
             before: &BTreeMap::from([("one", self.before)]),
             after: &BTreeMap::from([("one", self.after)]),
@@ -86,6 +87,7 @@ impl Story {
             troubles: &self.troubles,
             names: &["one"],
             ended: &ended,
+            begin,
             end: to,
             with_old_processes: &[],
         }
@@ -116,7 +118,7 @@ fn every_lie_is_found(_: &Haproxy) -> TestResult {
                 it.report["servers"][0]["changed"] = json!(false);
                 it.report["servers"][0]["commands"] = json!([]);
             },
-            "is not 'changed'",
+            "not 'changed'",
         ),
         ("another one has changed", |it| drop(it.after.insert("web/w1".into(), row(1, 0))), "no report has"),
         ("a request comes after the drain", |it| it.late = Some(Duration::from_millis(1)), "got a request"),

@@ -39,9 +39,10 @@ impl Row {
 /// Servers by `backend/server`.
 pub(crate) type Rows = BTreeMap<String, Row>;
 
-/// All servers of an instance, and when they had been read.
+/// All servers of an instance, and when they were read.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
+    pub(crate) from: Instant,
     pub(crate) to: Instant,
     pub(crate) rows: Rows,
 }
@@ -59,8 +60,9 @@ pub(crate) fn ask(socket: &Path, commands: &str) -> io::Result<String> {
 }
 
 pub(crate) fn sample(socket: &Path) -> Result<Sample, String> {
+    let from = Instant::now();
     let reply = ask(socket, "show servers state").map_err(|error| error.to_string())?;
-    Ok(Sample { to: Instant::now(), rows: rows(&reply)? })
+    Ok(Sample { from, to: Instant::now(), rows: rows(&reply)? })
 }
 
 fn rows(reply: &str) -> Result<Rows, String> {

@@ -189,6 +189,7 @@ fn round(
         troubles: &troubles,
         names: &names,
         ended: &ended,
+        begin,
         end: Instant::now(),
         with_old_processes: &old,
     };
