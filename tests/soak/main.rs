@@ -37,15 +37,25 @@ fn soak(haproxy: &Haproxy) -> TestResult {
     rounds::soak(haproxy)
 }
 
+/// This program, with a `/run` of its own: what is kept on the host is judged as well, so nobody else may keep anything there.
+///
+/// Nothing where it has one already, or cannot have it.
+fn with_own_run() -> Option<Command> {
+    let unshare = ["unshare", "--mount"];
+    let works = || Command::new(unshare[0]).args([unshare[1], "true"]).output().is_ok_and(|it| it.status.success());
+    if env::var_os(ALONE).is_some() || !geteuid().is_root() || !works() {
+        return None;
+    }
+    let script = "mount -t tmpfs tmpfs /run && mkdir -m 755 /run/user && exec \"$@\"";
+    let mut command = Command::new(unshare[0]);
+    command.args([unshare[1], "sh", "-c", script, "sh"]).arg(env::current_exe().ok()?);
+    command.args(env::args_os().skip(1)).env(ALONE, "1");
+    Some(command)
+}
+
 fn main() -> ExitCode {
-    let has_own_run = env::var_os(ALONE).is_some();
-    if geteuid().is_root() && !has_own_run && env::args().all(|argument| argument != "--list") {
-        // What is kept on the host is judged as well, so nobody else may keep anything there.
-        let script = "mount -t tmpfs tmpfs /run && mkdir -m 755 /run/user && exec \"$@\"";
-        let itself = env::current_exe().expect("this program");
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", script, "sh"]).arg(itself).args(env::args_os().skip(1)).env(ALONE, "1");
-        let error = command.exec();
+    if let Some(mut alone) = with_own_run() {
+        let error = alone.exec();
         eprintln!("cannot run unshare: {error}");
         return ExitCode::FAILURE;
     }

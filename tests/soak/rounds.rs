@@ -70,8 +70,8 @@ struct Count {
     owners: u64,
     judged: Judged,
     kinds: BTreeMap<String, u64>,
-    /// The largest part of its limit that a run has taken, in percent.
-    slowest: u128,
+    /// The largest part of its limit that a run has taken, in percent, and in which round.
+    slowest: (u128, u64),
 }
 
 pub(crate) fn soak(haproxy: &Haproxy) -> TestResult {
@@ -160,7 +160,8 @@ fn round(
         story.push(format!("{:?}, code {:?}: {shown} {}", one.to - one.from, one.run.code, one.run.stderr));
         one.report = if one.run.stdout.is_empty() { None } else { Some(one.run.report()) };
         count.runs += 1;
-        count.slowest = count.slowest.max(100 * (one.to - one.from).as_millis() / one.asked.limit().as_millis());
+        let part = 100 * (one.to - one.from).as_millis() / one.asked.limit().as_millis();
+        count.slowest = count.slowest.max((part, count.rounds));
         match &one.report {
             None => count.killed += 1,
             Some(report) => {
