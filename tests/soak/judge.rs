@@ -227,7 +227,8 @@ impl Round<'_> {
             format!("{entry}\nis not {wanted}, but {after:?}; warnings {}", report["warnings"])
         })?;
         let is_sick = self.any(|what| matches!(what, What::Sick { .. } | What::Freeze(_)));
-        let waited = asked.has("wait") && asked.request["wait"]["need"] != "any" && wanted == "ready";
+        let is_weightless = ["0", "\"0%\""].contains(&asked.request["weight"].to_string().as_str());
+        let waited = !is_weightless && asked.has("wait") && asked.request["wait"]["need"] != "any" && wanted == "ready";
         if waited && !is_sick && asked.request["health"] != "disabled" {
             require(after.is_some_and(Row::takes_traffic), || format!("{entry}\ntakes no traffic: {after:?}"))?;
         }
