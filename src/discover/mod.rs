@@ -41,7 +41,7 @@ mod accounts;
 mod acl;
 mod budget;
 mod config;
-mod listening;
+pub mod listening;
 mod mounts;
 mod naming;
 mod places;

@@ -25,6 +25,7 @@ pub(crate) fn tests() -> Vec<Test> {
         an_instance_that_answers_late_is_locked,
         a_process_that_takes_over_is_locked,
         root_and_a_user_exclude_each_other,
+        root_and_a_user_exclude_each_other_at_different_sockets,
         fifty_runs_of_root_and_a_user_keep_the_guard,
     ]
 }
@@ -250,6 +251,39 @@ fn root_and_a_user_exclude_each_other(haproxy: &Haproxy) -> TestResult {
         recorder.let_go();
         let report = holder.wait().report();
         assert_eq!((kind(&report), warnings(&report).contains("kept out")), ("", false), "{report}");
+    }
+    Ok(())
+}
+
+fn root_and_a_user_exclude_each_other_at_different_sockets(haproxy: &Haproxy) -> TestResult {
+    let Some(nobody) = Nobody::new() else { return Ok(()) };
+    for mode in [Mode::Foreground, Mode::MasterWorker, Mode::Daemon] {
+        let both = Setup::new("both", PROXIES).mode(mode).stats_socket("open.sock mode 666 level admin");
+        let (other, both) = (Instance::start(haproxy, "other", PROXIES), both.start(haproxy));
+        // A run on both instances that is held up at the other one holds its lock on this one, and nothing is between.
+        let recorder = Recorder::on(&other);
+        for folder in [both.folder.path(), other.folder.path(), recorder.socket.parent().unwrap()] {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+        }
+        fs::set_permissions(&recorder.socket, fs::Permissions::from_mode(0o666))?;
+        let open = both.folder.join("open.sock").display().to_string();
+        let ask = |name: &str, at: Value, by_root: bool| {
+            let asked = json!({ "server": name, "state": "maint", "timeout": 30, "lock_timeout": 0, "instances": at });
+            if by_root { Program::request(&asked) } else { nobody.request(&asked) }
+        };
+        // Root has been here before, so that there is a lock to share.
+        assert_eq!(kind(&ask("s1", json!(both.address()), true).report()), "");
+        for (name, by_root) in [("s1", true), ("s2", false)] {
+            let (first, second) = if by_root { (both.address(), &open) } else { (open.clone(), &both.address()) };
+            recorder.hold_changes();
+            let holder = ask(name, json!([recorder.address(), first]), by_root).spawn();
+            recorder.await_held();
+            let report = ask("s2", json!(second), !by_root).report();
+            assert_eq!(kind(&report), "locked", "{mode:?}, held by root: {by_root}: {report}");
+            recorder.let_go();
+            let report = holder.wait().report();
+            assert_eq!((kind(&report), warnings(&report).contains("kept out")), ("", false), "{report}");
+        }
     }
     Ok(())
 }

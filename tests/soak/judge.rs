@@ -77,6 +77,9 @@ impl Round<'_> {
                 continue;
             };
             judged.reports += 1;
+            require(ended.run.code.is_some() || self.was_sent(Signal::SIGKILL), || {
+                format!("it ended as {:?}", ended.run)
+            })?;
             of_one_piece(ended, report)?;
             self.explained(ended, report)?;
             self.true_to_haproxy(ended, report, judged)?;
@@ -369,7 +372,8 @@ fn of_one_piece(ended: &Ended, report: &Value) -> Verdict {
         (true, true, false) => 4,
         (true, true, true) => 6,
     };
-    require(ended.run.code == Some(code), || format!("exit code {:?}, not {code}", ended.run.code))?;
+    // One that was killed after its report has none.
+    require(ended.run.code.is_none_or(|is| is == code), || format!("exit code {:?}, not {code}", ended.run.code))?;
     let any = |field: &str, of: &str| list(&report[of]).any(|it| yes(it, field));
     require(is_changed == any("changed", "instances"), || "'changed' is not that of the instances".to_owned())?;
     require(!any("changed", "servers") || is_changed, || "a server changed, and nothing did".to_owned())?;

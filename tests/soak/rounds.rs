@@ -158,7 +158,9 @@ fn round(
     for one in &mut ended {
         let shown = if one.run.stdout.is_empty() { "no report" } else { one.run.stdout.trim_end() };
         story.push(format!("{:?}, code {:?}: {shown} {}", one.to - one.from, one.run.code, one.run.stderr));
-        one.report = if one.run.stdout.is_empty() { None } else { Some(one.run.report()) };
+        // One that was killed may have written half of it.
+        let is_killed = one.run.code.is_none() && !one.run.stdout.ends_with('\n');
+        one.report = if is_killed { None } else { Some(one.run.report()) };
         count.runs += 1;
         let part = 100 * (one.to - one.from).as_millis() / one.asked.limit().as_millis();
         count.slowest = count.slowest.max((part, count.rounds));
