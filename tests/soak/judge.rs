@@ -21,6 +21,9 @@ const ON_ITS_WAY: Duration = Duration::from_secs(2);
 /// How long a run may take until it holds signals back.
 const AT_ITS_START: Duration = Duration::from_millis(150);
 
+/// How long an answer takes on a host that is too busy to judge time-outs of a second; the watchers look each 60 ms.
+const SLOW: Duration = Duration::from_millis(400);
+
 /// A run that has ended.
 pub(crate) struct Ended {
     pub(crate) asked: Asked,
@@ -102,11 +105,27 @@ impl Round<'_> {
         require(took <= limit, || format!("it took {took:?}, and its own time-outs allow {limit:?}"))
     }
 
+    /// The longest that the watchers themselves have waited for an answer, or for their turn on a busy host.
+    pub(crate) fn slowest_answer(&self) -> Duration {
+        let of_one = |samples: &Vec<Sample>| {
+            let ends = samples.iter().filter(|it| it.from >= self.begin).map(|it| it.to).chain([self.end]);
+            let longer = |(last, slowest): (Instant, Duration), next: Instant| {
+                (next.max(last), slowest.max(next.saturating_duration_since(last)))
+            };
+            ends.fold((self.begin, Duration::ZERO), longer).1
+        };
+        self.samples.values().map(of_one).max().unwrap_or_default()
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.slowest_answer() > SLOW
+    }
+
     /// A failure has a cause that this round gave it.
     fn explained(&self, ended: &Ended, report: &Value) -> Verdict {
         let asked = &ended.asked;
         let is_alone = self.ended.len() == 1;
-        let hangs = self.any(|what| matches!(what, What::Freeze(_)));
+        let hangs = self.any(|what| matches!(what, What::Freeze(_))) || self.is_busy();
         let replaced = self.any(|what| matches!(what, What::Kill(_) | What::Reload));
         let by_others = self.any(|what| matches!(what, What::Command { .. }));
         let has_gone = asked.request["instances"].to_string().contains("gone");

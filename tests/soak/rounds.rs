@@ -16,7 +16,7 @@ use super::judge::{Ended, Judged, Round};
 use super::reader::{self, Rows};
 use super::request::Asked;
 use super::stage::{DYNAMIC, SERVERS, Stage, names};
-use super::trouble::{self, Trouble};
+use super::trouble::{self, Trouble, What};
 use crate::support::{Haproxy, Program, TestResult};
 
 /// How long HAProxy has for what it was sent by a run that has ended.
@@ -66,6 +66,8 @@ struct Count {
     changed: u64,
     troubles: u64,
     locks: u64,
+    /// Rounds on a host that was too busy to judge time-outs, or a HAProxy that was.
+    busy: u64,
     reloads: u64,
     owners: u64,
     judged: Judged,
@@ -196,6 +198,9 @@ fn round(
         end: Instant::now(),
         with_old_processes: &old,
     };
+    story.push(format!("the slowest answer to a watcher took {:?}", judged.slowest_answer()));
+    let is_quiet = !troubles.iter().any(|it| it.replaces_process() || matches!(it.what, What::Freeze(_)));
+    count.busy += u64::from(is_quiet && judged.is_busy());
     judged.judge(&mut count.judged)?;
     what_is_kept(stage)?;
     owners_are_recorded(&judged, count)?;
