@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::folder::{Folder, Unavailable};
-use super::lock::{LockSet, NotTaken, Patience};
+use super::lock::{LockSet, NotTaken, Patience, remove_leftovers};
 use super::shared::{SharedSet, sockets_of};
 use crate::haproxy::open::Contact;
 use crate::model::error::{Error, ErrorKind, Result};
@@ -30,6 +30,8 @@ pub struct Exclusion<'a> {
     held: Mutex<Held>,
     /// The sockets of each process, by its key and the address of its contact.
     sockets: Mutex<BTreeMap<String, Vec<Address>>>,
+    /// Whether what killed runs have left was removed.
+    has_cleaned: Once,
     /// Only one thread waits at a time, so that none waits for a lock that another thread of this run holds.
     waiting: Mutex<()>,
 }
@@ -77,6 +79,7 @@ impl<'a> Exclusion<'a> {
             progress,
             held,
             sockets: Mutex::default(),
+            has_cleaned: Once::new(),
             waiting,
         }
     }
@@ -138,6 +141,8 @@ impl<'a> Exclusion<'a> {
                 held.locks.join(locks);
                 held.shared.join(shared);
                 held.keys.extend(missing);
+                drop(held);
+                self.has_cleaned.call_once(|| remove_leftovers(folder));
             }
             Err(NotTaken::Failed(error)) => return Err(error),
             Err(NotTaken::Unavailable(why)) => {

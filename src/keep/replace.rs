@@ -10,8 +10,14 @@ use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
 
+use super::folder::old_files;
+
 /// How many names for the new file are tried; killed runs may have left some.
 const NAMES_MAX: u32 = 100;
+
+/// How the names of new files begin and end.
+const PREFIX: &str = ".haproxy_server-";
+const SUFFIX: &str = ".new";
 
 /// Who may do what with a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +36,8 @@ impl Rights {
 }
 
 /// Replaces a file in a folder, or creates it; any failure before the last step leaves the old one as it was.
+///
+/// New files that killed runs have left are removed.
 pub(super) fn replace(folder: impl AsFd, name: &OsStr, content: &[u8], rights: Option<Rights>) -> io::Result<()> {
     let folder = folder.as_fd();
     let (new, file) = create(&folder)?;
@@ -37,6 +45,9 @@ pub(super) fn replace(folder: impl AsFd, name: &OsStr, content: &[u8], rights: O
     if let Err(error) = done {
         let _ = unlinkat(folder, new.as_str(), UnlinkatFlags::NoRemoveDir);
         return Err(error);
+    }
+    for left in old_files(folder).iter().filter(|left| left.starts_with(PREFIX) && left.ends_with(SUFFIX)) {
+        let _ = unlinkat(folder, left.as_str(), UnlinkatFlags::NoRemoveDir);
     }
     fsync(folder).map_err(io::Error::from)
 }
@@ -46,7 +57,7 @@ fn create(folder: &impl AsFd) -> nix::Result<(String, File)> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut number = 0;
     loop {
-        let name = format!(".haproxy_server-{}-{number}.new", std::process::id());
+        let name = format!("{PREFIX}{}-{number}{SUFFIX}", std::process::id());
         match openat(folder, name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR) {
             Err(Errno::EEXIST) if number < NAMES_MAX => number += 1,
             Err(errno) => return Err(errno),
@@ -106,6 +117,27 @@ mod tests {
     }
 
     #[test]
+    fn what_killed_runs_have_left_is_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(700);
+        for (name, is_old) in [
+            (".haproxy_server-1-0.new", true),
+            (".haproxy_server-2-0.new", false),
+            (".another-1.new", true),
+            (".haproxy_server-1.bak", true),
+        ] {
+            let file = File::create(place.path().join(name)).unwrap();
+            if is_old {
+                file.set_modified(old).unwrap();
+            }
+        }
+        replace(File::open(place.path()).unwrap(), OsStr::new("state"), b"one", None).unwrap();
+        let mut left = names(place.path());
+        left.sort();
+        assert_eq!(left, [".another-1.new", ".haproxy_server-1.bak", ".haproxy_server-2-0.new", "state"]);
+    }
+
+    #[test]
     fn a_link_is_replaced_and_never_written_through() {
         let place = tempfile::tempdir().unwrap();
         let victim = place.path().join("victim");
@@ -114,7 +146,7 @@ mod tests {
         fs::create_dir(&inside).unwrap();
         symlink(&victim, inside.join("state")).unwrap();
         for number in 0..3 {
-            symlink(&victim, inside.join(format!(".haproxy_server-{}-{number}.new", std::process::id()))).unwrap();
+            symlink(&victim, inside.join(format!("{PREFIX}{}-{number}{SUFFIX}", std::process::id()))).unwrap();
         }
         replace(File::open(&inside).unwrap(), OsStr::new("state"), b"new", None).unwrap();
         assert_eq!(fs::read(&victim).unwrap(), b"precious");

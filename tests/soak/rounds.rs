@@ -15,7 +15,7 @@ use super::dice::Dice;
 use super::judge::{Ended, Judged, Round};
 use super::reader::{self, Rows};
 use super::request::Asked;
-use super::stage::{DYNAMIC, SERVERS, Stage, names};
+use super::stage::{DYNAMIC, SERVERS, Stage};
 use super::trouble::{self, Trouble, What};
 use crate::support::{Haproxy, Program, TestResult};
 
@@ -24,6 +24,9 @@ const SETTLE: Duration = Duration::from_millis(150);
 
 /// How long a process from before a reload may still have clients: `hard-stop-after`, and some time to notice.
 const OLD: Duration = Duration::from_millis(2300);
+
+/// When what a killed run has left is gone: ten minutes, until the next run comes.
+const LEFT_AFTER: Duration = Duration::from_secs(900);
 
 /// What the environment says.
 struct Settings {
@@ -109,7 +112,7 @@ pub(crate) fn soak(haproxy: &Haproxy) -> TestResult {
     }
     let requests = stage.log.total();
     let looks = stage.looks.load(std::sync::atomic::Ordering::Relaxed);
-    let finding = nothing_is_left(&stage);
+    let finding = nothing_is_left(&stage, count.killed);
     println!(
         "{}: {:?}, {requests} requests of clients, {looks} observations: {count:?}",
         haproxy.name,
@@ -399,17 +402,25 @@ fn reload_keeps(stage: &Stage, round: &Round<'_>, count: &mut Count) -> Result<(
     Ok(())
 }
 
-/// At the end there is nothing but the records, and temporary files of runs that were killed.
-fn nothing_is_left(stage: &Stage) -> Result<(), String> {
+/// At the end there is nothing but the records, the state files, and what the last runs that were killed have left.
+fn nothing_is_left(stage: &Stage, killed: u64) -> Result<(), String> {
     let own = stage.nobody.as_ref().map(|nobody| nobody.runtime.join("haproxy_server"));
     let state = stage.folder.join("state");
+    let mut left = 0;
     for folder in own.iter().map(std::path::PathBuf::as_path).chain([state.as_path()]) {
-        let strange = names(folder)
-            .into_iter()
-            .find(|name| !name.ends_with(".new") && !name.ends_with(".state") && name != "owners.json");
-        if let Some(name) = strange {
-            return Err(format!("{} is left in {}", name, folder.display()));
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name == "owners.json" || name.ends_with(".state") {
+                continue;
+            }
+            let age = entry.metadata().and_then(|it| it.modified()).map(|it| it.elapsed().unwrap_or_default());
+            let is_young = age.is_ok_and(|age| age < LEFT_AFTER);
+            if !is_young || !(name.ends_with(".lock") || name.ends_with(".new")) {
+                return Err(format!("{name} is left in {}", folder.display()));
+            }
+            left += 1;
         }
     }
-    Ok(())
+    // A lock for each process, one for its socket, one for the records, and a new file.
+    if left > 8 * killed { Err(format!("{left} files are left by {killed} killed runs")) } else { Ok(()) }
 }
