@@ -2,7 +2,7 @@
 //!
 //! Only what is implied is required: a server that somebody else has set, or whose process was replaced, may be anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -17,9 +17,6 @@ use crate::support::Run;
 
 /// How long a request may be on its way from HAProxy to a server's log.
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
-
-/// How long a run may take until it holds signals back.
-const AT_ITS_START: Duration = Duration::from_millis(150);
 
 /// How long an answer takes on a host that is too busy to judge time-outs of a second; the watchers look each 60 ms.
 const SLOW: Duration = Duration::from_millis(400);
@@ -41,6 +38,10 @@ pub(crate) struct Round<'a> {
     pub(crate) samples: &'a BTreeMap<&'static str, Vec<Sample>>,
     pub(crate) requests: &'a [Request],
     pub(crate) troubles: &'a [Trouble],
+    /// When each of them began, unless it could not happen.
+    pub(crate) begun: &'a BTreeMap<usize, Instant>,
+    /// The runs that got SIGTERM before they held it back.
+    pub(crate) ended_early: &'a BTreeSet<usize>,
     pub(crate) names: &'a [&'static str],
     pub(crate) ended: &'a [Ended],
     pub(crate) begin: Instant,
@@ -70,11 +71,10 @@ pub(crate) struct Judged {
 
 impl Round<'_> {
     pub(crate) fn judge(&self, judged: &mut Judged) -> Verdict {
-        for ended in self.ended {
+        for (number, ended) in self.ended.iter().enumerate() {
             self.in_time(ended)?;
             let Some(report) = &ended.report else {
-                // It holds signals back from its first moment on, but that takes some time to come.
-                let is_early = self.was_sent(Signal::SIGTERM) && ended.to - ended.from < AT_ITS_START;
+                let is_early = self.ended_early.contains(&number);
                 let is_killed = ended.run.code.is_none() && (self.was_sent(Signal::SIGKILL) || is_early);
                 require(is_killed, || format!("no report, and {:?}", ended.run))?;
                 continue;
@@ -158,10 +158,24 @@ impl Round<'_> {
 
     /// Whether only our runs can have changed this server in this round, and left it as it is at its end.
     pub(crate) fn is_undisturbed(&self, instance: &str, server: &str) -> bool {
-        self.troubles
-            .iter()
-            .filter(|trouble| self.names[trouble.site] == instance)
-            .all(|trouble| !trouble.replaces_process() && !trouble.sets(server))
+        self.first_disturbance(instance, server).is_none()
+    }
+
+    /// When anybody else has changed this server for the first time.
+    fn first_disturbance(&self, instance: &str, server: &str) -> Option<Instant> {
+        let concerns = |trouble: &Trouble| {
+            self.names[trouble.site] == instance && (trouble.replaces_process() || trouble.sets(server))
+        };
+        self.begun.iter().filter(|(number, _)| concerns(&self.troubles[**number])).map(|(_, begun)| *begun).min()
+    }
+
+    /// A server after a run, until anybody else has changed it; nothing if it was not seen then.
+    fn after(&self, ended: &Ended, instance: &str, server: &str) -> Option<Option<Row>> {
+        let Some(until) = self.first_disturbance(instance, server) else {
+            return Some(Self::row(self.after, instance, server));
+        };
+        let seen = self.samples[instance].iter().find(|sample| sample.from >= ended.to && sample.to <= until)?;
+        Some(seen.rows.get(server).cloned())
     }
 
     fn row(rows: &BTreeMap<&'static str, Rows>, instance: &str, server: &str) -> Option<Row> {
@@ -173,7 +187,8 @@ impl Round<'_> {
         let has_failed = report["failed"] == json!(true);
         for entry in list(&report["servers"]) {
             let (instance, server) = place(entry);
-            if !self.is_undisturbed(instance, &server) {
+            let Some(after) = self.after(ended, instance, &server) else { continue };
+            if self.ended.len() > 1 && !self.is_undisturbed(instance, &server) {
                 continue;
             }
             // HAProxy may carry out what it was sent after it has hung, and so after the report.
@@ -181,7 +196,7 @@ impl Round<'_> {
             if has_failed && hung {
                 continue;
             }
-            let (before, after) = (Self::row(self.before, instance, &server), Self::row(self.after, instance, &server));
+            let before = Self::row(self.before, instance, &server);
             let is_asked_done = !has_failed && !ended.asked.is_dry_run() && !entry["after"].is_null();
             if is_asked_done && self.ended.len() == 1 {
                 self.as_asked(ended, report, entry, after.as_ref())?;
@@ -269,7 +284,8 @@ impl Round<'_> {
         let warnings = report["warnings"].to_string();
         for entry in list(&report["servers"]) {
             let (instance, server) = place(entry);
-            if !self.is_undisturbed(instance, &server) || self.with_old_processes.contains(&instance) {
+            let until = self.first_disturbance(instance, &server);
+            if until.is_some_and(|until| until <= ended.to) || self.with_old_processes.contains(&instance) {
                 continue;
             }
             // One that was down went to maint with whatever it had.
@@ -278,7 +294,10 @@ impl Round<'_> {
             let grace = if is_drained { Duration::ZERO } else { ON_ITS_WAY };
             judged.silences += 1;
             let late = self.requests.iter().find(|request| {
-                request.instance == instance && request.server == server && request.at > ended.to + grace
+                request.instance == instance
+                    && request.server == server
+                    && request.at > ended.to + grace
+                    && until.is_none_or(|until| request.at < until)
             });
             require(late.is_none(), || {
                 let late = late.map(|request| request.at - ended.to);

@@ -1,6 +1,6 @@
 //! The judge itself: it finds each kind of lie, and nothing in the truth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -28,7 +28,8 @@ struct Story {
     after: Rows,
     samples: Vec<Rows>,
     late: Option<Duration>,
-    troubles: Vec<Trouble>,
+    /// What somebody else does, and whether after the end of the run.
+    trouble: Option<(What, bool)>,
 }
 
 /// What makes a story untrue, and what the judge says to it.
@@ -73,7 +74,7 @@ impl Story {
             before,
             after,
             late: None,
-            troubles: Vec::new(),
+            trouble: None,
         }
     }
 
@@ -85,13 +86,19 @@ impl Story {
         let ended =
             [Ended { asked, run, from: to.checked_sub(self.took).expect("a past"), to, report: Some(self.report) }];
         let begin = to.checked_sub(self.took).expect("a past");
+        let when = |is_after| if is_after { to + Duration::from_secs(1) } else { to - self.took };
+        let begun = self.trouble.iter().map(|(_, is_after)| (0, when(*is_after))).collect();
+        let troubles: Vec<Trouble> =
+            self.trouble.into_iter().map(|(what, _)| Trouble { after: Duration::ZERO, site: 0, what }).collect();
         let samples = self.samples.into_iter().map(|rows| Sample { from: to, to, rows }).collect();
         Round {
             before: &BTreeMap::from([("one", self.before)]),
             after: &BTreeMap::from([("one", self.after)]),
             samples: &BTreeMap::from([("one", samples)]),
             requests: &self.late.map(request).into_iter().collect::<Vec<_>>(),
-            troubles: &self.troubles,
+            troubles: &troubles,
+            begun: &begun,
+            ended_early: &BTreeSet::new(),
             names: &["one"],
             ended: &ended,
             begin,
@@ -167,14 +174,24 @@ fn what_others_did_is_no_lie(_: &Haproxy) -> TestResult {
         story.after.insert("app/s1".to_owned(), row(0, 2));
         story.after.insert("tracked/t1".to_owned(), row(0, 2));
         story.late = Some(Duration::from_secs(3));
-        story.troubles = vec![Trouble { after: Duration::ZERO, site: 0, what }];
+        // Before the end of the run: it may have been read back before.
+        story.trouble = Some((what.clone(), false));
         story.judge()?;
+        // After its end: until then it must be as reported.
+        for (is_true, seen) in [(true, row(1, 0)), (false, row(8, 2))] {
+            let mut story = Story::new();
+            set(&mut story.after, "app/s1", row(0, 2));
+            set(&mut story.after, "tracked/t1", row(0, 2));
+            set(&mut story.samples[0], "app/s1", seen);
+            story.trouble = Some((what.clone(), true));
+            assert_eq!(story.judge().is_ok(), is_true, "{what:?}");
+        }
     }
     // What happens to us is no excuse.
     let mut story = Story::new();
     story.after.insert("app/s1".to_owned(), row(0, 2));
     let what = What::Signal { run: 0, signal: Signal::SIGTERM };
-    story.troubles = vec![Trouble { after: Duration::ZERO, site: 0, what }];
+    story.trouble = Some((what, false));
     assert!(story.judge().is_err());
     Ok(())
 }

@@ -16,7 +16,7 @@ use super::judge::{Ended, Judged, Round};
 use super::reader::{self, Rows};
 use super::request::Asked;
 use super::stage::{DYNAMIC, SERVERS, Stage};
-use super::trouble::{self, Trouble, What};
+use super::trouble::{self, Happened, Trouble, What};
 use crate::support::{Haproxy, Program, TestResult};
 
 /// How long HAProxy has for what it was sent by a run that has ended.
@@ -153,9 +153,8 @@ fn round(
     let old: Vec<&'static str> =
         stage.sites.iter().filter(|site| site.was_reloaded_within(OLD)).map(|site| site.name).collect();
     let begin = Instant::now();
-    let (ended, did) = carry_out(stage, begin, &asked, &troubles);
-    story.extend(did);
-    let mut ended = ended;
+    let (mut ended, happened) = carry_out(stage, begin, &asked, &troubles);
+    story.extend(happened.story);
     // What is on its way to a server arrives, and what HAProxy still has to do is done.
     thread::sleep(SETTLE);
     let after = stage.rows()?;
@@ -195,6 +194,8 @@ fn round(
         samples: &samples,
         requests: &requests,
         troubles: &troubles,
+        begun: &happened.begun,
+        ended_early: &happened.ended_early,
         names: &names,
         ended: &ended,
         begin,
@@ -267,7 +268,7 @@ fn program(stage: &Stage, asked: &Value, by_user: bool) -> Program {
     }
 }
 
-fn carry_out(stage: &Stage, begin: Instant, asked: &[Asked], troubles: &[Trouble]) -> (Vec<Ended>, Vec<String>) {
+fn carry_out(stage: &Stage, begin: Instant, asked: &[Asked], troubles: &[Trouble]) -> (Vec<Ended>, Happened) {
     thread::scope(|scope| {
         let mut pids = Vec::new();
         let mut waiting = Vec::new();
@@ -283,8 +284,8 @@ fn carry_out(stage: &Stage, begin: Instant, asked: &[Asked], troubles: &[Trouble
                 Ended { asked: asked.clone(), run, from, to: Instant::now(), report: None }
             }));
         }
-        let did = trouble::carry_out(stage, begin, troubles, &pids);
-        (waiting.into_iter().map(|run| run.join().expect("a run that ends")).collect(), did)
+        let happened = trouble::carry_out(stage, begin, troubles, &pids);
+        (waiting.into_iter().map(|run| run.join().expect("a run that ends")).collect(), happened)
     })
 }
 

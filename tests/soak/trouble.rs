@@ -1,8 +1,9 @@
 //! What goes wrong, and what others do, while runs are under way.
 
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{fmt, fs};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -111,33 +112,48 @@ fn dynamic(dice: &mut Dice, stage: &Stage) -> What {
 }
 
 /// A step of a trouble, at its time.
-enum Step<'a> {
-    Begin(&'a Trouble),
+enum Step {
+    Begin(usize),
     Thaw { site: usize, pid: Pid },
     Start { site: usize },
     Heal { app: usize },
 }
 
-/// Carries all of it out, and mends what is broken at the end; tells what it did, and when.
-pub(crate) fn carry_out(stage: &Stage, begin: Instant, troubles: &[Trouble], pids: &[Pid]) -> Vec<String> {
-    let mut due: Vec<(Duration, Step<'_>)> = troubles.iter().map(|it| (it.after, Step::Begin(it))).collect();
+/// What has happened.
+#[derive(Debug, Default)]
+pub(crate) struct Happened {
+    /// When each trouble began, by its number; one that could not happen is not among them.
+    pub(crate) begun: BTreeMap<usize, Instant>,
+    /// The runs that got SIGTERM before they held it back, so that it ended them.
+    pub(crate) ended_early: BTreeSet<usize>,
+    /// All of it, for people.
+    pub(crate) story: Vec<String>,
+}
+
+/// Carries all of it out, and mends what is broken at the end.
+pub(crate) fn carry_out(stage: &Stage, begin: Instant, troubles: &[Trouble], pids: &[Pid]) -> Happened {
+    let mut due: Vec<(Duration, Step)> =
+        troubles.iter().enumerate().map(|(number, it)| (it.after, Step::Begin(number))).collect();
     let mut frozen: Vec<(usize, Pid)> = Vec::new();
     let mut dead = [false; 3];
-    let mut done = Vec::new();
+    let mut happened = Happened::default();
     while !due.is_empty() {
         let next = (0..due.len()).min_by_key(|index| due[*index].0).unwrap_or(0);
         let (at, step) = due.swap_remove(next);
         thread::sleep((begin + at).saturating_duration_since(Instant::now()));
         let from = begin.elapsed();
         let said = match step {
-            Step::Begin(trouble) => {
+            Step::Begin(number) => {
+                let trouble = &troubles[number];
                 let is_frozen = frozen.iter().any(|(site, _)| *site == trouble.site);
                 let needs_process = !matches!(trouble.what, What::Signal { .. } | What::Sick { .. });
                 if needs_process && (dead[trouble.site] || is_frozen) {
                     continue;
                 }
+                happened.begun.insert(number, Instant::now());
                 match begin_one(stage, trouble, pids, begin) {
                     Begun::Nothing => {}
+                    Begun::Early(run) => drop(happened.ended_early.insert(run)),
                     Begun::Frozen(pid, until) => {
                         frozen.push((trouble.site, pid));
                         due.push((until, Step::Thaw { site: trouble.site, pid }));
@@ -165,13 +181,15 @@ pub(crate) fn carry_out(stage: &Stage, begin: Instant, troubles: &[Trouble], pid
                 format!("server {app} is healthy again")
             }
         };
-        done.push(format!("{from:?} to {:?}: {said}", begin.elapsed()));
+        happened.story.push(format!("{from:?} to {:?}: {said}", begin.elapsed()));
     }
-    done
+    happened
 }
 
 enum Begun {
     Nothing,
+    /// A run got a signal that it did not hold back yet.
+    Early(usize),
     Frozen(Pid, Duration),
     Dead(Duration),
     Sick(usize, Duration),
@@ -196,10 +214,21 @@ fn begin_one(stage: &Stage, trouble: &Trouble, pids: &[Pid], begin: Instant) -> 
         What::Reload => site.instance().reload(),
         What::Command { line, .. } => drop(site.command(line)),
         What::Signal { run, signal } => {
-            if let Some(pid) = pids.get(*run) {
-                let _ = kill(*pid, *signal);
+            let Some(pid) = pids.get(*run) else { return Begun::Nothing };
+            let is_early = !holds_back(*pid, *signal);
+            let _ = kill(*pid, *signal);
+            if is_early {
+                return Begun::Early(*run);
             }
         }
     }
     Begun::Nothing
+}
+
+/// Tells whether a process has blocked a signal.
+fn holds_back(pid: Pid, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+    let blocked = blocked.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    blocked & (1 << (signal as u32 - 1)) != 0
 }
