@@ -95,6 +95,11 @@ soak: ## judges random runs while HAProxy is frozen, killed and reloaded; ten mi
 	$(if $(VERSIONS),HAPROXY_VERSIONS='$(VERSIONS)') MINUTES='$(or $(MINUTES),10)' SEED='$(SEED)' ROUND='$(ROUND)' \
 		$(CARGO) test --locked --test soak
 
+.PHONY: fuzz
+fuzz: ## looks for input that breaks a promise, a minute for each kind of input; RUNS=10000000 for longer
+	$(needs)
+	@tests/fuzz/run
+
 .PHONY: schema
 schema: ## writes schema/*.json, --help, the man page, the completions, the tables of options and the list of layers anew from the code
 	$(needs)
