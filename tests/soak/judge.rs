@@ -138,7 +138,7 @@ impl Round<'_> {
                 "timeout" => hangs || replaced || asked.has("deadline"),
                 "unreachable" => hangs || replaced || has_gone,
                 "bad_reply" | "reloaded" => replaced,
-                "server_not_found" | "backend_not_found" => asked.may_miss() || by_others,
+                "server_not_found" | "backend_not_found" => asked.may_miss() || by_others || replaced,
                 "guard_refused" => asked.has("guard"),
                 "expectation_failed" => asked.has("expect"),
                 "owned" => matches!(state, Some("ready" | "drain" | "restore")),

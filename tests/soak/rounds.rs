@@ -15,7 +15,7 @@ use super::dice::Dice;
 use super::judge::{Ended, Judged, Round};
 use super::reader::{self, Rows};
 use super::request::Asked;
-use super::stage::{DYNAMIC, SERVERS, Stage};
+use super::stage::{DYNAMIC, SERVERS, Stage, TRACKS};
 use super::trouble::{self, Happened, Trouble, What};
 use crate::support::{Haproxy, Program, TestResult};
 
@@ -387,7 +387,8 @@ fn reload_keeps(stage: &Stage, round: &Round<'_>, count: &mut Count) -> Result<(
             let text = |field: &str| entry[field].as_str().unwrap_or_default();
             let server = format!("{}/{}", text("backend"), text("server"));
             // Nobody has put it into the configuration, or what somebody else has set into the file.
-            if server == DYNAMIC || !round.is_undisturbed(site.name, &server) {
+            // And what it follows may come back as another.
+            if [DYNAMIC, TRACKS.0].contains(&server.as_str()) || !round.is_undisturbed(site.name, &server) {
                 continue;
             }
             let of = |rows: &Rows| rows.get(&server).map(|row| (row.state(), row.weight));
