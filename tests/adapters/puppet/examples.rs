@@ -11,7 +11,7 @@ use crate::support::{Folder, Haproxy, Host, Stage, TestResult, repository};
 use crate::tool::{self, Ran};
 
 pub(crate) fn tests() -> Vec<On> {
-    on_each![examples_do_what_the_page_says]
+    on_newest![examples_do_what_the_page_says]
 }
 
 const PAGE: &str = "modules/puppet/README.md";

@@ -13,18 +13,21 @@ use crate::support::{Folder, Haproxy, Health, Host, Program, Stage, TestResult, 
 use crate::tool;
 
 pub(crate) fn tests() -> Vec<On> {
-    on_each![
-        noop_then_apply_then_nothing,
-        each_resource_fails_alone,
+    let newest = on_newest![
         the_catalogue_may_bring_what_is_needed,
         program_is_found_where_sudo_does_not_look,
-        properties_have_events_of_their_own,
         wait_is_asked_in_every_run,
-        resource_lists_and_sets,
         servers_are_restored_to_what_they_were,
-        every_parameter_arrives_as_it_was_given,
         a_program_that_gives_no_report_is_named,
-    ]
+    ];
+    let each = on_each![
+        noop_then_apply_then_nothing,
+        each_resource_fails_alone,
+        properties_have_events_of_their_own,
+        resource_lists_and_sets,
+        every_parameter_arrives_as_it_was_given,
+    ];
+    [each, newest].concat()
 }
 
 const READY: (u32, u32) = (0, 2);

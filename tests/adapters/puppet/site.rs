@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use crate::loaded::Loaded;
 use crate::support::{Folder, Host, Stage, repository};
@@ -35,8 +36,14 @@ impl Puppet {
         folder.exists().then_some(folder)
     }
 
-    /// Every version that can be run here.
-    pub(crate) fn found() -> Vec<Self> {
+    /// Every version that can be run here, the newest last.
+    pub(crate) fn found() -> &'static [Self] {
+        // To start Puppet takes most of a second.
+        static FOUND: OnceLock<Vec<Puppet>> = OnceLock::new();
+        FOUND.get_or_init(Self::look)
+    }
+
+    fn look() -> Vec<Self> {
         let output = Command::new("puppet").arg("--version").output();
         let own = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
         let is_own = |puppet: &Self| own.starts_with(&format!("{}.", puppet.name()));
