@@ -229,7 +229,7 @@ fn wait_is_asked_in_every_run(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
 fn resource_lists_and_sets(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
     let stage = Stage::start(haproxy);
     let site = Site::on(puppet, &stage);
-    let resource = |words: &[&str]| tool::run(site.puppet("resource").arg("haproxy_server").args(words));
+    let resource = |words: &[&str]| site.run("resource", &[&["haproxy_server"], words].concat());
 
     let out = resource(&["web1", "ensure=drain", "--noop"]).ended_with(0).out;
     assert_says(&out, &["web1: would be drain in 1 of 1 backend"]);

@@ -161,14 +161,22 @@ impl Site {
 
     /// `puppet apply --detailed-exitcodes`, which is to end with this exit code.
     pub(crate) fn apply(&self, manifest: &str, options: &[&str], code: i32) -> Ran {
-        let file = self.folder.write("site.pp", manifest);
-        let loaded = self.loaded.get_or_init(|| {
-            let mut ruby = Command::new("ruby");
-            ruby.env("PATH", &self.path).env("HOME", self.folder.path());
-            Loaded::start(ruby, "puppet.rb")
-        });
-        let words = ["puppet".into()].into_iter().chain(self.words("apply")).chain(["--detailed-exitcodes".into()]);
-        loaded.run(words.chain(options.iter().map(OsString::from)).chain([file.into()])).ended_with(code)
+        let file = self.folder.write("site.pp", manifest).into_os_string().into_string().expect("a path of text");
+        self.run("apply", &[&["--detailed-exitcodes"], options, &[&file]].concat()).ended_with(code)
+    }
+
+    /// `puppet APPLICATION` with these words, in a process where Puppet was loaded before.
+    pub(crate) fn run(&self, application: &str, words: &[&str]) -> Ran {
+        let loaded = self.loaded.get_or_init(|| self.load(&self.path));
+        let all = ["puppet".into()].into_iter().chain(self.words(application));
+        loaded.run(all.chain(words.iter().map(OsString::from)))
+    }
+
+    /// Puppet that runs with this `PATH`.
+    pub(crate) fn load(&self, path: &OsStr) -> Loaded {
+        let mut ruby = Command::new("ruby");
+        ruby.env("PATH", path).env("HOME", self.folder.path());
+        Loaded::start(ruby, "puppet.rb")
     }
 
     /// The report of the last run, as Puppet keeps it, with its lines joined.
