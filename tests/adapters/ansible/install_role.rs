@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::controller::{Controller, VERSIONS};
+use super::controller::{Controller, newest};
 use crate::support::program::copy_program;
 use crate::support::{Haproxy, Test, TestResult, tests};
 use crate::tool::{Ran, run, tool};
@@ -43,7 +43,7 @@ fn checksum(path: &Path) -> String {
 
 fn the_program_is_installed_once(_: &Haproxy) -> TestResult {
     let architecture = std::env::consts::ARCH;
-    for version in VERSIONS {
+    for &version in newest() {
         let controller = Controller::new(version, "/usr/bin:/bin");
         let source = controller.folder.join("files").join(architecture);
         fs::create_dir_all(&source)?;

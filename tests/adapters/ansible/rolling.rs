@@ -1,6 +1,6 @@
 //! The role `rolling_maintenance`: a server behind two load balancers, which are reached over SSH.
 
-use super::controller::{Controller, VERSIONS, indented};
+use super::controller::{Controller, VERSIONS, indented, newest};
 use super::sshd::Sshd;
 use crate::support::{Bound, Haproxy, Host, Port, Stage, Test, TestResult, tests};
 use crate::tool::{Ran, run, tool};
@@ -150,7 +150,7 @@ fn leaves_out_what_fails_and_ends_the_rollout(haproxy: &Haproxy) -> TestResult {
         nobody.number()
     );
     let once = FAILS.replace("  ansible", "  run_once: true\n  ansible");
-    for version in VERSIONS {
+    for &version in newest() {
         let fleet = Fleet::start(haproxy, version);
         for fails in [FAILS, &vanishes, &once] {
             fleet.forget();
@@ -190,7 +190,7 @@ fn take_out(stage: &Stage, words: &[&str]) {
 }
 
 fn leaves_alone_what_was_out_before(haproxy: &Haproxy) -> TestResult {
-    for version in VERSIONS {
+    for &version in newest() {
         let fleet = Fleet::start(haproxy, version);
         let tasks = noting(&fleet);
         take_out(&fleet.stages[1], &["server=web2"]);
@@ -216,7 +216,7 @@ fn leaves_alone_what_was_out_before(haproxy: &Haproxy) -> TestResult {
 }
 
 fn a_load_balancer_that_fails_leaves_nothing_half_out(haproxy: &Haproxy) -> TestResult {
-    for version in VERSIONS {
+    for &version in newest() {
         let mut fleet = Fleet::start(haproxy, version);
         let tasks = noting(&fleet);
         let refused = |fleet: &Fleet, variables: &str, why: &str| {

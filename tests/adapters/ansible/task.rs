@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use super::controller::{Controller, VERSIONS};
+use super::controller::{Controller, VERSIONS, newest};
 use crate::support::program::copy_program;
 use crate::support::{Agent, Folder, Haproxy, Host, Stage, Test, TestResult, tests};
 use crate::tool::{HOSTILE, TURNING, ascii, assert_harmless, run};
@@ -189,7 +189,7 @@ fn a_bad_task_fails_in_one_sentence(haproxy: &Haproxy) -> TestResult {
          - name: A query\n  lbops.haproxy.haproxy_server_info: {server: web1}\n  check_mode: true\n  \
          register: query\n  failed_when: query is failed or query is changed or not query.ok\n",
     );
-    for version in VERSIONS {
+    for &version in newest() {
         let stage = Stage::start(haproxy);
         let host = Host::with([&stage.http]);
         let controller = Controller::new(version, host.path());
@@ -204,7 +204,7 @@ fn a_bad_task_fails_in_one_sentence(haproxy: &Haproxy) -> TestResult {
 fn a_missing_or_old_program_is_sent(haproxy: &Haproxy) -> TestResult {
     let stage = Stage::start(haproxy);
     let architecture = std::env::consts::ARCH;
-    for version in VERSIONS {
+    for &version in newest() {
         let controller = Controller::new(version, "/usr/bin:/bin");
         let address = stage.http.address();
         let task = |more: &str, check: &str| {

@@ -12,7 +12,7 @@ use crate::support::{Folder, Haproxy, TestResult, repository};
 use crate::tool;
 
 pub(crate) fn tests() -> Vec<On> {
-    on_each![type_and_schema_agree, task_and_schema_agree, checks_of_a_module_pass]
+    [on_newest![type_and_schema_agree, task_and_schema_agree], on_each![checks_of_a_module_pass]].concat()
 }
 
 /// What to do where a description differs from the schema.
