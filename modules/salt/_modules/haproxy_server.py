@@ -33,6 +33,9 @@ __virtualname__ = "haproxy_server"
 # Looked in after PATH, which a service or sudo may have cut short.
 _FOLDERS = ("/usr/bin", "/usr/local/bin")
 
+# The version of the program that this extension was made for and tested with: its own.
+_MADE_FOR = "1.0.0"
+
 # The fields of a request that ask for a change.
 _CHANGES = ("state", "weight", "health", "agent")
 
@@ -350,8 +353,15 @@ def _run(request, test):
         raise CommandExecutionError(
             f"{program} gave no report, ended with exit code {ran['retcode']} and said: {said}"
         ) from None
+    version = report.get("version", _MADE_FOR)
+    if version != _MADE_FOR:
+        other = f"this minion has haproxy_server {version}, and the Salt modules were made for {_MADE_FOR}"
+        report.setdefault("warnings", []).append(other)
     if failed:
-        error = CommandExecutionError("\n".join(_failures(report)))
+        sentences = _failures(report)
+        if version != _MADE_FOR:
+            sentences.append(other)
+        error = CommandExecutionError("\n".join(sentences))
         # For the states, and not as an argument, which would add all of it to the text.
         error.info = report
         raise error
