@@ -406,6 +406,9 @@ fn the_importer_is_content(_: &Haproxy) -> TestResult {
     let controller = Controller::without_collection("newest", "/usr/bin:/bin");
     copy_collection(&controller.folder.join("source"))?;
     run(controller.command("ansible-galaxy").args(["collection", "build", "source"])).ended_with(0);
+    let packed =
+        run(tool("tar").arg("-tzf").arg(controller.folder.join("lbops-haproxy-1.0.0.tar.gz"))).ended_with(0).out;
+    assert!(!packed.contains("roles/install/files/"), "Galaxy wants no program in a collection: {packed}");
     let programs = installed("galaxy/venv/bin");
     let mut command = tool(programs.join("python"));
     without_settings(&mut command).current_dir(controller.folder.path()).env("HOME", controller.folder.path());
