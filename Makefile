@@ -87,6 +87,11 @@ cycles: ## takes a server out and puts it back a hundred times under load, on ea
 	$(CARGO) test --locked --test live --no-run
 	timeout 1h $(CARGO) test --locked --test live -- --ignored --nocapture cycles
 
+.PHONY: fuzz
+fuzz: ## looks for input that breaks a promise, a minute for each kind of input; RUNS=10000000 for longer
+	$(needs)
+	@tests/fuzz/run
+
 .PHONY: schema
 schema: ## writes schema/*.json, --help, the man page, the completions, the tables of options and the list of layers anew from the code
 	$(needs)

@@ -18,5 +18,8 @@ pub mod model;
 pub mod request;
 pub mod time;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+
 #[cfg(test)]
 mod schema;

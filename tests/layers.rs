@@ -14,8 +14,8 @@ const ORDER: [&str; 11] =
 /// Files that belong to a layer of another name.
 const PART_OF: [(&str, &str); 1] = [("cli", "main")];
 
-/// Files that are no layer: the list of modules, and a test that is above all.
-const NO_LAYER: [&str; 2] = ["lib", "schema"];
+/// Files that are no layer: the list of modules, and tests that are above all.
+const NO_LAYER: [&str; 3] = ["lib", "fuzzing", "schema"];
 
 /// The name of the library in the program.
 const LIBRARY: &str = "haproxy_server";

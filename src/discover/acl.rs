@@ -52,7 +52,7 @@ pub(super) fn writers(path: &Path) -> io::Result<Option<Writers>> {
 
 impl Writers {
     /// Reads the value of the attribute.
-    fn parse(value: &[u8]) -> Option<Self> {
+    pub(super) fn parse(value: &[u8]) -> Option<Self> {
         let entries = value.strip_prefix(&VERSION)?.chunks_exact(8);
         if !entries.remainder().is_empty() {
             return None;

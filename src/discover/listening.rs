@@ -64,7 +64,7 @@ fn descriptors(folder: &Path) -> Option<HashSet<Vec<u8>>> {
 }
 
 /// Reads a row of `/proc/net/unix`: the inode of a socket that listens, and its name if it has one.
-fn unix_row(row: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+pub(super) fn unix_row(row: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     // Num RefCount Protocol Flags Type St Inode Path; the path may hold spaces.
     let mut fields = row.splitn(4, |byte| *byte == b' ');
     let (flags, rest) = fields.nth(3).and_then(|rest| rest.split_at_checked(ACCEPTS.len()))?;
@@ -79,7 +79,7 @@ fn unix_row(row: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
 }
 
 /// Reads a row of `/proc/net/tcp`: the inode of a socket that listens.
-fn tcp_row(row: &[u8]) -> Option<&[u8]> {
+pub(super) fn tcp_row(row: &[u8]) -> Option<&[u8]> {
     // sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode …
     let mut fields = row.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
     if fields.nth(3)? == LISTEN { fields.nth(5) } else { None }
@@ -89,7 +89,7 @@ fn tcp_row(row: &[u8]) -> Option<&[u8]> {
 ///
 /// It binds `PATH.PID.tmp` and renames that, which the kernel does not notice (`sock_unix_bind_receiver()` of
 /// `src/sock_unix.c`).
-fn without_temporary_name(name: &[u8]) -> &[u8] {
+pub(super) fn without_temporary_name(name: &[u8]) -> &[u8] {
     let Some(rest) = name.strip_suffix(b".tmp") else { return name };
     let digits = rest.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
     match rest.split_at_checked(rest.len() - digits) {

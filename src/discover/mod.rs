@@ -41,6 +41,8 @@ mod accounts;
 mod acl;
 mod budget;
 mod config;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod listening;
 mod mounts;
 mod naming;

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 /// The mounts of a process.
 #[derive(Debug, Default)]
-struct Mounts(Vec<Mount>);
+pub(super) struct Mounts(Vec<Mount>);
 
 /// One line of `mountinfo`.
 #[derive(Debug)]
@@ -28,12 +28,12 @@ struct Mount {
 }
 
 impl Mounts {
-    fn parse(mountinfo: &[u8]) -> Self {
+    pub(super) fn parse(mountinfo: &[u8]) -> Self {
         Self(mountinfo.split(|byte| *byte == b'\n').filter_map(Mount::parse).collect())
     }
 
     /// Returns the device of a path and its place there; of mounts at one point, the last is on top.
-    fn place(&self, path: &Path) -> Option<(&[u8], PathBuf)> {
+    pub(super) fn place(&self, path: &Path) -> Option<(&[u8], PathBuf)> {
         let covering = self.0.iter().filter(|mount| path.starts_with(&mount.point));
         let mount = covering.max_by_key(|mount| mount.point.components().count())?;
         Some((&mount.device, mount.root.join(path.strip_prefix(&mount.point).ok()?)))

@@ -24,8 +24,8 @@ pub(super) const WORDS_MAX: usize = 256 << 10;
 const PROC_FILE_MAX: usize = 4 << 20;
 
 /// The most `-S` options and the most processes of a `-sf` to keep from a command line.
-const MASTER_SOCKETS_MAX: usize = 16;
-const OLD_PIDS_MAX: usize = 1024;
+pub(super) const MASTER_SOCKETS_MAX: usize = 16;
+pub(super) const OLD_PIDS_MAX: usize = 1024;
 
 /// One HAProxy process that is not a worker of another.
 #[derive(Debug)]
@@ -112,7 +112,8 @@ impl Arguments {
                 }
                 // One more than the limit shows that there are too many.
                 b"-" => {
-                    read.configs.extend(words.by_ref().map(path).take(FILES_MAX + 1));
+                    let room = (FILES_MAX + 1).saturating_sub(read.configs.len());
+                    read.configs.extend(words.by_ref().map(path).take(room));
                     break;
                 }
                 [b'C', ..] => read.change_dir = Some(path(words.next()?)),
@@ -254,14 +255,20 @@ fn pids(proc: &Path) -> impl Iterator<Item = u32> {
 /// Reads what the kernel says about a process; `None` if it ends meanwhile.
 pub(super) fn see(folder: &Path, pid: u32) -> Option<Seen> {
     let status = read(&folder.join("status")).ok()?;
-    // The name in parentheses may contain anything, even parentheses; numbers follow the last one (proc(5)).
-    let stat = read(&folder.join("stat")).ok()?;
-    let after_name = stat.rsplit(|byte| *byte == b')').next()?;
-    let start = number(after_name.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).nth(19)?)?;
-    // The last number is the innermost namespace's; a kernel without namespaces has none.
-    let own: Vec<u32> = fields(&status, b"NSpid:").filter_map(number).collect();
-    let own_pid = OwnPid { pid: own.last().copied().unwrap_or(pid), depth: own.len().max(1) };
-    Some(Seen { pid, own_pid, parent: field(&status, b"PPid:")?, uid: field(&status, b"Uid:")?, start })
+    Seen::parse(pid, &status, &read(&folder.join("stat")).ok()?)
+}
+
+impl Seen {
+    /// Reads `/proc/PID/status` and `/proc/PID/stat`.
+    pub(super) fn parse(pid: u32, status: &[u8], stat: &[u8]) -> Option<Self> {
+        // The name in parentheses may contain anything, even parentheses; numbers follow the last one (proc(5)).
+        let after_name = stat.rsplit(|byte| *byte == b')').next()?;
+        let start = number(after_name.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).nth(19)?)?;
+        // The last number is the innermost namespace's; a kernel without namespaces has none.
+        let own: Vec<u32> = fields(status, b"NSpid:").filter_map(number).collect();
+        let own_pid = OwnPid { pid: own.last().copied().unwrap_or(pid), depth: own.len().max(1) };
+        Some(Self { pid, own_pid, parent: field(status, b"PPid:")?, uid: field(status, b"Uid:")?, start })
+    }
 }
 
 /// Reads the command line of a process; `None` if it ends meanwhile, or is something else called haproxy, such as a

@@ -3,6 +3,8 @@
 
 pub mod client;
 pub mod command;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod guarded;
 pub mod observe;
 pub mod old_processes;

@@ -122,24 +122,36 @@ impl Connection {
         let may_pass = |error: &Error| error.kind == ErrorKind::Unreachable && error.is_cut_off;
         repeatedly(step, REFUSED, may_pass, || {
             let (fd, send_limit) = connected(address, step)?;
-            let mut connection = Self {
-                fd,
-                address: address.clone(),
-                door: Door::Stats,
-                prompt: PROMPT.to_vec(),
-                step,
-                receive_limit: None,
-                send_limit,
-                buffer: vec![0; CHUNK],
-                start: 0,
-                end: 0,
-            };
+            let mut connection = Self::new(fd, address, step, send_limit);
             match connection.greet(entry, first) {
                 Ok(replies) => Ok((connection, replies)),
                 Err(error) if error.kind == ErrorKind::Unreachable => Err(error.cut_off()),
                 Err(error) => Err(error),
             }
         })
+    }
+
+    fn new(fd: OwnedFd, address: &Address, step: Allowance, send_limit: Duration) -> Self {
+        Self {
+            fd,
+            address: address.clone(),
+            door: Door::Stats,
+            prompt: PROMPT.to_vec(),
+            step,
+            receive_limit: None,
+            send_limit,
+            buffer: vec![0; CHUNK],
+            start: 0,
+            end: 0,
+        }
+    }
+
+    /// Begins a conversation over a socket that is connected already.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn over(fd: OwnedFd, step: Allowance, first: &[String]) -> Result<(Self, Vec<Vec<u8>>)> {
+        let mut connection = Self::new(fd, &Address::Unix("/a".into()), step, Duration::ZERO);
+        let replies = connection.greet(Entry::Worker, first)?;
+        Ok((connection, replies))
     }
 
     /// Begins another step over the same connection.

@@ -5,6 +5,8 @@
 pub mod audit;
 pub mod exclusion;
 pub mod folder;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod lock;
 pub mod owner;
 pub mod ownership;

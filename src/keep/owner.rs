@@ -219,7 +219,7 @@ impl Records {
     }
 
     /// Reads the content of the file.
-    fn parse(content: &[u8]) -> Result<Self, String> {
+    pub(super) fn parse(content: &[u8]) -> Result<Self, String> {
         let file: Stored = serde_json::from_slice(content).map_err(|error| error.to_string())?;
         if file.version != VERSION {
             return Err(format!("its format is {}, not {VERSION}", file.version));
@@ -232,7 +232,7 @@ impl Records {
     }
 
     /// Writes the content of the file; if there are too many records, the oldest are dropped.
-    fn render(&mut self) -> Result<Vec<u8>, String> {
+    pub(super) fn render(&mut self) -> Result<Vec<u8>, String> {
         loop {
             let records: Vec<&Record> = self.by_name.values().flatten().collect();
             let content = serde_json::to_vec(&Written { version: VERSION, records: &records });

@@ -29,6 +29,7 @@ mod faults;
 mod forms;
 mod guard;
 mod hanging;
+mod injection;
 mod instances;
 mod layouts;
 mod load;
@@ -70,6 +71,7 @@ fn modules() -> harness::Modules {
         ("forms", forms::tests()),
         ("guard", guard::tests()),
         ("hanging", hanging::tests()),
+        ("injection", injection::tests()),
         ("instances", instances::tests()),
         ("layouts", layouts::tests()),
         ("load", load::tests()),

@@ -311,12 +311,18 @@ impl Dump {
         }
         let row = columns(line.split(|byte| *byte == b' '));
         let [id, backend, _, server, address, ..] = row;
-        let mark = Mark::parse(&row).map_err(|column| ParseError::Value {
+        let wrong = |column| ParseError::Value {
             command: COMMAND,
             column,
             value: excerpt(value(&row, column), SHOWN),
             line: excerpt(line, SHOWN),
-        })?;
+        };
+        // Written into the file, it would be no row, or damage.
+        let is_no_word = |value: &[u8]| value.is_empty() || value.iter().any(u8::is_ascii_control);
+        if let Some((column, _)) = COLUMNS.into_iter().zip(row).find(|(_, value)| is_no_word(value)) {
+            return Err(wrong(column));
+        }
+        let mark = Mark::parse(&row).map_err(wrong)?;
         match self.backends.get(backend) {
             Some(known) if known == id => {}
             Some(_) => {
