@@ -93,6 +93,8 @@ fn the_modules_have_the_version_and_the_address_of_the_program() {
         assert!(words.by_ref().any(|word| word == "version"), "{name}");
         assert_eq!(words.next(), Some(package("version").as_str()), "{name}");
     }
+    let locked = format!("name = \"haproxy_server\"\nversion = \"{}\"\n", package("version"));
+    assert!(read("tests/fuzz/Cargo.lock").contains(&locked), "tests/fuzz/Cargo.lock has another version");
     // What each compares the program on a host with.
     for (name, constant) in [
         ("modules/ansible/plugins/action/haproxy_server.py", "\nPROGRAM = \""),
