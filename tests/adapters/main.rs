@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use support::harness;
 
 mod ansible;
+mod described;
 mod loaded;
 mod milkcheck;
 // Not every tool takes all of it.

@@ -91,6 +91,16 @@ pub(crate) fn with_program_in(folders: &[&str], program: &Path, command: &Comman
     wrapped
 }
 
+/// Puts a program into this folder which is this one, but for the version in its report: 9.9.9. It still works.
+pub(crate) fn another_version(folder: &Path, program: &Path) -> PathBuf {
+    let own = concat!("\"version\":\"", env!("CARGO_PKG_VERSION"), "\"");
+    let script = format!("#!/bin/sh\n'{}' \"$@\" | sed 's/{own}/\"version\":\"9.9.9\"/'\n", program.display());
+    let (source, to) = (folder.join("another-version"), folder.join("haproxy_server"));
+    std::fs::write(&source, script).expect("a file of our own");
+    run(Command::new("install").args(["-m", "755"]).args([&source, &to])).ended_with(0);
+    to
+}
+
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command) -> Ran {
     let Output { status, stdout, stderr } =

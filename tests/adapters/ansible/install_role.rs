@@ -94,7 +94,7 @@ fn the_program_is_installed_once(_: &Haproxy) -> TestResult {
             let recap = recap(&ran, host);
             assert!(recap.contains(&format!(" changed={changed} ")), "{version}: {recap}: {}", ran.out);
         }
-        assert!(ran.out.contains("is haproxy_server 0.1.0, and version 9.9.9 is wanted"), "{}", ran.out);
+        assert!(ran.out.contains("is haproxy_server 1.0.0, and version 9.9.9 is wanted"), "{}", ran.out);
         for program in [&to, &downloaded] {
             run(tool(program).arg("--version")).ended_with(0);
         }

@@ -6,7 +6,7 @@ use std::process::Command;
 use super::controller::{Controller, VERSIONS, newest};
 use crate::support::program::copy_program;
 use crate::support::{Agent, Folder, Haproxy, Host, Stage, Test, TestResult, tests};
-use crate::tool::{HOSTILE, TURNING, ascii, assert_harmless, run};
+use crate::tool::{HOSTILE, TURNING, another_version, ascii, assert_harmless, run};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
@@ -231,10 +231,22 @@ fn a_missing_or_old_program_is_sent(haproxy: &Haproxy) -> TestResult {
         let old = controller.write("old", old);
         fs::set_permissions(&old, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         let old = format!("state: ready, executable: '{}'", old.display());
-        task(&old, "sent is not failed or 'is version 0.0.9, and 0.1.0 is needed' not in sent.msg");
+        task(&old, "sent is not failed or 'is version 0.0.9, and 1.0.0 is needed' not in sent.msg");
         let ran = task(&format!("{old}, executables: programs"), "sent is failed or sent is not changed");
-        assert!(ran.out.contains("is version 0.0.9, and 0.1.0 is needed; sending "), "{}", ran.out);
+        assert!(ran.out.contains("is version 0.0.9, and 1.0.0 is needed; sending "), "{}", ran.out);
         assert_eq!(stage.http.state("web", "web1"), READY, "{version}");
+
+        // One of another version that works.
+        let other = Folder::new();
+        let program = another_version(other.path(), &folder.join("haproxy_server"));
+        let warning = concat!(
+            "the target has haproxy_server 9.9.9, and this collection was made for ",
+            env!("CARGO_PKG_VERSION")
+        );
+        let check = format!("sent is failed or sent.version != '9.9.9' or sent.warnings != ['{warning}']");
+        let ran = task(&format!("state: maint, executable: '{}'", program.display()), &check);
+        assert!(format!("{}{}", ran.out, ran.err).replace('\n', " ").contains("[WARNING]: "), "{ran:?}");
+        task("state: ready, executables: programs", "sent is failed or sent.warnings != []");
         let left = fs::read_dir(controller.folder.join(".ansible/tmp"))?.count();
         assert_eq!(left, 0, "the program was left on the target");
     }

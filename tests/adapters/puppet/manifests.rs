@@ -19,6 +19,7 @@ pub(crate) fn tests() -> Vec<On> {
         wait_is_asked_in_every_run,
         servers_are_restored_to_what_they_were,
         a_program_that_gives_no_report_is_named,
+        another_version_of_the_program_is_noticed,
     ];
     let each = on_each![
         noop_then_apply_then_nothing,
@@ -367,5 +368,22 @@ fn a_program_that_gives_no_report_is_named(_: &Haproxy, puppet: Puppet) -> TestR
         assert_says(&run.err, &["Could not evaluate: ", &program.display().to_string(), sentence]);
         assert!(!run.err.contains(".rb:"), "a trace of Ruby:\n{}", run.err);
     }
+    Ok(())
+}
+
+fn another_version_of_the_program_is_noticed(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let host = Host::with([&stage.http]);
+    let bin = Folder::new();
+    tool::another_version(bin.path(), &host.command());
+    let site = Site::with_path(puppet, path_with(bin.path(), puppet.path()));
+    let warning =
+        concat!("this host has haproxy_server 9.9.9, and the Puppet module was made for ", env!("CARGO_PKG_VERSION"));
+    let run = site.apply("haproxy_server { 'web1': ensure => maint }", &[], 2);
+    assert_eq!(run.err.matches(warning).count(), 1, "{}{}", run.out, run.err);
+    assert_eq!(stage.http.state("web", "web1"), MAINT);
+    let same = Site::with_path(puppet, path_with(host.folder(), puppet.path()));
+    let run = same.apply("haproxy_server { 'web1': ensure => ready }", &[], 2);
+    assert!(!run.err.contains("was made for"), "{}", run.err);
     Ok(())
 }
