@@ -61,7 +61,7 @@ test: ## runs every check and every test, on each HAProxy that can be had
 	@echo "make test: everything passed"
 
 .PHONY: bench
-bench: ## measures the program beside the floor and beside community.general.haproxy
+bench: ## measures the program beside the floor, community.general.haproxy and haproxytool
 	$(needs)
 	@tests/haproxy/fetch
 	$(CARGO) build --locked --release --examples

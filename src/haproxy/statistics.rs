@@ -50,13 +50,19 @@ pub(super) fn read_statistics(
     let queries: Vec<String> = queries_for(&asked, sizes, rows).iter().map(Query::to_string).collect();
     let mut unpublished = BTreeSet::new();
     read_again_if_garbage(|| {
+        let mut next = 0;
         let mut reader = StatReader::new(&address, |row: StatRow<'_>| {
             if row.is_of_unpublished_backend() {
                 unpublished.insert(row.backend_id);
             }
             let key = (row.backend_id, row.server_id);
-            let found = asked.binary_search_by_key(&key, |server| (server.backend_id, server.server_id)).ok();
-            if let Some(server) = found.and_then(|index| asked.get_mut(index)).filter(|server| is_of(server, &row)) {
+            let key_of = |server: &&mut Server| (server.backend_id, server.server_id);
+            // HAProxy mostly has them in the order of their numbers, so the server is nearly always the next one.
+            let is_next = asked.get(next).is_some_and(|server| key_of(server) == key);
+            let found = if is_next { Some(next) } else { asked.binary_search_by_key(&key, key_of).ok() };
+            let Some(place) = found else { return };
+            next = place + 1;
+            if let Some(server) = asked.get_mut(place).filter(|server| is_of(server, &row)) {
                 server.statistics = Some(Box::new(row.statistics));
             }
         });

@@ -30,6 +30,7 @@ mod faults;
 mod forms;
 mod guard;
 mod hanging;
+mod injection;
 mod instances;
 mod layouts;
 mod load;
@@ -72,6 +73,7 @@ fn modules() -> harness::Modules {
         ("forms", forms::tests()),
         ("guard", guard::tests()),
         ("hanging", hanging::tests()),
+        ("injection", injection::tests()),
         ("instances", instances::tests()),
         ("layouts", layouts::tests()),
         ("load", load::tests()),
