@@ -67,7 +67,7 @@ pub(super) fn read_statistics(
             }
         });
         connection.dumps(&queries, Form::Rows, |_, row| reader.line(row))?;
-        Ok(reader.garbage)
+        reader.end(queries.len())
     })?;
     for server in asked.iter_mut().filter(|server| unpublished.contains(&server.backend_id)) {
         server.statistics.iter_mut().for_each(|statistics| statistics.publication = Publication::Unpublished);
@@ -104,7 +104,7 @@ pub(super) fn poll(
                 }
             });
             connection.rows(&queries, |row| reader.line(row))?;
-            Ok(reader.garbage)
+            reader.end(queries.len())
         })?;
     }
     for ((backend, _), statistics) in &mut found {
@@ -163,13 +163,15 @@ pub(super) struct StatReader<'a, R> {
     address: &'a Address,
     header: Option<StatHeader>,
     on_row: R,
+    /// How many replies have begun as they should.
+    replies: usize,
     /// What is wrong with the first row that was not understood.
     pub(super) garbage: Option<Error>,
 }
 
 impl<'a, R: FnMut(StatRow<'_>)> StatReader<'a, R> {
     pub(super) fn new(address: &'a Address, on_row: R) -> Self {
-        Self { address, header: None, on_row, garbage: None }
+        Self { address, header: None, on_row, replies: 0, garbage: None }
     }
 
     pub(super) fn line(&mut self, line: &[u8]) -> Result<()> {
@@ -178,6 +180,12 @@ impl<'a, R: FnMut(StatRow<'_>)> StatReader<'a, R> {
             _ if line.is_empty() => Ok(()),
             _ if line.starts_with(b"# ") => {
                 self.header = Some(StatHeader::parse(line).map_err(understood)?);
+                self.replies += 1;
+                Ok(())
+            }
+            // The proxy was deleted after it was observed.
+            _ if line == b"No such proxy." => {
+                self.replies += 1;
                 Ok(())
             }
             Some(header) => {
@@ -187,12 +195,21 @@ impl<'a, R: FnMut(StatRow<'_>)> StatReader<'a, R> {
                 }
                 Ok(())
             }
-            // The proxy was deleted after it was observed.
-            None if line == b"No such proxy." => Ok(()),
             None => Err(Error::new(
                 ErrorKind::BadReply,
                 format!("the HAProxy at {} answered 'show stat' with '{}'", self.address, excerpt(line, 200)),
             )),
         }
+    }
+    /// Ends the replies to so many commands; returns what is wrong with the first row that was not understood.
+    ///
+    /// A server without a row is gone, which a reply without anything does not say.
+    pub(super) fn end(self, commands: usize) -> Result<Option<Error>> {
+        if self.replies < commands {
+            let msg =
+                format!("the HAProxy at {} answered 'show stat' without the line that names the columns", self.address);
+            return Err(Error::new(ErrorKind::BadReply, msg));
+        }
+        Ok(self.garbage)
     }
 }
