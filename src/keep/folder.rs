@@ -33,20 +33,6 @@ const LEFT_AFTER: i64 = 600;
 /// The most entries of a folder that are looked at.
 const ENTRIES_MAX: usize = 4096;
 
-/// Lists the names of files in a folder that were last written so long ago that only a run that was killed can have left
-/// them; others may lie there as well.
-pub(super) fn old_files(folder: impl AsFd) -> Vec<String> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let Ok(mut entries) = Dir::openat(folder.as_fd(), ".", flags, Mode::empty()) else { return Vec::new() };
-    let now = i64::try_from(clock::now()).unwrap_or(i64::MAX);
-    let is_old = |name: &String| {
-        let stat = fstatat(folder.as_fd(), name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
-        stat.is_ok_and(|stat| now.saturating_sub(stat.st_mtime) > LEFT_AFTER)
-    };
-    let names = entries.iter().take(ENTRIES_MAX).flatten();
-    names.filter_map(|entry| Some(entry.file_name().to_str().ok()?.to_owned())).filter(is_old).collect()
-}
-
 /// Why there is no usable folder, as a sentence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -139,7 +125,12 @@ impl Folder {
 
     /// Lists the names of files that were last written so long ago that only a run that was killed can have left them.
     pub(super) fn old_files(&self) -> Vec<String> {
-        old_files(self)
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let Ok(mut entries) = Dir::openat(self, ".", flags, Mode::empty()) else { return Vec::new() };
+        let now = i64::try_from(clock::now()).unwrap_or(i64::MAX);
+        let is_old = |name: &String| self.stat(name).is_ok_and(|stat| now.saturating_sub(stat.st_mtime) > LEFT_AFTER);
+        let names = entries.iter().take(ENTRIES_MAX).flatten();
+        names.filter_map(|entry| Some(entry.file_name().to_str().ok()?.to_owned())).filter(is_old).collect()
     }
 
     /// Examines a file in the folder without opening it.

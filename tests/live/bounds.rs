@@ -18,7 +18,7 @@ use crate::support::report::{commands, kind, server, warnings};
 use crate::support::tap::Tap;
 use crate::support::{
     Bound, Folder, Haproxy, HttpBackend, Instance, PATIENCE, Port, Program, Recorder, Run, Scripted, Setup, Stage,
-    Step, Test, TestResult, eventually, tests,
+    Step, Test, TestResult, eventually, python, tests,
 };
 use crate::transport::{HEADER, info, row};
 
@@ -276,7 +276,7 @@ fn a_terminal_that_is_stopped_holds_no_lock(haproxy: &Haproxy) -> TestResult {
     let held = Bound::hold(stage.frontend("web"), stage.server("web1"));
     let at = stage.http.address();
     let drain = json!({ "server": "web1", "state": "maint", "drain": { "timeout": 50 }, "instances": at });
-    let draining = Program::request(&drain).under(["python3", "-c", ON_A_STOPPED_TERMINAL]).spawn();
+    let draining = Program::request(&drain).under([python(), "-c", ON_A_STOPPED_TERMINAL]).spawn();
     stage.http.await_state("web", "web1", (8, 2));
     // Longer than the longest pause between polls: it has had something to show.
     thread::sleep(Duration::from_millis(1_500));
@@ -395,6 +395,26 @@ fn a_lack_of_memory_ends_in_a_report(haproxy: &Haproxy) -> TestResult {
     }
     assert!(kinds.contains(&"resources".to_owned()), "{kinds:?}");
     assert!(kinds.iter().all(|kind| kind == "resources" || kind.is_empty()), "{kinds:?}");
+    // A state file may have rows of all servers, however few are matched.
+    let all = json!({ "server": "*", "state": "maint", "timeout": 50, "instances": instance.address() });
+    assert_eq!(Program::request(&all).report()["failed"], json!(false));
+    let file = instance.folder.join("state");
+    let request = json!({ "server": "backend-00/server-0000.*", "state": "maint", "state_file": file, "timeout": 50,
+        "instances": instance.address() });
+    let mut kinds = Vec::new();
+    for megabytes in (13u64..32).step_by(3) {
+        remove(&file);
+        let run = Program::request(&request).under(["prlimit".to_owned(), format!("--as={}", megabytes << 20)]).run();
+        if run.stdout.is_empty() && run.code == Some(127) {
+            continue;
+        }
+        assert!(run.code.is_some(), "with {megabytes} MB: {}", run.stderr);
+        let report = run.report();
+        assert_eq!(kind(&report).is_empty(), file.exists(), "with {megabytes} MB: {report}");
+        kinds.push(kind(&report).to_owned());
+    }
+    kinds.dedup();
+    assert_eq!(kinds, ["resources", ""], "once there is enough, more is enough as well");
     // Its watchdog takes more than a second.
     thread::sleep(Duration::from_millis(1_500));
     assert_eq!(instance.pid(), pid, "HAProxy has survived");

@@ -2,22 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
-use crate::support::program::copy_program;
 use crate::support::recorder::changing;
 use crate::support::report::{kind, server, warnings};
 use crate::support::{
-    Folder, Haproxy, Health, HttpBackend, Instance, Mode, PATIENCE, Port, Program, Recorder, Setup, Test, TestResult,
-    eventually, tests,
+    Folder, Haproxy, Health, HttpBackend, Instance, Mode, Nobody, PATIENCE, Port, Program, Recorder, Setup, Test,
+    TestResult, eventually, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -211,36 +208,6 @@ fn a_process_that_takes_over_is_locked(haproxy: &Haproxy) -> TestResult {
     assert!(warnings(&report).contains("was reloaded during the run"), "{report}");
     eventually(PATIENCE, "s1 to be in maint", || (instance.state("app", "s1") == (1, 0)).then_some(()));
     Ok(())
-}
-
-/// The program as a user with nothing but the right to open the socket, and folders of its own.
-struct Nobody {
-    _folder: Folder,
-    binary: PathBuf,
-    runtime: PathBuf,
-}
-
-impl Nobody {
-    /// `None` where the test may not become somebody else.
-    fn new() -> Option<Self> {
-        const NOBODY: u32 = 65_534;
-        if !geteuid().is_root() {
-            println!("skipped: only root can run the program as somebody else");
-            return None;
-        }
-        let folder = Folder::new();
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a folder that all may read");
-        let (binary, runtime) = (folder.join("haproxy_server"), folder.join("runtime"));
-        copy_program(&binary);
-        fs::create_dir(&runtime).expect("a folder");
-        chown(&runtime, Some(NOBODY), Some(NOBODY)).expect("a folder of its own");
-        Some(Self { _folder: folder, binary, runtime })
-    }
-
-    fn request(&self, request: &Value) -> Program {
-        let who = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-        Program::request(request).binary(&self.binary).env("XDG_RUNTIME_DIR", &self.runtime).under(who)
-    }
 }
 
 fn root_and_a_user_exclude_each_other(haproxy: &Haproxy) -> TestResult {

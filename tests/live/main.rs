@@ -18,6 +18,7 @@ use libtest_mimic::Trial;
 
 use support::{Haproxy, harness};
 
+mod accidents;
 mod address;
 mod audit;
 mod bounds;
@@ -62,6 +63,7 @@ fn tools() -> harness::Modules {
 /// Every module of tests by its name.
 fn modules() -> harness::Modules {
     vec![
+        ("accidents", accidents::tests()),
         ("address", address::tests()),
         ("audit", audit::tests()),
         ("bounds", bounds::tests()),

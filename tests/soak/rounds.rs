@@ -261,10 +261,9 @@ fn set_the_scene(stage: &Stage, dice: &mut Dice, haproxy: &Haproxy) {
 }
 
 fn program(stage: &Stage, asked: &Value, by_user: bool) -> Program {
-    let program = Program::request(asked).binary(&stage.program);
     match &stage.nobody {
-        Some(nobody) if by_user => nobody.run(program),
-        Some(_) | None => program,
+        Some(nobody) if by_user => nobody.request(asked),
+        Some(_) | None => Program::request(asked).binary(&stage.program),
     }
 }
 

@@ -2,22 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::unistd::geteuid;
-
 use super::app::{App, Clients, Log};
 use super::reader::{self, Rows, Sample};
 use crate::support::program::copy_program;
-use crate::support::{Folder, Haproxy, Instance, Mode, Port, Program, Setup, eventually};
-
-/// An account without rights: `nobody`.
-const NOBODY: u32 = 65_534;
+use crate::support::{Folder, Haproxy, Instance, Mode, Nobody, Port, Setup, eventually};
 
 /// The servers that each instance has at its start, as `backend/server`.
 pub(crate) const SERVERS: [&str; 9] =
@@ -88,28 +83,6 @@ pub(crate) struct Stage {
     pub(crate) folder: Folder,
 }
 
-/// An ordinary user's runtime folder.
-pub(crate) struct Nobody {
-    pub(crate) runtime: PathBuf,
-}
-
-impl Nobody {
-    fn new(folder: &Folder) -> Option<Self> {
-        if !geteuid().is_root() {
-            return None;
-        }
-        let runtime = folder.join("runtime");
-        fs::create_dir(&runtime).expect("a folder");
-        chown(&runtime, Some(NOBODY), Some(NOBODY)).expect("a folder of their own");
-        Some(Self { runtime })
-    }
-
-    pub(crate) fn run(&self, program: Program) -> Program {
-        let who = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-        program.env("XDG_RUNTIME_DIR", &self.runtime).under(who)
-    }
-}
-
 impl Stage {
     pub(crate) fn start(haproxy: &Haproxy) -> Self {
         let folder = Folder::new();
@@ -137,7 +110,7 @@ impl Stage {
         let clients = Clients::start(&fronts, Duration::from_millis(120));
         let program = folder.join("haproxy_server");
         copy_program(&program);
-        let nobody = Nobody::new(&folder);
+        let nobody = Nobody::new();
         Self { stop, watchers, _clients: clients, sites, apps, log, looks, program, nobody, folder }
     }
 
