@@ -14,16 +14,25 @@ const TABLE_MAX: usize = 64 << 20;
 /// The most file descriptors of a process that are gone through.
 const DESCRIPTORS_MAX: usize = 1 << 20;
 
+/// The most of them that are gone through for the other stats sockets of a process, however many clients it has: those have
+/// low numbers, because they are opened at the start.
+const DESCRIPTORS_OF_START: usize = 1024;
+
 /// The flag of a Unix socket that listens (`__SO_ACCEPTCON`), and the state of a TCP socket that does (`TCP_LISTEN`).
 const ACCEPTS: &[u8] = b"00010000";
 const LISTEN: &[u8] = b"0A";
 
 /// Lists the Unix sockets with a path that one of the processes listens on; none where that may not be seen.
 pub(super) fn unix_sockets(proc: &Path, pids: &[u32]) -> Option<Vec<PathBuf>> {
+    unix_sockets_among(proc, pids, DESCRIPTORS_MAX)
+}
+
+/// Lists them among so many descriptors of each process.
+fn unix_sockets_among(proc: &Path, pids: &[u32], most: usize) -> Option<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for pid in pids {
         let folder = proc.join(pid.to_string());
-        let descriptors = descriptors(&folder)?;
+        let descriptors = descriptors(&folder, most)?;
         let table = read_to(&folder.join("net/unix"), TABLE_MAX).ok()?;
         for (inode, name) in table.split(|byte| *byte == b'\n').filter_map(unix_row) {
             let path = name.filter(|_| descriptors.contains(inode)).map(without_temporary_name);
@@ -39,7 +48,7 @@ pub(super) fn unix_sockets(proc: &Path, pids: &[u32]) -> Option<Vec<PathBuf>> {
 /// another process of this host has that id.
 #[must_use]
 pub fn sockets_of(pid: u32, at: &Path) -> Vec<PathBuf> {
-    let listed = unix_sockets(Path::new("/proc"), &[pid]).unwrap_or_default();
+    let listed = unix_sockets_among(Path::new("/proc"), &[pid], DESCRIPTORS_OF_START).unwrap_or_default();
     let paths: Vec<PathBuf> = listed.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
     let is_among = fs::canonicalize(at).is_ok_and(|at| paths.contains(&at));
     if is_among { paths } else { Vec::new() }
@@ -49,7 +58,7 @@ pub fn sockets_of(pid: u32, at: &Path) -> Vec<PathBuf> {
 pub(super) fn listens(proc: &Path, pids: &[u32]) -> Option<bool> {
     for pid in pids {
         let folder = proc.join(pid.to_string());
-        let descriptors = descriptors(&folder)?;
+        let descriptors = descriptors(&folder, DESCRIPTORS_MAX)?;
         let table = |name: &str| read_to(&folder.join("net").join(name), TABLE_MAX).unwrap_or_default();
         let unix = table("unix");
         let unix = unix.split(|byte| *byte == b'\n').filter_map(unix_row).map(|(inode, _)| inode);
@@ -62,9 +71,9 @@ pub(super) fn listens(proc: &Path, pids: &[u32]) -> Option<bool> {
     Some(false)
 }
 
-/// Lists the inodes of the sockets that a process has open.
-fn descriptors(folder: &Path) -> Option<HashSet<Vec<u8>>> {
-    let entries = fs::read_dir(folder.join("fd")).ok()?.flatten().take(DESCRIPTORS_MAX);
+/// Lists the inodes of the sockets that a process has open, as far as the descriptors with the lowest numbers lead to them.
+fn descriptors(folder: &Path, most: usize) -> Option<HashSet<Vec<u8>>> {
+    let entries = fs::read_dir(folder.join("fd")).ok()?.flatten().take(most);
     let links = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
     let inode = |link: PathBuf| {
         let inode = link.as_os_str().as_bytes().strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
