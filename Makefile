@@ -47,7 +47,7 @@ demo: ## plays a maintenance on three HAProxy instances of its own, and cleans u
 	@tests/demo/run
 
 .PHONY: test
-test: ## runs every check and every test, on each HAProxy that can be had
+test: ## runs every check and every test, on each HAProxy that can be had and the newest of each tool
 	$(needs)
 	@$(install_tools)
 	@tests/checks/shell
@@ -56,9 +56,13 @@ test: ## runs every check and every test, on each HAProxy that can be had
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	@# The same generated cases each time, so that a change is judged by itself; `cargo test` alone draws new ones.
-	PROPTEST_RNG_SEED=1 $(CARGO) test --locked
+	PROPTEST_RNG_SEED=1 CARGO="$(CARGO)" tests/run
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	@echo "make test: everything passed"
+
+.PHONY: test-all
+test-all: ## does the same, with every test of an adapter on every version of its tool
+	HAPROXY_SERVER_EVERY_VERSION=1 $(MAKE) test
 
 .PHONY: bench
 bench: ## measures the program beside the floor, community.general.haproxy and haproxytool

@@ -93,6 +93,18 @@ fn the_modules_have_the_version_and_the_address_of_the_program() {
         assert!(words.by_ref().any(|word| word == "version"), "{name}");
         assert_eq!(words.next(), Some(package("version").as_str()), "{name}");
     }
+    let locked = format!("name = \"haproxy_server\"\nversion = \"{}\"\n", package("version"));
+    assert!(read("tests/fuzz/Cargo.lock").contains(&locked), "tests/fuzz/Cargo.lock has another version");
+    // What each compares the program on a host with.
+    for (name, constant) in [
+        ("modules/ansible/plugins/action/haproxy_server.py", "\nPROGRAM = \""),
+        ("modules/puppet/lib/puppet/provider/haproxy_server/haproxy_server.rb", "::MADE_FOR = '"),
+        ("modules/salt/_modules/haproxy_server.py", "\n_MADE_FOR = \""),
+    ] {
+        let text = read(name);
+        let value = text.split_once(constant).and_then(|(_, rest)| rest.split(['"', '\'']).next());
+        assert_eq!(value, Some(package("version").as_str()), "{name}");
+    }
     for name in files("modules").iter().filter(|name| !name.contains("/.")) {
         let text = fs::read(path(name)).unwrap();
         let text = String::from_utf8_lossy(&text);
@@ -482,6 +494,39 @@ fn every_case_of_reliability_and_security_is_a_test() {
             assert!(source.contains(&format!("\nfn {name}(")), "tests/live/{module}.rs has no test {name}");
         }
     }
+}
+
+/// `live/readme.rs` plays the pages that it names; a block of commands anywhere else, and one that it leaves out, says why.
+#[test]
+fn every_command_of_the_pages_is_run_or_says_why_not() {
+    let played = read("tests/live/readme.rs");
+    let pages = files("docs").into_iter().filter(|name| name.ends_with(".md")).chain(["README.md".to_owned()]);
+    let (mut run, mut left_out) = (0, 0);
+    for page in pages {
+        let is_played = played.contains(&format!("\"{page}\""));
+        let text = read(&page);
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let why = at.checked_sub(1).and_then(|before| lines[before].strip_prefix("<!-- not run by the tests: "));
+            let is_commands = ["```sh", "```console"].contains(line);
+            match why.map(|why| why.trim_end_matches(" -->")) {
+                Some(why) => {
+                    assert!(is_commands && why.len() > 10, "{page}: {why:?} leaves nothing out, or does not say why");
+                    left_out += 1;
+                }
+                None if is_commands => {
+                    assert!(is_played, "{page}:{}: no test runs these commands", at + 1);
+                    run += 1;
+                }
+                None => assert!(
+                    !line.starts_with("```sh") && !line.starts_with("```console") && !line.starts_with("```bash"),
+                    "{page}:{}: no test runs a block of commands of this kind",
+                    at + 1
+                ),
+            }
+        }
+    }
+    assert!(run > 20 && left_out < 8, "{run} run, {left_out} left out");
 }
 
 #[test]

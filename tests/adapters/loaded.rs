@@ -67,6 +67,18 @@ impl Loaded {
         });
         Ran { code, out: read(&out), err: read(&err) }
     }
+
+    /// The text of a shell script that runs the tool with the words it was given, one run at a time. Only the environment is that
+    /// of this value; both outputs become one.
+    pub(crate) fn script(&self) -> String {
+        let limit = LIMIT.as_secs();
+        let (process, folder) = (self.child.borrow().id(), self.folder.path().display());
+        format!(
+            "#!/bin/sh\nrun=$(mktemp -d '{folder}/run.XXXXXX') && mkfifo \"$run/code\" || exit 125\n\
+             {{ printf '%s\\037' \"$PWD\" \"$run/out\" \"$run/out\" \"$run/code\" \"$@\"; printf '\\036'; }} >/proc/{process}/fd/0 || exit 125\n\
+             code=$(timeout {limit} cat \"$run/code\") || exit 125\ncat \"$run/out\"\nexit \"$code\"\n"
+        )
+    }
 }
 
 fn read(path: &Path) -> String {

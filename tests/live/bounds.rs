@@ -18,7 +18,7 @@ use crate::support::report::{commands, kind, server, warnings};
 use crate::support::tap::Tap;
 use crate::support::{
     Bound, Folder, Haproxy, Instance, PATIENCE, Program, Recorder, Run, Scripted, Setup, Stage, Step, Test, TestResult,
-    eventually, tests,
+    eventually, python, tests,
 };
 use crate::transport::{HEADER, info, row};
 
@@ -251,7 +251,7 @@ fn a_terminal_that_is_stopped_holds_no_lock(haproxy: &Haproxy) -> TestResult {
     let held = Bound::hold(stage.frontend("web"), stage.server("web1"));
     let at = stage.http.address();
     let drain = json!({ "server": "web1", "state": "maint", "drain": { "timeout": 50 }, "instances": at });
-    let draining = Program::request(&drain).under(["python3", "-c", ON_A_STOPPED_TERMINAL]).spawn();
+    let draining = Program::request(&drain).under([python(), "-c", ON_A_STOPPED_TERMINAL]).spawn();
     stage.http.await_state("web", "web1", (8, 2));
     // Longer than the longest pause between polls: it has had something to show.
     thread::sleep(Duration::from_millis(1_500));
