@@ -56,7 +56,7 @@ test: ## runs every check and every test, on each HAProxy that can be had and th
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	@# The same generated cases each time, so that a change is judged by itself; `cargo test` alone draws new ones.
-	PROPTEST_RNG_SEED=1 CARGO="$(CARGO)" tests/run
+	PROPTEST_RNG_SEED=1 SEED=1 CARGO="$(CARGO)" tests/run
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	@echo "make test: everything passed"
 
@@ -90,6 +90,14 @@ cycles: ## takes a server out and puts it back a hundred times under load, on ea
 	@tests/haproxy/fetch
 	$(CARGO) test --locked --test live --no-run
 	timeout 1h $(CARGO) test --locked --test live -- --ignored --nocapture cycles
+
+# SEED=N makes the same choices again, ROUND=N only those of one round.
+.PHONY: soak
+soak: ## judges random runs while HAProxy is frozen, killed and reloaded; ten minutes, or MINUTES=60 VERSIONS=3.2
+	$(needs)
+	@tests/haproxy/fetch
+	$(if $(VERSIONS),HAPROXY_VERSIONS='$(VERSIONS)') MINUTES='$(or $(MINUTES),10)' SEED='$(SEED)' ROUND='$(ROUND)' \
+		$(CARGO) test --locked --test soak
 
 .PHONY: fuzz
 fuzz: ## looks for input that breaks a promise, a minute for each kind of input; RUNS=10000000 for longer

@@ -45,6 +45,7 @@ fn make_names_all_that_is_missing_at_once() {
         ("demo", "cargo, cc, python3", None),
         ("cycles", "cargo, cc, bash", None),
         ("fixtures", "cargo, cc, bash", None),
+        ("soak", "cargo, cc, bash", None),
         ("fleet", "cargo, cc, bash, python3, python3's venv, sshd, ssh", None),
         ("bench", "cargo, cc, bash, python3, python3's venv", None),
         ("docs", "cargo, cc, bash", None),

@@ -17,8 +17,8 @@ use crate::support::haproxy::freeze;
 use crate::support::report::{commands, kind, server, warnings};
 use crate::support::tap::Tap;
 use crate::support::{
-    Bound, Folder, Haproxy, Instance, PATIENCE, Program, Recorder, Run, Scripted, Setup, Stage, Step, Test, TestResult,
-    eventually, python, tests,
+    Bound, Folder, Haproxy, HttpBackend, Instance, PATIENCE, Port, Program, Recorder, Run, Scripted, Setup, Stage,
+    Step, Test, TestResult, eventually, python, tests,
 };
 use crate::transport::{HEADER, info, row};
 
@@ -29,6 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
         slow_statistics_use_up_the_time_of_one_step,
         a_slow_batch_uses_up_the_time_of_one_step,
         a_signal_ends_a_batch_after_the_reply_at_hand,
+        a_slow_poll_does_not_stretch_a_wait_without_time,
         a_deadline_ends_a_drain,
         a_deadline_ends_a_run_that_hangs,
         a_terminal_that_is_stopped_holds_no_lock,
@@ -176,6 +177,30 @@ fn a_signal_ends_a_batch_after_the_reply_at_hand(_: &Haproxy) -> TestResult {
     assert!(sent < 30, "{sent} were sent");
     let of = |what: &str| report["servers"].as_array().unwrap().iter().filter(|it| it[what] == json!(true)).count();
     assert_eq!((of("changed"), of("failed"), commands(&report).len()), (sent, 100 - sent, sent), "{report}");
+    Ok(())
+}
+
+fn a_slow_poll_does_not_stretch_a_wait_without_time(haproxy: &Haproxy) -> TestResult {
+    let (server, front) = (HttpBackend::start("s1"), Port::reserve());
+    let proxies = format!("listen app\n    bind {}\n    server s1 {}\n", front.address(), server.address());
+    let instance = Instance::start(haproxy, "slow", &proxies);
+    let client = Bound::hold(front.address(), &server);
+    let cases = [
+        json!({ "server": "s1", "state": "drain", "wait": { "timeout": 0 }, "timeout": 5 }),
+        json!({ "server": "s1", "state": "maint", "drain": { "timeout": 0 }, "timeout": 5 }),
+    ];
+    for (number, mut asked) in cases.into_iter().enumerate() {
+        instance.set_state("app/s1", "ready");
+        // HAProxy hangs for a moment when it is polled for the first time, after the observation.
+        let socket = instance.folder.join(&format!("slow{number}.sock"));
+        let tap = Tap::at(&socket, &instance.socket, ("show stat", 1), || thread::sleep(Duration::from_millis(1300)));
+        asked["instances"] = json!(tap.address());
+        let run = Program::request(&asked).run();
+        assert_eq!(kind(&run.report()), "not_drained", "{}", run.stdout);
+        assert!(run.elapsed > Duration::from_millis(1300) && run.elapsed < Duration::from_secs(8), "{:?}", run.elapsed);
+    }
+    server.release();
+    assert_eq!(client.served_by(), "s1");
     Ok(())
 }
 

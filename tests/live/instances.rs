@@ -261,6 +261,13 @@ fn what_nothing_listens_at_is_unreachable(haproxy: &Haproxy) -> TestResult {
         assert!(warnings(&report).contains("away: skipped"), "{report}");
         assert_eq!((kind(&report["instances"][1]), &report["instances"][1]["failed"]), (expected, &json!(false)));
         assert_eq!(instance.state("b", "s1"), (1, 0));
+        // What is missing may be there.
+        let instances = json!([instance.address(), { "name": "away", "socket": address }]);
+        let request = json!({ "server": "s9", "state": "maint", "instances": instances, "on_unreachable": "skip" });
+        let report = Program::request(&request).report();
+        assert_eq!((kind(&report), &report["error"]["retryable"]), ("unreachable", &json!(true)), "{report}");
+        assert!(report["error"]["msg"].as_str().unwrap().contains("'s9'"), "{report}");
+        assert!(report["error"]["msg"].as_str().unwrap().contains("'away' did not answer"), "{report}");
     }
     Ok(())
 }
