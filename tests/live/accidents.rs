@@ -376,11 +376,13 @@ fn a_batch_that_is_larger_than_a_buffer(haproxy: &Haproxy) -> TestResult {
 }
 
 /// The calls by which a run leaves a trace anywhere else: in HAProxy, in a file, in a lock.
-const CALLS: &str = "connect,sendto,mkdir,flock,fchmod,fsync,?renameat,?renameat2,?unlinkat";
+const CALLS: [&str; 9] =
+    ["connect", "sendto", "mkdir", "flock", "fchmod", "fsync", "?renameat", "?renameat2", "?unlinkat"];
 
 fn it_is_stopped_at_any_step(haproxy: &Haproxy) -> TestResult {
-    /// How many steps a run has at least, and at most.
-    const STEPS: (usize, usize) = (20, 400);
+    /// How many of each call a run has at most, and of all together at least.
+    const MOST: usize = 400;
+    const LEAST: usize = 20;
     let Some(nobody) = Nobody::new() else { return Ok(()) };
     let works = Command::new("strace")
         .args(["-qq", "-o", "/dev/null", "-e", "inject=sendto:signal=TERM:when=9", "true"])
@@ -405,41 +407,47 @@ fn it_is_stopped_at_any_step(haproxy: &Haproxy) -> TestResult {
     };
     // Every third step on one version, the others on the next ones.
     let first = (haproxy.version.0 * 10 + haproxy.version.1) as usize / 2 % 3 + 1;
-    for (what, signal) in [(KILLED, "KILL"), (ENDED, "TERM")] {
-        let mut step = first;
-        loop {
-            let (trace, inject) = (format!("trace={CALLS}"), format!("inject={CALLS}:signal={signal}:when={step}"));
-            let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
-            let stopped = nobody.request_under(&request, &strace).arg("--detailed-exitcodes").run();
-            assert!(stopped.elapsed < Duration::from_secs(30), "{what} {step}: {:?}", stopped.elapsed);
-            let is_done = if signal == "KILL" {
-                stopped.code.is_some()
-            } else {
-                let report = stopped.report();
-                assert!(matches!(kind(&report), "" | "interrupted"), "{what} {step}: {report}");
-                assert_eq!((left(&kept), left(owners.parent().expect("a folder"))), (vec![], vec![]), "{what} {step}");
-                kind(&report).is_empty() && stopped.code.is_some() && step > STEPS.0
-            };
-            let again = nobody.request(&request).arg("--detailed-exitcodes").run();
-            assert_converges(&format!("{what} {step}"), &again);
-            assert_in_time(what, &again);
-            assert_eq!((left(&kept), left(owners.parent().expect("a folder"))), (vec![], vec![]), "{what} {step}");
-            let states = ["s1", "s2", "s3"].map(|name| instance.state("b", name));
-            assert_eq!(states, [(1, 0), (1, 0), (0, 2)], "{what} {step}");
-            let text = fs::read_to_string(&file)?;
-            assert!(text.ends_with('\n') && text.contains(" s1 ") && text.contains(" s2 "), "{what} {step}: {text}");
-            let status = nobody.request(&json!({ "server": "s1", "instances": instance.address() })).report();
-            assert_eq!(server(&status, "b/s1")["owner"], "alice", "{what} {step}: {status}");
-            if is_done {
-                assert!((STEPS.0..STEPS.1).contains(&step), "{what}: {step} steps");
-                break;
-            }
-            for name in ["b/s1", "b/s2"] {
-                instance.set_state(name, "ready");
-            }
-            let _ = (fs::remove_file(&file), fs::remove_file(&owners));
-            step += 3;
+    let stop = |what: &str, signal: &str, call: &str, step: usize| {
+        let (trace, inject) = (format!("trace={call}"), format!("inject={call}:signal={signal}:when={step}"));
+        let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+        let at = format!("{what}: {signal} at {call} {step}");
+        let stopped = nobody.request_under(&request, &strace).arg("--detailed-exitcodes").run();
+        assert!(stopped.elapsed < Duration::from_secs(30), "{at}: {:?}", stopped.elapsed);
+        let left = || (left(&kept), left(owners.parent().expect("a folder")));
+        if stopped.code.is_some() {
+            let report = stopped.report();
+            assert!(matches!(kind(&report), "" | "interrupted"), "{at}: {report}");
+            assert_eq!(left(), (vec![], vec![]), "{at}");
         }
+        let again = nobody.request(&request).arg("--detailed-exitcodes").run();
+        assert_converges(&at, &again);
+        assert_in_time(what, &again);
+        assert_eq!(left(), (vec![], vec![]), "{at}");
+        let states = ["s1", "s2", "s3"].map(|name| instance.state("b", name));
+        assert_eq!(states, [(1, 0), (1, 0), (0, 2)], "{at}");
+        let text = fs::read_to_string(&file).expect("the state file");
+        assert!(text.ends_with('\n') && text.contains(" s1 ") && text.contains(" s2 "), "{at}: {text}");
+        let status = nobody.request(&json!({ "server": "s1", "instances": instance.address() })).report();
+        assert_eq!(server(&status, "b/s1")["owner"], "alice", "{at}: {status}");
+        for name in ["b/s1", "b/s2"] {
+            instance.set_state(name, "ready");
+        }
+        let _ = (fs::remove_file(&file), fs::remove_file(&owners));
+        stopped.code.is_none()
+    };
+    // Whoever ends at a signal has as many steps as whoever is killed.
+    let mut steps = Vec::new();
+    for call in CALLS {
+        let mut step = first;
+        while stop(KILLED, "KILL", call, step) {
+            steps.push((call, step));
+            step += 3;
+            assert!(step < MOST, "{call}: it goes on after {step}");
+        }
+    }
+    assert!(steps.len() > LEAST, "{steps:?}");
+    for (call, step) in steps {
+        stop(ENDED, "TERM", call, step);
     }
     Ok(())
 }
