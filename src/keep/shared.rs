@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
+use nix::libc;
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, unlinkat};
 
@@ -192,7 +193,10 @@ impl Socket {
             Err(errno) => return Err(unavailable(folder, &errno.into())),
         };
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) if is_still_named(folder, &file, &self.name) => Ok(Ok(Some(file))),
+            Ok(file) if is_still_named(folder, &file, &self.name) => {
+                show_holder(&file);
+                Ok(Ok(Some(file)))
+            }
             Ok(_) => Ok(Err("another run".to_owned())),
             Err((file, Errno::EWOULDBLOCK)) => Ok(Err(holder(&file))),
             Err((_, errno)) => Err(unavailable(folder, &errno.into())),
@@ -271,17 +275,26 @@ fn remove_those_without_socket(folder: &Folder) {
     }
 }
 
-/// Finds out who holds a lock, which is not written into a file that users only read.
+/// Lets those who wait find out who holds a lock, which cannot be written into a file that users only read: by a lock of
+/// POSIX as well, for which the kernel tells the process.
+///
+/// `/proc/locks` would tell it too, but to read it stops every lock of the host until all that are being taken are taken,
+/// which may be long where the processes that take them have a low priority.
+fn show_holder(file: &File) {
+    let _ = fcntl(file, FcntlArg::F_SETLK(&whole(libc::F_RDLCK)));
+}
+
+/// Finds out who holds a lock.
 fn holder(file: &File) -> String {
-    let find = || {
-        let stat = file.metadata().ok()?;
-        let (major, minor) = (nix::sys::stat::major(stat.dev()), nix::sys::stat::minor(stat.dev()));
-        let id = format!("{major:02x}:{minor:02x}:{}", stat.ino());
-        let locks = fs::read_to_string("/proc/locks").ok()?;
-        let line = locks.lines().find(|line| line.split_whitespace().nth(5) == Some(&id) && !line.contains("->"))?;
-        line.split_whitespace().nth(4)?.parse::<u32>().ok().filter(|pid| *pid > 0)
-    };
-    find().map_or_else(|| "another run".to_owned(), |pid| format!("process {pid}"))
+    let mut found = whole(libc::F_WRLCK);
+    let pid = fcntl(file, FcntlArg::F_GETLK(&mut found)).ok().map(|_| found.l_pid).filter(|pid| *pid > 0);
+    pid.map_or_else(|| "another run".to_owned(), |pid| format!("process {pid}"))
+}
+
+/// A lock of POSIX on a whole file.
+fn whole(kind: libc::c_int) -> libc::flock {
+    let [l_type, l_whence] = [kind, libc::SEEK_SET].map(|value| libc::c_short::try_from(value).unwrap_or_default());
+    libc::flock { l_type, l_whence, l_start: 0, l_len: 0, l_pid: 0 }
 }
 
 fn unavailable(folder: &Folder, why: &io::Error) -> Unavailable {
