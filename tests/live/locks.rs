@@ -15,7 +15,7 @@ use crate::support::program::copy_program;
 use crate::support::report::{kind, server, warnings};
 use crate::support::{
     Folder, Haproxy, Health, HttpBackend, Instance, Mode, PATIENCE, Port, Program, Recorder, Setup, Test, TestResult,
-    eventually, tests,
+    eventually, skipped, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -207,7 +207,7 @@ impl Nobody {
     fn new() -> Option<Self> {
         const NOBODY: u32 = 65_534;
         if !geteuid().is_root() {
-            println!("skipped: only root can run the program as somebody else");
+            skipped("only root can run the program as somebody else");
             return None;
         }
         let folder = Folder::new();
