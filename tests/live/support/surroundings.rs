@@ -154,17 +154,15 @@ impl Surroundings {
 const SANDBOX: &str = r#"
 count=$1; shift
 mount --make-rslave /
-folders=("${@:1:count}"); shift "$count"
-declare -A open=()
-for folder in "${folders[@]}"; do
-    if [[ -d $folder ]]; then exec {handle}<"$folder"; open[$folder]=$handle; fi
+mount -t tmpfs -o mode=1777 tmpfs /mnt
+for folder in "${@:1:count}"; do
+    if [[ -d $folder ]]; then
+        mkdir "/mnt/${folder##*/}"
+        mount --bind "$folder" "/mnt/${folder##*/}"
+    fi
 done
-mount -t tmpfs -o mode=1777 tmpfs /tmp
-for folder in "${!open[@]}"; do
-    mkdir -p "$folder"
-    mount --bind "/proc/self/fd/${open[$folder]}" "$folder"
-    exec {open[$folder]}<&-
-done
+shift "$count"
+mount --move /mnt /tmp
 for folder in /usr /boot /etc /home /root /proc/sys /sys; do
     if [[ -d $folder ]]; then
         mount --rbind "$folder" "$folder"
