@@ -42,10 +42,8 @@ const NAMES: [(&str, Surroundings); 6] = [
 /// Tests that set up themselves what the surroundings would change, by the beginning of their names, with the reason.
 ///
 /// `make test` runs all of them.
-const ELSEWHERE: &[(Surroundings, &str, &str)] = &[
-    (Surroundings::Master, "transport::a_reload_", "compares the ways to start HAProxy"),
-    (Surroundings::Master, "instances::every_way_to_start", "compares the ways to start HAProxy"),
-];
+const ELSEWHERE: &[(Surroundings, &str, &str)] =
+    &[(Surroundings::Master, "moving::no_process_is_left", "counts the processes of each way to start HAProxy")];
 
 /// Those of this run.
 static CHOSEN: LazyLock<Result<Surroundings, String>> = LazyLock::new(|| {
