@@ -47,21 +47,19 @@ demo: ## plays a maintenance on three HAProxy instances of its own, and cleans u
 	@tests/demo/run
 
 .PHONY: test
-test: ## runs every check and every test, on each HAProxy that can be had
+test: ## runs every check and every test, on each HAProxy that can be had and the newest of each tool
 	$(needs)
-	@$(install_tools)
-	@tests/checks/shell
-	@tests/checks/deny
-	@tests/checks/msrv
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@$(call side_by_side,$(checks) $(installs))
 	@# The same generated cases each time, so that a change is judged by itself; `cargo test` alone draws new ones.
-	PROPTEST_RNG_SEED=1 $(CARGO) test --locked
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+	PROPTEST_RNG_SEED=1 SEED=1 CARGO="$(CARGO)" tests/run
 	@echo "make test: everything passed"
 
+.PHONY: test-all
+test-all: ## does the same, with every test of an adapter on every version of its tool
+	HAPROXY_SERVER_EVERY_VERSION=1 $(MAKE) test
+
 .PHONY: bench
-bench: ## measures the program beside the floor and beside community.general.haproxy
+bench: ## measures the program beside the floor, community.general.haproxy and haproxytool
 	$(needs)
 	@tests/haproxy/fetch
 	$(CARGO) build --locked --release --examples
@@ -104,6 +102,14 @@ mutants: ## changes what decides and acts, one thing at a time, and names the ch
 	$(needs)
 	@tests/mutants/run
 
+# SEED=N makes the same choices again, ROUND=N only those of one round.
+.PHONY: soak
+soak: ## judges random runs while HAProxy is frozen, killed and reloaded; ten minutes, or MINUTES=60 VERSIONS=3.2
+	$(needs)
+	@tests/haproxy/fetch
+	$(if $(VERSIONS),HAPROXY_VERSIONS='$(VERSIONS)') MINUTES='$(or $(MINUTES),10)' SEED='$(SEED)' ROUND='$(ROUND)' \
+		$(CARGO) test --locked --test soak
+
 .PHONY: fuzz
 fuzz: ## looks for input that breaks a promise, a minute for each kind of input; RUNS=10000000 for longer
 	$(needs)
@@ -131,9 +137,12 @@ clean: ## removes what was built and unpacked
 .PHONY: tools
 tools: ## installs what the tests run: each HAProxy, the adapters' tools, cargo-deny
 	$(needs)
-	@$(install_tools)
+	@$(call side_by_side,'tests/checks/deny --install' $(installs))
 
-# All side by side, since each spends most of its time waiting for its registry.
-install_tools = pids=; for install in tests/haproxy/fetch 'tests/checks/deny --install' tests/adapters/*/install; do \
-	$$install & pids="$$pids $$!"; done; \
+checks = tests/checks/compile tests/checks/deny tests/checks/msrv tests/checks/shell
+installs = tests/haproxy/fetch tests/adapters/*/install
+
+# All at once, since those that install spend most of their time waiting for a registry.
+side_by_side = export CARGO="$(CARGO)"; pids=; for each in $(1); do \
+	{ $$each || { echo "make: $$each has failed" >&2; exit 1; }; } & pids="$$pids $$!"; done; \
 	failed=0; for pid in $$pids; do wait "$$pid" || failed=1; done; exit "$$failed"

@@ -18,7 +18,7 @@ class Took:
 
 
 class Tools:
-    """The program, the floor and the peer, each started by `launch`, which measures."""
+    """The program, the floor and the peers, each started by `launch`, which measures."""
 
     def __init__(self, repository):
         self.binary = repository / "target/release/haproxy_server"
@@ -56,3 +56,8 @@ class Tools:
         module = "ansible_collections.community.general.plugins.modules.haproxy"
         words = json.dumps({"ANSIBLE_MODULE_ARGS": arguments})
         return self.run([str(self.python), "-m", module, words], cap=cap)
+
+    def haproxytool(self, socket, state, cap):
+        """haproxytool for every server `s1` behind a socket; it asks on a terminal before it takes several out."""
+        words = {"maint": ["--force", "--maintenance"], "ready": ["--ready"]}[state]
+        return self.run([str(self.python.parent / "haproxytool"), "server", "--file", socket, *words, "s1"], cap=cap)

@@ -46,22 +46,26 @@ def in_floors(case):
     return case["seconds"]["ours"] / case["seconds"]["floor"]
 
 
-def times(case):
-    """How many times as long as this program the peer takes, at least where it was stopped."""
-    return int(case["peer"]["seconds"] / case["seconds"]["ours"])
+def times(case, peer="peer"):
+    """How many times as long as this program a peer takes, at least where it was stopped."""
+    return int(case[peer]["seconds"] / case["seconds"]["ours"])
 
 
 def cases(cases):
-    yield "| case | instances | servers | changed | floor | this program | in floors | `community.general.haproxy` | times as long |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    yield ("| case | instances | servers | changed | floor | this program | in floors | `community.general.haproxy` | times as long | "
+           "`haproxytool` | times as long |")
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for name, case in cases.items():
         took = case["seconds"]
-        peer, ratio = "–", "–"
-        if measured := case.get("peer"):
-            more = "more than " if measured["is_capped"] else ""
-            peer, ratio = f"{more}{measured['seconds']:.1f} s", f"{more}{times(case):,}"
+        peers = []
+        for peer in ("peer", "haproxytool"):
+            if measured := case.get(peer):
+                more = "more than " if measured["is_capped"] else ""
+                peers += [f"{more}{measured['seconds']:.1f} s", f"{more}{times(case, peer):,}"]
+            else:
+                peers += ["–", "–"]
         yield (f"| {name} | {case['instances']} | {case['servers']:,} | {case['matched']:,} | {ms(took['floor'])} | "
-               f"{ms(took['ours'])} | {in_floors(case):.2f} | {peer} | {ratio} |")
+               f"{ms(took['ours'])} | {in_floors(case):.2f} | {' | '.join(peers)} |")
 
 
 def asked(asked):

@@ -15,6 +15,7 @@ from matplotlib import pyplot  # noqa: E402
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 OURS, FLOOR, PEER = ("haproxy_server", "#0b6e4f"), ("floor", "#8d99ae"), ("community.general.haproxy", "#c1440e")
+HAPROXYTOOL = ("haproxytool", "#e0a458")
 NAMED = ("haproxy_server, one server by name", "#3f88c5")
 
 
@@ -33,6 +34,7 @@ def time(growth, compared):
     line(axes, growth, "ours_seconds", OURS, "-")
     line(axes, [point for point in growth if "named_seconds" in point], "named_seconds", NAMED, "-")
     line(axes, compared, "peer_seconds", PEER, "-")
+    line(axes, [point for point in growth if "haproxytool_seconds" in point], "haproxytool_seconds", HAPROXYTOOL, "-")
     axes.set(xscale="log", yscale="log", xlabel="servers of the HAProxy (a tenth of them is changed, or one by name)", ylabel="seconds")
     save(figure, axes, "time", "One change, read back: time by the number of servers")
 
@@ -41,6 +43,7 @@ def memory(growth, compared):
     figure, axes = pyplot.subplots(figsize=(7, 4.2))
     line(axes, growth, "ours_peak_mb", OURS, "-")
     line(axes, compared, "peer_peak_mb", PEER, "-")
+    line(axes, [point for point in growth if "haproxytool_peak_mb" in point], "haproxytool_peak_mb", HAPROXYTOOL, "-")
     axes.set(xscale="log", xlabel="servers of the HAProxy (a tenth of them is changed)", ylabel="peak memory, MB")
     axes.set_ylim(bottom=0)
     save(figure, axes, "memory", "Peak memory by the number of servers")

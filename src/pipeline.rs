@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::act::audit::{Moment, log_changes};
 use crate::act::carry_out::{carry_out, foresee};
 use crate::act::fleet::Fleet;
-use crate::act::gather::{Asked, check_names, gather};
+use crate::act::gather::{Asked, check_names, gather, perhaps_on_skipped};
 use crate::act::instance::Instance;
 use crate::act::permit::permit;
 use crate::act::records::{open_state_files, record_owners, show_owners};
@@ -58,7 +58,9 @@ fn decide_and_act(request: &Request, fleet: &mut Fleet<'_>, selected: &Selected,
     if run.has_failed() {
         return Ok(());
     }
-    check_names(request, fleet, selected)?;
+    let skipped = run.instances.iter().filter(|instance| instance.is_skipped).map(|instance| instance.name.as_str());
+    check_names(request, fleet, selected)
+        .map_err(|missing| perhaps_on_skipped(missing, &skipped.collect::<Vec<_>>()))?;
     let ownership = Ownership::load();
     run.warnings.extend(ownership.warnings.iter().cloned());
     let Some(goal) = request.goal else {

@@ -71,7 +71,7 @@ fn example_report() -> Value {
             "name": "http", "socket": "/run/haproxy/http.sock", "version": "2.6.12-1+deb12u4", "pid": 812,
             "changed": true, "failed": false, "matched": 1
         }],
-        "warnings": [], "contract": CONTRACT
+        "warnings": [], "contract": CONTRACT, "version": env!("CARGO_PKG_VERSION")
     })
 }
 

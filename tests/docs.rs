@@ -93,6 +93,18 @@ fn the_modules_have_the_version_and_the_address_of_the_program() {
         assert!(words.by_ref().any(|word| word == "version"), "{name}");
         assert_eq!(words.next(), Some(package("version").as_str()), "{name}");
     }
+    let locked = format!("name = \"haproxy_server\"\nversion = \"{}\"\n", package("version"));
+    assert!(read("tests/fuzz/Cargo.lock").contains(&locked), "tests/fuzz/Cargo.lock has another version");
+    // What each compares the program on a host with.
+    for (name, constant) in [
+        ("modules/ansible/plugins/action/haproxy_server.py", "\nPROGRAM = \""),
+        ("modules/puppet/lib/puppet/provider/haproxy_server/haproxy_server.rb", "::MADE_FOR = '"),
+        ("modules/salt/_modules/haproxy_server.py", "\n_MADE_FOR = \""),
+    ] {
+        let text = read(name);
+        let value = text.split_once(constant).and_then(|(_, rest)| rest.split(['"', '\'']).next());
+        assert_eq!(value, Some(package("version").as_str()), "{name}");
+    }
     for name in files("modules").iter().filter(|name| !name.contains("/.")) {
         let text = fs::read(path(name)).unwrap();
         let text = String::from_utf8_lossy(&text);
@@ -460,19 +472,61 @@ fn links_between_the_pages_lead_somewhere() {
     }
 }
 
-/// What docs/reliability.md says was tried is tried.
+/// What docs/reliability.md and docs/security.md say was tried is tried.
 #[test]
-fn every_case_of_reliability_is_a_test() {
-    let page = read("docs/reliability.md");
-    let tests: Vec<(&str, &str)> = page.split('`').filter_map(|word| word.split_once("::")).collect();
-    assert!(tests.len() > 20, "{tests:?}");
-    for (module, name) in tests {
-        let source = read(&format!("tests/live/{module}.rs"));
-        let lists = source.split("tests![").skip(1).filter_map(|list| Some(list.split_once(']')?.0));
-        let mut listed = lists.flat_map(|list| list.split(','));
-        assert!(listed.any(|it| it.trim() == name), "tests/live/{module}.rs does not run {name}");
-        assert!(source.contains(&format!("\nfn {name}(")), "tests/live/{module}.rs has no test {name}");
+fn every_case_of_reliability_and_security_is_a_test() {
+    for page in ["docs/reliability.md", "docs/security.md"] {
+        let text = read(page);
+        let is_name = |word: &str| word.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':'));
+        let tests: Vec<(&str, &str)> =
+            text.split('`').filter(|word| is_name(word)).filter_map(|word| word.rsplit_once("::")).collect();
+        assert!(tests.len() > 20, "{page}: {tests:?}");
+        for (module, name) in tests {
+            if module.contains("::") {
+                let file = format!("src/{}.rs", module.replace("::", "/"));
+                assert!(read(&file).contains(&format!("fn {name}(")), "{file} has no test {name}");
+                continue;
+            }
+            let source = read(&format!("tests/live/{module}.rs"));
+            let lists = source.split("tests![").skip(1).filter_map(|list| Some(list.split_once(']')?.0));
+            let mut listed = lists.flat_map(|list| list.split(','));
+            assert!(listed.any(|it| it.trim() == name), "tests/live/{module}.rs does not run {name}");
+            assert!(source.contains(&format!("\nfn {name}(")), "tests/live/{module}.rs has no test {name}");
+        }
     }
+}
+
+/// `live/readme.rs` plays the pages that it names; a block of commands anywhere else, and one that it leaves out, says why.
+#[test]
+fn every_command_of_the_pages_is_run_or_says_why_not() {
+    let played = read("tests/live/readme.rs");
+    let pages = files("docs").into_iter().filter(|name| name.ends_with(".md")).chain(["README.md".to_owned()]);
+    let (mut run, mut left_out) = (0, 0);
+    for page in pages {
+        let is_played = played.contains(&format!("\"{page}\""));
+        let text = read(&page);
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let why = at.checked_sub(1).and_then(|before| lines[before].strip_prefix("<!-- not run by the tests: "));
+            let is_commands = ["```sh", "```console"].contains(line);
+            match why.map(|why| why.trim_end_matches(" -->")) {
+                Some(why) => {
+                    assert!(is_commands && why.len() > 10, "{page}: {why:?} leaves nothing out, or does not say why");
+                    left_out += 1;
+                }
+                None if is_commands => {
+                    assert!(is_played, "{page}:{}: no test runs these commands", at + 1);
+                    run += 1;
+                }
+                None => assert!(
+                    !line.starts_with("```sh") && !line.starts_with("```console") && !line.starts_with("```bash"),
+                    "{page}:{}: no test runs a block of commands of this kind",
+                    at + 1
+                ),
+            }
+        }
+    }
+    assert!(run > 20 && left_out < 8, "{run} run, {left_out} left out");
 }
 
 #[test]

@@ -48,6 +48,7 @@ fn make_names_all_that_is_missing_at_once() {
         ("test-matrix", "cargo, cc, bash", None),
         ("mutants", "cargo, cc, bash", None),
         ("coverage", "cargo, cc, bash, python3", None),
+        ("soak", "cargo, cc, bash", None),
         ("fleet", "cargo, cc, bash, python3, python3's venv, sshd, ssh", None),
         ("bench", "cargo, cc, bash, python3, python3's venv", None),
         ("docs", "cargo, cc, bash", None),

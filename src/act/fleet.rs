@@ -12,7 +12,7 @@ use crate::model::error::{Error, Result};
 use crate::model::goal::Goal;
 use crate::request::MinAvailable;
 use crate::time::clock::Clock;
-use crate::time::deadline::{Backoff, Deadline, Progress};
+use crate::time::deadline::{Backoff, Deadline, LONGEST, Progress};
 use crate::time::interrupt::Interrupt;
 use crate::time::side_by_side::side_by_side;
 
@@ -188,11 +188,13 @@ impl<'a> Fleet<'a> {
 
     /// Waits for the second poll, whatever the deadline: one alone does not show whether sessions begin.
     ///
+    /// It is the last one as well, so that it need not spare HAProxy for long after a slow poll.
+    ///
     /// # Errors
     /// As [`Fleet::pause`].
     pub fn pause_once(&self, backoff: &mut Backoff) -> Result<()> {
         self.exclusion.release();
-        self.clock.pause(backoff.next(self.last_poll), self.signals)
+        self.clock.pause(backoff.next(self.last_poll).min(LONGEST), self.signals)
     }
 
     /// Returns the servers that have not failed, on instances that have not failed.

@@ -16,6 +16,7 @@ use crate::haproxy::open::Contact;
 use crate::haproxy::parse::Level;
 use crate::keep::exclusion::Exclusion;
 use crate::model::error::{Error, ErrorKind, Result};
+use crate::model::text::a_few_of;
 use crate::request::{OnUnreachable, Request};
 use crate::time::side_by_side::side_by_side;
 
@@ -187,6 +188,21 @@ pub fn check_names(request: &Request, fleet: &Fleet<'_>, selected: &Selected) ->
     let addresses = fleet.instances.iter().map(|instance| &instance.contact.address);
     let known = |sought| addresses.filter_map(|address| names(address, sought, bounds.step()).ok()).flatten().collect();
     missing::check(request, &found, || elsewhere(request, selected, bounds), known)
+}
+
+/// Says that what is missing may be on instances that were skipped, by their names.
+#[must_use]
+pub fn perhaps_on_skipped(missing: Error, skipped: &[&str]) -> Error {
+    if skipped.is_empty() || !matches!(missing.kind, ErrorKind::ServerNotFound | ErrorKind::BackendNotFound) {
+        return missing;
+    }
+    let named: Vec<String> = skipped.iter().map(|name| format!("'{name}'")).collect();
+    let what = missing.msg.split_once("; ").map_or(&*missing.msg, |(what, _)| what);
+    let msg = format!(
+        "{what}, but {} did not answer and may have it; run this again when it answers, or set 'on_missing' to 'ignore'",
+        a_few_of(&named)
+    );
+    Error::new(ErrorKind::Unreachable, msg)
 }
 
 fn found_on<'i>(instance: &'i Instance<'_>) -> Found<'i> {

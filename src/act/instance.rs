@@ -171,7 +171,7 @@ impl<'a> Instance<'a> {
             self.targets.iter().zip(&goals).map(|(target, goal)| (target.last(), goal.unwrap_or_default())).collect();
         let planned = plan(&wishes);
         for ((target, goal), planned) in self.targets.iter_mut().zip(goals).zip(planned) {
-            target.plan = goal.map(|_| planned);
+            target.plan = goal.map(|_| Box::new(planned));
         }
         let is_due = self.judgement == Judgement::Due || pass.direction == Direction::Backward;
         if let Some(guard) = pass.guard.filter(|_| is_due) {
@@ -318,7 +318,9 @@ impl<'a> Instance<'a> {
         let mut commands: Vec<Command> = Vec::new();
         for index in order {
             let Some(target) = self.targets.get(index) else { continue };
-            let Some(Planned { decision: Decision::Change(actions), after, .. }) = &target.plan else { continue };
+            let Some(Planned { decision: Decision::Change(actions), after, .. }) = target.plan.as_deref() else {
+                continue;
+            };
             let lines = lines(target.last(), actions.iter().flatten().copied());
             commands.extend(lines.map(|line| Command { target: index, line, to: *after }));
         }
@@ -694,7 +696,7 @@ impl Target {
     /// Records that it was left alone as a spare slot, if it was.
     fn note_spare(&mut self) {
         let is_skipped = |planned: &Planned| self.last().is_skipped_by(&planned.goal);
-        if self.is_at_work() && self.plan.as_ref().is_some_and(is_skipped) {
+        if self.is_at_work() && self.plan.as_deref().is_some_and(is_skipped) {
             self.verdict = Verdict::Spare;
         }
     }

@@ -137,6 +137,9 @@ fn save_one(request: &Request, instance: &mut Instance<'_>, mode: Mode) {
 
 /// Shows who has taken the servers out.
 pub fn show_owners(ownership: &Ownership, fleet: &mut Fleet<'_>) {
+    if ownership.is_empty() {
+        return;
+    }
     for instance in &mut fleet.instances {
         for target in &mut instance.targets {
             target.record = ownership.find(&instance.contact, &target.before).cloned().map(Box::new);

@@ -18,7 +18,7 @@ pub struct Target {
     /// How it was read last.
     pub reading: Reading,
     /// What was planned for it last; `None` if it was left out.
-    pub plan: Option<Planned>,
+    pub plan: Option<Box<Planned>>,
     /// What was sent to it, in order.
     pub sent: Vec<Sent>,
     /// What the last poll saw it do.
@@ -45,18 +45,18 @@ pub enum Reading {
     /// As it was before the run: it was not read again.
     First,
     /// As this; in a dry run, as it is predicted to be.
-    Seen(Server),
+    Seen(Box<Server>),
     /// It could not be read.
     Unknown {
         /// How it was read before that.
-        last: Server,
+        last: Box<Server>,
         /// Why not.
         why: Error,
     },
     /// Its HAProxy no longer has it.
     Gone {
         /// How it was read before that.
-        last: Server,
+        last: Box<Server>,
     },
 }
 
@@ -321,7 +321,8 @@ impl Target {
         let last = self.take_last();
         self.reading = match found {
             Some(found) => {
-                Reading::Seen(Server { statistics: last.statistics, backend_name: last.backend_name, ..found })
+                let seen = Server { statistics: last.statistics, backend_name: last.backend_name, ..found };
+                Reading::Seen(Box::new(seen))
             }
             None => Reading::Gone { last },
         };
@@ -368,13 +369,14 @@ impl Target {
 
     /// Shows it as it is predicted to be.
     pub fn foresee(&mut self, after: ServerState) {
-        let last = self.take_last();
-        self.reading = Reading::Seen(Server { state: after, ..last });
+        let mut last = self.take_last();
+        last.state = after;
+        self.reading = Reading::Seen(last);
     }
 
-    fn take_last(&mut self) -> Server {
+    fn take_last(&mut self) -> Box<Server> {
         match std::mem::replace(&mut self.reading, Reading::First) {
-            Reading::First => self.before.clone(),
+            Reading::First => Box::new(self.before.clone()),
             Reading::Seen(server) => server,
             Reading::Unknown { last, .. } | Reading::Gone { last } => last,
         }
@@ -397,7 +399,7 @@ impl Target {
         };
         Self {
             sent: self.sent.into_iter().map(outlived).collect(),
-            reading: Reading::Seen(server),
+            reading: Reading::Seen(Box::new(server)),
             verdict,
             // The plan for the old process does not apply to the new one.
             plan: None,

@@ -37,8 +37,7 @@ pub fn check(
     elsewhere: impl FnOnce() -> Vec<Observation>,
     names: impl FnOnce(Sought) -> BTreeSet<String>,
 ) -> Result<()> {
-    let is_everywhere = request.on_missing == OnMissing::FailEach;
-    let mut missing = Missing::of(request, found, is_everywhere);
+    let mut missing = Missing::of(request, found);
     match request.on_missing {
         OnMissing::Ignore => return Ok(()),
         OnMissing::Fail | OnMissing::FailEach => {}
@@ -46,7 +45,7 @@ pub fn check(
         OnMissing::ElsewhereOk => {
             let others = elsewhere();
             let all: Vec<Found<'_>> = found.iter().cloned().chain(others.iter().map(Found::from)).collect();
-            missing = Missing::of(request, &all, false);
+            missing = Missing::of(request, &all);
         }
     }
     if missing.is_none() { Ok(()) } else { Err(missing.into_error(request, names)) }
@@ -55,6 +54,9 @@ pub fn check(
 /// Finds which of the listed servers an instance has.
 fn servers_of(matcher: &Matcher<'_>, request: &Request, found: &Found<'_>) -> Vec<bool> {
     let mut marks = vec![false; request.servers.len()];
+    if marks.is_empty() {
+        return marks;
+    }
     for server in &found.servers {
         matcher.mark_servers(server.backend.as_bytes(), server.server.as_bytes(), &mut marks);
     }
@@ -64,17 +66,23 @@ fn servers_of(matcher: &Matcher<'_>, request: &Request, found: &Found<'_>) -> Ve
 /// Finds which of the listed addresses an instance has.
 fn addresses_of(matcher: &Matcher<'_>, request: &Request, found: &Found<'_>) -> Vec<bool> {
     let mut marks = vec![false; request.addresses.len()];
+    if marks.is_empty() {
+        return marks;
+    }
     for (host, port) in found.servers.iter().map(|server| server.host_and_port()) {
         matcher.mark_addresses(host, port, &mut marks);
     }
     marks
 }
 
-/// Returns what no instance has, or not all of them where it must be everywhere.
-fn unmarked<'r, T>(listed: &'r [T], marks: &[impl AsRef<[bool]>], is_everywhere: bool) -> Vec<&'r T> {
+/// Returns what is not where it must be: on some instance, or on each.
+fn unmarked<'r, T>(on_missing: OnMissing, listed: &'r [T], marks: &[impl AsRef<[bool]>]) -> Vec<&'r T> {
     let is_there = |place: usize| {
         let mut marks = marks.iter().map(|marks| marks.as_ref().get(place).copied().unwrap_or_default());
-        if is_everywhere { marks.all(|it| it) } else { marks.any(|it| it) }
+        match on_missing {
+            OnMissing::FailEach => marks.all(|it| it),
+            OnMissing::Fail | OnMissing::ElsewhereOk | OnMissing::Ignore => marks.any(|it| it),
+        }
     };
     listed.iter().enumerate().filter(|(place, _)| !is_there(*place)).map(|(_, it)| it).collect()
 }
@@ -100,15 +108,15 @@ fn with_nearest<'n>(missing: &str, wanted: &Pattern, names: impl Iterator<Item =
 }
 
 impl<'r> Missing<'r> {
-    fn of(request: &'r Request, found: &[Found<'_>], is_everywhere: bool) -> Self {
+    fn of(request: &'r Request, found: &[Found<'_>]) -> Self {
         let matcher = Matcher::new(request.selection());
         let servers: Vec<Vec<bool>> = found.iter().map(|found| servers_of(&matcher, request, found)).collect();
         let addresses: Vec<Vec<bool>> = found.iter().map(|found| addresses_of(&matcher, request, found)).collect();
         let backends: Vec<&[bool]> = found.iter().map(|found| found.backends).collect();
         Self {
-            backends: unmarked(&request.backends, &backends, is_everywhere),
-            servers: unmarked(&request.servers, &servers, is_everywhere),
-            addresses: unmarked(&request.addresses, &addresses, is_everywhere),
+            backends: unmarked(request.on_missing, &request.backends, &backends),
+            servers: unmarked(request.on_missing, &request.servers, &servers),
+            addresses: unmarked(request.on_missing, &request.addresses, &addresses),
         }
     }
 

@@ -35,6 +35,16 @@ pub(super) fn unix_sockets(proc: &Path, pids: &[u32]) -> Option<Vec<PathBuf>> {
     Some(paths)
 }
 
+/// Lists all Unix sockets of the process that listens at this one, which is among them; none if that may not be seen, or if
+/// another process of this host has that id.
+#[must_use]
+pub fn sockets_of(pid: u32, at: &Path) -> Vec<PathBuf> {
+    let listed = unix_sockets(Path::new("/proc"), &[pid]).unwrap_or_default();
+    let paths: Vec<PathBuf> = listed.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
+    let is_among = fs::canonicalize(at).is_ok_and(|at| paths.contains(&at));
+    if is_among { paths } else { Vec::new() }
+}
+
 /// Tells whether one of the processes listens on anything; nothing where that may not be seen.
 pub(super) fn listens(proc: &Path, pids: &[u32]) -> Option<bool> {
     for pid in pids {
@@ -140,6 +150,9 @@ mod tests {
         let _tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         assert!(unix_sockets(proc, &pids).unwrap().contains(&path));
         assert_eq!(listens(proc, &pids), Some(true));
+        let other = place.path().join("b.sock");
+        assert!(sockets_of(pids[0], &path).contains(&path));
+        assert_eq!(sockets_of(pids[0], &other), Vec::<PathBuf>::new());
         drop(listener);
         assert!(!unix_sockets(proc, &pids).unwrap().contains(&path));
         assert_eq!(unix_sockets(proc, &[u32::MAX]), None);

@@ -43,7 +43,7 @@ mod budget;
 mod config;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod listening;
+pub mod listening;
 mod mounts;
 mod naming;
 mod places;

@@ -112,7 +112,8 @@ impl Arguments {
                 }
                 // One more than the limit shows that there are too many.
                 b"-" => {
-                    read.configs.extend(words.by_ref().map(path).take(FILES_MAX + 1));
+                    let room = (FILES_MAX + 1).saturating_sub(read.configs.len());
+                    read.configs.extend(words.by_ref().map(path).take(room));
                     break;
                 }
                 [b'C', ..] => read.change_dir = Some(path(words.next()?)),

@@ -14,6 +14,7 @@ use super::socket::{Connection, Form};
 use super::statistics::{ONE_BY_ONE, read_statistics};
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::matcher::Matcher;
+use crate::model::memory::{Meter, RESERVE, could_have, out_of_memory};
 use crate::model::name::{Address, Selection};
 use crate::model::server::{Process, Server};
 use crate::model::text::printable;
@@ -222,7 +223,7 @@ impl<'a> Predicted<'a> {
 /// Dumps all servers over a new connection and hands over every line, with predicted servers as predicted.
 ///
 /// # Errors
-/// When the answer does not arrive in time or is incomplete, or returns what `on_line` returned.
+/// When there is not enough memory to keep all of it, when the answer does not arrive in time or is incomplete, or returns what `on_line` returned.
 pub fn dump(
     address: &Address,
     step: Allowance,
@@ -230,9 +231,16 @@ pub fn dump(
     mut on_line: impl FnMut(&[u8]) -> std::result::Result<(), ParseError>,
 ) -> Result<()> {
     let (mut connection, _) = open(address, step)?;
+    if !could_have(RESERVE) {
+        return Err(out_of_memory(address));
+    }
     let understood = |error: ParseError| not_understood(address, &error);
     let mut header = None;
+    let mut meter = Meter::default();
     connection.dump(&Query::ServersState(None).to_string(), Form::Lines, |line| {
+        if !meter.has_room_after(line.len()) {
+            return Err(out_of_memory(address));
+        }
         if line.starts_with(b"# be_id") {
             header = Some(StateHeader::parse(line).map_err(understood)?);
         }
@@ -274,7 +282,7 @@ pub fn names(address: &Address, sought: Sought, step: Allowance) -> Result<BTree
             Ok(names)
         }
         Sought::BackendsWithServers | Sought::Servers => {
-            let mut rows = Names { sought, found: BTreeSet::new() };
+            let mut rows = Names::new(sought);
             read_state(&mut connection, &[Query::ServersState(None)], &mut rows)?;
             Ok(rows.found)
         }

@@ -496,6 +496,8 @@ impl Level {
 /// The columns of `show stat` that this program reads (management.txt, section 9.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatHeader {
+    /// How many values of a row are looked at: the last of those below, and those before it.
+    length: usize,
     pxname: usize,
     svname: usize,
     iid: usize,
@@ -544,6 +546,16 @@ pub struct StatRow<'a> {
 }
 
 impl StatRow<'_> {
+    fn into_owned(self) -> StatRow<'static> {
+        StatRow {
+            backend: Cow::Owned(self.backend.into_owned()),
+            server: Cow::Owned(self.server.into_owned()),
+            backend_id: self.backend_id,
+            server_id: self.server_id,
+            statistics: self.statistics,
+        }
+    }
+
     /// Tells whether the row says of a whole backend that it is unpublished.
     #[must_use]
     pub fn is_of_unpublished_backend(&self) -> bool {
@@ -560,8 +572,11 @@ impl StatHeader {
         let missing = |column| ParseError::Column { command: STAT, column, line: excerpt(line, SHOWN) };
         let names = line.strip_prefix(b"# ").ok_or_else(|| missing("pxname"))?;
         let names: Vec<&[u8]> = names.split(|byte| *byte == b',').collect();
-        let find = |column: &'static str| {
-            names.iter().position(|name| *name == column.as_bytes()).ok_or_else(|| missing(column))
+        let mut length = 0;
+        let mut find = |column: &'static str| {
+            let place = names.iter().position(|name| *name == column.as_bytes()).ok_or_else(|| missing(column))?;
+            length = length.max(place + 1);
+            Ok(place)
         };
         Ok(Self {
             pxname: find("pxname")?,
@@ -584,16 +599,22 @@ impl StatHeader {
             // HAProxy 2.8 and later.
             srid: find("srid").ok(),
             act: find("act").ok(),
+            length,
         })
     }
 
     /// Reads the counts of a published backend from its own row.
     #[must_use]
     pub fn counts(&self, line: &[u8]) -> Option<Counts> {
-        let values = csv(line);
-        let number = |index: usize| values.get(index).and_then(|digits| decimal(digits));
-        let is_backend = values.get(self.svname).is_some_and(|name| name.as_ref() == b"BACKEND");
-        let is_published = values.get(self.status).is_some_and(|status| !status.ends_with(b"(UNPUB)"));
+        let unquoted = memchr(b'"', line).map(|_| unquoted(line));
+        let values: Vec<&[u8]> = match &unquoted {
+            Some(values) => values.iter().map(Vec::as_slice).collect(),
+            None => split(line).collect(),
+        };
+        let value = |index: usize| values.get(index).copied();
+        let number = |index: usize| value(index).and_then(decimal);
+        let is_backend = value(self.svname).is_some_and(|name| name == b"BACKEND");
+        let is_published = value(self.status).is_some_and(|status| !status.ends_with(b"(UNPUB)"));
         let counts = Counts { backend_id: number(self.iid)?, active: number(self.act?)?, backup: number(self.bck)? };
         Some(counts).filter(|_| is_backend && is_published)
     }
@@ -603,13 +624,24 @@ impl StatHeader {
     /// # Errors
     /// Shows the row and what is wrong with it.
     pub fn row<'a>(&self, line: &'a [u8]) -> Result<StatRow<'a>, ParseError> {
-        let values = csv(line);
-        let columns: Vec<&[u8]> = values.iter().map(AsRef::as_ref).collect();
-        let row = Row { command: STAT, columns: &columns, line };
+        if memchr(b'"', line).is_some() {
+            let values = unquoted(line);
+            let values: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
+            return self.row_of(&values, line).map(StatRow::into_owned);
+        }
+        // There may be 100,000 rows, and HAProxy 3.2 writes 208 values into each.
+        let mut values = Vec::with_capacity(self.length);
+        values.extend(split(line).take(self.length));
+        self.row_of(&values, line)
+    }
+
+    fn row_of<'a>(&self, values: &[&'a [u8]], line: &'a [u8]) -> Result<StatRow<'a>, ParseError> {
+        let row = Row { command: STAT, columns: values, line };
         let some = |index| {
-            let text = printable(&String::from_utf8_lossy(row.bytes(index))).into_owned();
-            (!text.is_empty()).then_some(text)
+            let value = row.bytes(index);
+            (!value.is_empty()).then(|| printable(&String::from_utf8_lossy(value)).into_owned())
         };
+        let name = |index, column| row.text(index, column).map(printable);
         let statistics = Statistics {
             queue: row.number(self.qcur, "qcur")?,
             sessions: row.number(self.scur, "scur")?,
@@ -629,22 +661,11 @@ impl StatHeader {
             backend_id: row.number(self.iid, "iid")?,
             server_id: row.number(self.sid, "sid")?,
             statistics,
-            backend: name(&values, self.pxname).ok_or_else(|| row.wrong(self.pxname, "pxname"))?,
-            server: name(&values, self.svname).ok_or_else(|| row.wrong(self.svname, "svname"))?,
+            backend: name(self.pxname, "pxname")?,
+            server: name(self.svname, "svname")?,
         })
     }
-}
 
-/// Takes a name out of the values of a row, printable as all names are.
-fn name<'a>(values: &[Cow<'a, [u8]>], index: usize) -> Option<Cow<'a, str>> {
-    let name = match values.get(index)? {
-        Cow::Borrowed(name) => std::str::from_utf8(name).ok().map(printable)?,
-        Cow::Owned(name) => Cow::Owned(printable(std::str::from_utf8(name).ok()?).into_owned()),
-    };
-    (!name.is_empty()).then_some(name)
-}
-
-impl StatHeader {
     fn counter(&self, row: &Row<'_, '_>) -> Option<CheckCounter> {
         Some(CheckCounter {
             health: decimal(row.bytes(self.check_health))?,
@@ -654,11 +675,13 @@ impl StatHeader {
     }
 }
 
+/// Splits a line of comma-separated values, none of which is quoted.
+fn split(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| *byte == b',')
+}
+
 /// Splits a line of comma-separated values; a value in double quotes may hold commas and doubled quotes.
-fn csv(line: &[u8]) -> Vec<Cow<'_, [u8]>> {
-    if memchr(b'"', line).is_none() {
-        return line.split(|byte| *byte == b',').map(Cow::Borrowed).collect();
-    }
+fn unquoted(line: &[u8]) -> Vec<Vec<u8>> {
     let mut values = Vec::new();
     let mut value = Vec::new();
     let mut quoted = false;
@@ -670,11 +693,11 @@ fn csv(line: &[u8]) -> Vec<Cow<'_, [u8]>> {
                 bytes.next();
             }
             b'"' => quoted = !quoted,
-            b',' if !quoted => values.push(Cow::Owned(std::mem::take(&mut value))),
+            b',' if !quoted => values.push(std::mem::take(&mut value)),
             _ => value.push(byte),
         }
     }
-    values.push(Cow::Owned(value));
+    values.push(value);
     values
 }
 
@@ -777,7 +800,7 @@ mod tests {
 
     #[test]
     fn quoted_values_may_hold_commas() {
-        let values = csv(b"a,\"b,\"\"c\"\"\",,d");
+        let values = unquoted(b"a,\"b,\"\"c\"\"\",,d");
         let values: Vec<_> = values.iter().map(|value| String::from_utf8_lossy(value)).collect();
         assert_eq!(values, ["a", "b,\"c\"", "", "d"]);
     }

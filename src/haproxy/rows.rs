@@ -13,7 +13,8 @@ use super::statistics::ONE_BY_ONE;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::Switch;
 use crate::model::matcher::Matcher;
-use crate::model::name::{Address, Selection};
+use crate::model::memory::{Meter, RESERVE, could_have, out_of_memory};
+use crate::model::name::Selection;
 use crate::model::server::{Server, ServerState, Uniqueness};
 use crate::model::state::AdminFlags;
 use crate::model::text::printable;
@@ -123,17 +124,8 @@ pub(super) trait Rows {
     }
 }
 
-/// What must be free before a dump begins, in bytes: to run out of memory in the middle would end this program, and with it
-/// a HAProxy 3.2.26.
-const RESERVE: usize = 8 << 20;
-
 /// What a server may need until it is in the report, in bytes.
 const FOR_A_SERVER: usize = 1 << 10;
-
-/// Tells whether so many bytes could be had now.
-fn could_have(bytes: usize) -> bool {
-    Vec::<u8>::new().try_reserve_exact(bytes).is_ok()
-}
 
 /// Which servers are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -299,8 +291,16 @@ impl Rows for Matching<'_> {
 
 /// Keeps the names of all servers, or of their backends.
 pub(super) struct Names {
-    pub(super) sought: Sought,
+    sought: Sought,
     pub(super) found: BTreeSet<String>,
+    meter: Meter,
+    is_out_of_memory: bool,
+}
+
+impl Names {
+    pub(super) fn new(sought: Sought) -> Self {
+        Self { sought, found: BTreeSet::new(), meter: Meter::default(), is_out_of_memory: false }
+    }
 }
 
 impl Rows for Names {
@@ -311,13 +311,18 @@ impl Rows for Names {
         });
         let name = printable(&name);
         // Most rows have a name of an earlier one.
-        if !self.found.contains(&*name) {
+        if !self.is_out_of_memory && !self.found.contains(&*name) {
+            self.is_out_of_memory = !self.meter.has_room_after(name.len());
             self.found.insert(name.into_owned());
         }
         false
     }
 
     fn take(&mut self, _: &StateRow<'_>) {}
+
+    fn is_out_of_memory(&self) -> bool {
+        self.is_out_of_memory
+    }
 }
 
 /// Keeps the servers that were observed before, each in its place.
@@ -512,13 +517,6 @@ impl Reply {
         }
         Ok(())
     }
-}
-
-fn out_of_memory(address: &Address) -> Error {
-    let msg = format!(
-        "there is not enough memory for the servers of the HAProxy at {address}; allow this program more, or select fewer servers"
-    );
-    Error::new(ErrorKind::Resources, msg)
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@
 //! each reply ended by the prompt, then `quit` (management.txt, section 9.3; `cli_io_handler()` in HAProxy's
 //! `src/cli.c`). On a master CLI socket, `@1` comes first and leads to the current worker.
 //!
-//! A dump that has begun is read to its end, whatever else is wrong: HAProxy 3.2.26 dies of a client that leaves
-//! halfway. Only a process that has been silent for all the allowed time is abandoned.
+//! A dump that has begun is read to its end, whatever else is wrong: where a client has left HAProxy 3.2.26 halfway, the
+//! next dump ends its process (docs/reliability.md, "HAProxy 3.2.26"). Only a process that has been silent for all the
+//! allowed time is abandoned.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -50,18 +50,24 @@ pub(super) fn read_statistics(
     let queries: Vec<String> = queries_for(&asked, sizes, rows).iter().map(Query::to_string).collect();
     let mut unpublished = BTreeSet::new();
     read_again_if_garbage(|| {
+        let mut next = 0;
         let mut reader = StatReader::new(&address, |row: StatRow<'_>| {
             if row.is_of_unpublished_backend() {
                 unpublished.insert(row.backend_id);
             }
             let key = (row.backend_id, row.server_id);
-            let found = asked.binary_search_by_key(&key, |server| (server.backend_id, server.server_id)).ok();
-            if let Some(server) = found.and_then(|index| asked.get_mut(index)).filter(|server| is_of(server, &row)) {
+            let key_of = |server: &&mut Server| (server.backend_id, server.server_id);
+            // HAProxy mostly has them in the order of their numbers, so the server is nearly always the next one.
+            let is_next = asked.get(next).is_some_and(|server| key_of(server) == key);
+            let found = if is_next { Some(next) } else { asked.binary_search_by_key(&key, key_of).ok() };
+            let Some(place) = found else { return };
+            next = place + 1;
+            if let Some(server) = asked.get_mut(place).filter(|server| is_of(server, &row)) {
                 server.statistics = Some(Box::new(row.statistics));
             }
         });
         connection.dumps(&queries, Form::Rows, |_, row| reader.line(row))?;
-        Ok(reader.garbage)
+        reader.end(queries.len())
     })?;
     for server in asked.iter_mut().filter(|server| unpublished.contains(&server.backend_id)) {
         server.statistics.iter_mut().for_each(|statistics| statistics.publication = Publication::Unpublished);
@@ -98,7 +104,7 @@ pub(super) fn poll(
                 }
             });
             connection.rows(&queries, |row| reader.line(row))?;
-            Ok(reader.garbage)
+            reader.end(queries.len())
         })?;
     }
     for ((backend, _), statistics) in &mut found {
@@ -157,13 +163,15 @@ pub(super) struct StatReader<'a, R> {
     address: &'a Address,
     header: Option<StatHeader>,
     on_row: R,
+    /// How many replies have begun as they should.
+    replies: usize,
     /// What is wrong with the first row that was not understood.
     pub(super) garbage: Option<Error>,
 }
 
 impl<'a, R: FnMut(StatRow<'_>)> StatReader<'a, R> {
     pub(super) fn new(address: &'a Address, on_row: R) -> Self {
-        Self { address, header: None, on_row, garbage: None }
+        Self { address, header: None, on_row, replies: 0, garbage: None }
     }
 
     pub(super) fn line(&mut self, line: &[u8]) -> Result<()> {
@@ -172,6 +180,12 @@ impl<'a, R: FnMut(StatRow<'_>)> StatReader<'a, R> {
             _ if line.is_empty() => Ok(()),
             _ if line.starts_with(b"# ") => {
                 self.header = Some(StatHeader::parse(line).map_err(understood)?);
+                self.replies += 1;
+                Ok(())
+            }
+            // The proxy was deleted after it was observed.
+            _ if line == b"No such proxy." => {
+                self.replies += 1;
                 Ok(())
             }
             Some(header) => {
@@ -181,12 +195,21 @@ impl<'a, R: FnMut(StatRow<'_>)> StatReader<'a, R> {
                 }
                 Ok(())
             }
-            // The proxy was deleted after it was observed.
-            None if line == b"No such proxy." => Ok(()),
             None => Err(Error::new(
                 ErrorKind::BadReply,
                 format!("the HAProxy at {} answered 'show stat' with '{}'", self.address, excerpt(line, 200)),
             )),
         }
+    }
+    /// Ends the replies to so many commands; returns what is wrong with the first row that was not understood.
+    ///
+    /// A server without a row is gone, which a reply without anything does not say.
+    pub(super) fn end(self, commands: usize) -> Result<Option<Error>> {
+        if self.replies < commands {
+            let msg =
+                format!("the HAProxy at {} answered 'show stat' without the line that names the columns", self.address);
+            return Err(Error::new(ErrorKind::BadReply, msg));
+        }
+        Ok(self.garbage)
     }
 }

@@ -1,14 +1,14 @@
 //! Keeps two runs from changing the same HAProxy at once: the lock is held while observing, planning and applying, and
 //! released between polls.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::folder::{Folder, Unavailable};
-use super::lock::{LockSet, NotTaken, Patience};
-use super::shared::SharedSet;
+use super::lock::{LockSet, NotTaken, Patience, remove_leftovers};
+use super::shared::{SharedSet, sockets_of};
 use crate::haproxy::open::Contact;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::Address;
@@ -28,6 +28,10 @@ pub struct Exclusion<'a> {
     signals: &'a Interrupt,
     progress: Progress<'a>,
     held: Mutex<Held>,
+    /// The sockets of each process, by its key and the address of its contact.
+    sockets: Mutex<BTreeMap<String, Vec<Address>>>,
+    /// Whether what killed runs have left was removed.
+    has_cleaned: Once,
     /// Only one thread waits at a time, so that none waits for a lock that another thread of this run holds.
     waiting: Mutex<()>,
 }
@@ -74,6 +78,8 @@ impl<'a> Exclusion<'a> {
             signals,
             progress,
             held,
+            sockets: Mutex::default(),
+            has_cleaned: Once::new(),
             waiting,
         }
     }
@@ -122,9 +128,10 @@ impl<'a> Exclusion<'a> {
             return Ok(());
         }
         let contacts = contacts.iter().copied().filter(|contact| keys(contact).iter().any(is_missing));
+        let sockets: Vec<Address> = contacts.flat_map(|contact| self.sockets_of(contact)).collect();
         let shared = self.held().shared.names();
         let taken = LockSet::take(folder, &missing, &self.note, patience)
-            .and_then(|locks| Ok((locks, SharedSet::take(contacts, &shared, &missing, patience)?)));
+            .and_then(|locks| Ok((locks, SharedSet::take(sockets, &shared, &missing, patience)?)));
         match taken {
             Ok((locks, shared)) => {
                 if let Some(why) = &shared.unavailable {
@@ -134,6 +141,8 @@ impl<'a> Exclusion<'a> {
                 held.locks.join(locks);
                 held.shared.join(shared);
                 held.keys.extend(missing);
+                drop(held);
+                self.has_cleaned.call_once(|| remove_leftovers(folder));
             }
             Err(NotTaken::Failed(error)) => return Err(error),
             Err(NotTaken::Unavailable(why)) => {
@@ -141,6 +150,15 @@ impl<'a> Exclusion<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Lists the sockets of a process, which keeps them as long as it runs; the lock is retaken after each wait.
+    fn sockets_of(&self, contact: &Contact) -> Vec<Address> {
+        let mut known = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        known
+            .entry(format!("{} {}", contact.process.key(), contact.address))
+            .or_insert_with(|| sockets_of(contact))
+            .clone()
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {

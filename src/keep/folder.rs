@@ -10,10 +10,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat};
 use nix::unistd::{Uid, geteuid, mkdir};
+
+use crate::time::clock;
 
 /// The folder of root.
 pub const OF_ROOT: &str = "/run/haproxy_server";
@@ -23,6 +26,12 @@ pub(super) const OF_CALLER: &str = "haproxy_server";
 
 /// The mode bits that let anybody but the owner write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// How long ago a file must have been written before it counts as left by a run that was killed.
+const LEFT_AFTER: i64 = 600;
+
+/// The most entries of a folder that are looked at.
+const ENTRIES_MAX: usize = 4096;
 
 /// Why there is no usable folder, as a sentence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -112,6 +121,16 @@ impl Folder {
         // Anything but a regular file must not block the run.
         let always = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         openat(self, name, flags | always, mode).map(File::from)
+    }
+
+    /// Lists the names of files that were last written so long ago that only a run that was killed can have left them.
+    pub(super) fn old_files(&self) -> Vec<String> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let Ok(mut entries) = Dir::openat(self, ".", flags, Mode::empty()) else { return Vec::new() };
+        let now = i64::try_from(clock::now()).unwrap_or(i64::MAX);
+        let is_old = |name: &String| self.stat(name).is_ok_and(|stat| now.saturating_sub(stat.st_mtime) > LEFT_AFTER);
+        let names = entries.iter().take(ENTRIES_MAX).flatten();
+        names.filter_map(|entry| Some(entry.file_name().to_str().ok()?.to_owned())).filter(is_old).collect()
     }
 
     /// Examines a file in the folder without opening it.

@@ -3,7 +3,7 @@
 //! A lock is `flock(2)` on a file of the [folder](super::folder). The kernel releases it when its holder dies, so a
 //! leftover file never blocks. The holder writes its process id and what it does into the file, for others who wait. It
 //! removes the file while it still holds the lock; whoever then locks the removed file notices that the name leads
-//! elsewhere, and starts over.
+//! elsewhere, and starts over. Files that killed runs have left are removed in the same way.
 
 use std::fs::File;
 use std::io;
@@ -19,6 +19,9 @@ use super::folder::{Folder, Unavailable};
 use crate::model::error::{Error, ErrorKind};
 use crate::model::text::excerpt;
 use crate::time::interrupt::Interrupt;
+
+/// How the names of the files end.
+const SUFFIX: &str = ".lock";
 
 /// How long to wait between two attempts.
 const PAUSE: Duration = Duration::from_millis(25);
@@ -130,6 +133,16 @@ impl LockSet {
     }
 }
 
+/// Removes lock files that killed runs have left, as those of processes that have gone since.
+pub fn remove_leftovers(folder: &Folder) {
+    for name in folder.old_files() {
+        if let Some(key) = name.strip_suffix(SUFFIX) {
+            // Whoever holds it still works; the others go when this is dropped.
+            let _left = try_lock(folder, key);
+        }
+    }
+}
+
 /// One lock.
 #[derive(Debug)]
 struct Held {
@@ -150,7 +163,7 @@ fn try_existing(folder: &Folder, key: &str) -> io::Result<Result<Held, String>> 
 
 /// Tries once; `None` if the file was removed in the meantime, so that another one counts now.
 fn try_lock(folder: &Folder, key: &str) -> io::Result<Option<Result<Held, String>>> {
-    let name = format!("{key}.lock");
+    let name = format!("{key}{SUFFIX}");
     if !key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return Err(io::Error::other(format!("'{}' is not a valid lock name", excerpt(key.as_bytes(), NOTE_SHOWN))));
     }
@@ -358,6 +371,25 @@ mod tests {
         let _held = take(&folder, &["1"], "a child", 0).unwrap();
         println!("held");
         std::thread::sleep(Duration::from_secs(60));
+    }
+
+    #[test]
+    fn leftovers_go_unless_they_are_held() {
+        let (_place, folder) = folder();
+        let old = std::time::SystemTime::now() - Duration::from_secs(700);
+        let held = take(&folder, &["1"], "", 0).unwrap();
+        for name in ["1.lock", "2.lock", "3.lock", "shared-4", "not a key.lock"] {
+            let file = File::options().create(true).append(true).open(folder.path().join(name)).unwrap();
+            if name != "3.lock" {
+                file.set_modified(old).unwrap();
+            }
+        }
+        remove_leftovers(&folder);
+        let mut left = files(&folder);
+        left.sort();
+        let names = ["1.lock", "3.lock", "not a key.lock", "shared-4"];
+        assert_eq!(left, names.map(|name| folder.path().join(name)));
+        drop(held);
     }
 
     #[test]

@@ -166,6 +166,12 @@ impl Records {
         records.iter().find(|record| record.is(seen.backend, seen.server) && record.counts(at, seen))
     }
 
+    /// Tells whether this very record is among them.
+    #[must_use]
+    pub fn has(&self, record: &Record) -> bool {
+        self.by_name.get(&full_name(&record.backend, &record.server)).is_some_and(|records| records.contains(record))
+    }
+
     /// Tells whether nothing is recorded at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {

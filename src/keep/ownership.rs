@@ -95,16 +95,28 @@ impl Ownership {
         let now = clock::now();
         let failure = update(folder, |records| {
             for entry in entries {
-                record_one(records, claim, entry, now, &mut warnings);
+                record_one(records, &|record| self.had(record), claim, entry, now, &mut warnings);
             }
         });
         warnings.extend(failure);
         warnings
     }
+
+    /// Tells whether a record was there before this run changed anything.
+    fn had(&self, record: &Record) -> bool {
+        self.records.iter().any(|records| records.has(record))
+    }
 }
 
-/// Records what a run has done to the servers of one instance.
-fn record_one(records: &mut Records, claim: Option<&Claim>, entry: &Entry<'_>, now: u64, warnings: &mut Vec<String>) {
+/// Records what a run has done to the servers of one instance; `had` tells which records are from before it.
+fn record_one(
+    records: &mut Records,
+    had: &dyn Fn(&Record) -> bool,
+    claim: Option<&Claim>,
+    entry: &Entry<'_>,
+    now: u64,
+    warnings: &mut Vec<String>,
+) {
     let address = entry.contact.address.to_string();
     let process = &entry.contact.process;
     let at = At { address: &address, process };
@@ -115,7 +127,10 @@ fn record_one(records: &mut Records, claim: Option<&Claim>, entry: &Entry<'_>, n
             records.remove(&at, &server.backend, &server.server);
             continue;
         }
-        let known = records.find(&at, &Seen::from(*before)).or_else(|| records.find(&at, &Seen::from(server)));
+        // One from before the run that did not count then is over, although the server is out again.
+        let since = || records.find(&at, &Seen::from(server)).filter(|record| !had(record));
+        let known = records.find(&at, &Seen::from(*before)).or_else(since);
+        let is_over = known.is_none();
         // What it was, and where, is what the first one found who took it out.
         let (was, server_address) = known.map_or_else(
             || (Some(before.state.as_was()), Some(before.address.to_string())),
@@ -146,6 +161,7 @@ fn record_one(records: &mut Records, claim: Option<&Claim>, entry: &Entry<'_>, n
                 claim: claim.clone(),
                 recorded: now,
             }),
+            (None, None) if is_over => records.remove(&at, &server.backend, &server.server),
             (None, None) => {}
         }
     }

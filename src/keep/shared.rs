@@ -5,6 +5,8 @@
 //! connections of that socket, nobody can fill the disk, and no path of another user is followed. Only root makes such a
 //! file. It stays until its socket is gone, because others could not make it again.
 //!
+//! Root takes those of all sockets of a process, so that it does not matter which of them the other one uses.
+//!
 //! While root makes one, a run of another user may be at work that has not found it. Root waits for those, but not for
 //! longer than `FIRST_WAIT`, and only this once.
 
@@ -24,6 +26,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, unlinkat};
 
 use super::folder::{Folder, OF_CALLER, Unavailable};
 use super::lock::{NotTaken, Patience, is_still_named};
+use crate::discover::listening;
 use crate::haproxy::open::Contact;
 use crate::model::error::ErrorKind;
 use crate::model::name::Address;
@@ -40,6 +43,17 @@ const PREFIX: &str = "shared-";
 /// The most entries of a folder that are looked at, and the longest path in a file.
 const ENTRIES_MAX: usize = 4096;
 const PATH_MAX: u64 = 4096;
+
+/// Lists the sockets on which runs of other users may work on a process.
+#[must_use]
+pub fn sockets_of(contact: &Contact) -> Vec<Address> {
+    let mut addresses = contact.addresses.to_vec();
+    // Others may neither see the rest nor lock it.
+    if let (Address::Unix(path), true) = (&contact.address, geteuid().is_root()) {
+        addresses.extend(listening::sockets_of(contact.process.pid, path).into_iter().map(Address::Unix));
+    }
+    addresses
+}
 
 /// A socket and who may lock it.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,23 +82,22 @@ impl SharedSet {
         self.held.keys().cloned().collect()
     }
 
-    /// Takes the locks of all sockets of instances that this run does not hold yet; `keys` are the names of the caller's own locks on them.
+    /// Takes the locks of sockets that this run does not hold yet; `keys` are the names of the caller's own locks on the
+    /// processes behind them.
     ///
     /// A user other than root takes those that root has made.
     ///
     /// # Errors
     /// When the time is up or a signal has arrived; then none is held.
-    pub fn take<'c>(
-        contacts: impl IntoIterator<Item = &'c Contact>,
+    pub fn take(
+        addresses: impl IntoIterator<Item = Address>,
         held: &BTreeSet<String>,
         keys: &[String],
         patience: &Patience<'_>,
     ) -> Result<Self, NotTaken> {
         let mut set = Self::default();
         let Some(folder) = Folder::of_root() else { return Ok(set) };
-        let contacts = contacts.into_iter();
-        let mut sockets: Vec<Socket> =
-            contacts.flat_map(|contact| contact.addresses.iter()).filter_map(Socket::at).collect();
+        let mut sockets: Vec<Socket> = addresses.into_iter().filter_map(|address| Socket::at(&address)).collect();
         sockets.retain(|socket| !held.contains(&socket.name));
         sockets.sort();
         sockets.dedup();

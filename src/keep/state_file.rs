@@ -21,6 +21,7 @@ pub use self::loading::not_loaded;
 use super::replace::{Rights, replace};
 use super::walk::open_folder;
 use crate::model::error::{Error, ErrorKind, Result};
+use crate::model::memory::{FOR_A_BYTE, could_have};
 
 /// The largest state file that is read, in bytes.
 const FILE_MAX: u64 = 256 << 20;
@@ -61,6 +62,13 @@ impl StateFile {
         let existing = read(&folder, name).map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::ELOOP) => {
                 refuse("is a symbolic link, which is never followed; give the path of the file itself")
+            }
+            Some(Errno::ENOMEM) => {
+                let msg = format!(
+                    "there is not enough memory for the state file {}; allow this program more",
+                    path.display()
+                );
+                Error::new(ErrorKind::Resources, msg)
             }
             _ => refuse(&format!("cannot be read ({error})")),
         })?;
@@ -135,6 +143,11 @@ fn read(folder: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<Option<Existing>
     let stat = fstat(&file)?;
     if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
         return Err(io::Error::other("it is not a regular file"));
+    }
+    // It is read once more before it is written, and both are compared with what HAProxy has.
+    let size = usize::try_from(stat.st_size).unwrap_or_default();
+    if u64::try_from(size).is_ok_and(|size| size <= FILE_MAX) && !could_have(size.saturating_mul(FOR_A_BYTE)) {
+        return Err(Errno::ENOMEM.into());
     }
     let mut content = Vec::new();
     (&file).take(FILE_MAX + 1).read_to_end(&mut content)?;

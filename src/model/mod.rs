@@ -3,6 +3,7 @@
 pub mod error;
 pub mod goal;
 pub mod matcher;
+pub mod memory;
 pub mod name;
 pub mod server;
 pub mod state;

@@ -33,7 +33,7 @@ pub use table::{Colours, table};
 pub use text::text;
 pub use wire::{
     BackendStateFileReport, CONTRACT, Commands, Contract, Diff, ErrorReport, InstanceReport, OldProcessReport, Report,
-    ServerReport, StateFileReport, StateReport, TaskError, to_ascii_json,
+    ServerReport, StateFileReport, StateReport, TaskError, Version, to_ascii_json,
 };
 
 /// Every matched server of a run; each is made on demand, so that many of them take no memory.
@@ -96,6 +96,7 @@ pub fn report<'a>(request: &'a Request, run: &'a RunOutcome) -> Report<'a> {
         servers: Servers { of: Some((request, run)) },
         warnings,
         contract: Contract,
+        version: Version,
     }
 }
 

@@ -48,6 +48,9 @@ pub struct Report<'a> {
     /// an error kind no longer means what it did; new fields do not raise it.
     #[cfg_attr(test, schemars(with = "u32", extend("const" = CONTRACT)))]
     pub contract: Contract,
+    /// The version of `haproxy_server`, so that whoever reads the report can tell which program ran on a host.
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub version: Version,
     /// With `diff`: the servers before and after, a line each, sorted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diff: Option<Diff>,
@@ -69,6 +72,16 @@ pub struct Contract;
 impl Serialize for Contract {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u32(CONTRACT)
+    }
+}
+
+/// Always written as the version of the program.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Version;
+
+impl Serialize for Version {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(env!("CARGO_PKG_VERSION"))
     }
 }
 

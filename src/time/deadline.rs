@@ -8,9 +8,11 @@ use crate::model::error::{Error, ErrorKind, Result};
 /// Shows a person the progress of a long wait.
 pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
 
-/// The pause before the second poll, and the longest one.
+/// The pause before the second poll.
 const FIRST: Duration = Duration::from_millis(50);
-const LONGEST: Duration = Duration::from_secs(1);
+
+/// The longest pause unless a poll was slow.
+pub const LONGEST: Duration = Duration::from_secs(1);
 
 /// If polling the few servers of a typical wait takes more than a moment, the longest pause is this many times as long,
 /// up to two seconds: so polling takes less than 1 % of HAProxy's time.

@@ -2,7 +2,7 @@
 //!
 //! A run does what it always does and costs about half, because most of a short one is loading the tool.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// A tool that waits for runs; it ends with this value, and so does what it runs.
 #[derive(Debug)]
 pub(crate) struct Loaded {
-    child: Child,
+    child: RefCell<Child>,
     folder: Folder,
     runs: Cell<u32>,
 }
@@ -37,7 +37,7 @@ impl Loaded {
         command.arg(repository().join("tests/adapters/loaded").join(script)).process_group(0);
         command.stdin(Stdio::piped()).stdout(log.try_clone().expect("the same file")).stderr(log);
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
-        Self { child, folder, runs: Cell::new(0) }
+        Self { child: RefCell::new(child), folder, runs: Cell::new(0) }
     }
 
     /// Runs the tool with these words, in the folder that this process is in.
@@ -54,13 +54,30 @@ impl Loaded {
             record.extend([word.as_bytes(), b"\x1f"].concat());
         }
         record.push(b'\x1e');
-        let mut requests = self.child.stdin.as_ref().expect("a pipe");
-        requests.write_all(&record).unwrap_or_else(|error| panic!("{error}: {}", read(&self.folder.join("log"))));
+        let log = || read(&self.folder.join("log"));
+        let mut child = self.child.borrow_mut();
+        let requests = child.stdin.as_mut().expect("a pipe");
+        requests.write_all(&record).unwrap_or_else(|error| panic!("{error}: {}", log()));
         let code = eventually_seen(LIMIT, "the run of a tool to end", || {
+            // In this order: it may write the code and end.
+            let end = child.try_wait().expect("a child");
             let code = read(&code).strip_suffix('\n').and_then(|code| code.parse().ok());
-            code.ok_or_else(|| [&self.folder.join("log"), &out, &err].map(|path| read(path)))
+            assert!(code.is_some() || end.is_none(), "the tool has died: {end:?}\n{}{}", log(), read(&err));
+            code.ok_or_else(|| [log(), read(&out), read(&err)])
         });
         Ran { code, out: read(&out), err: read(&err) }
+    }
+
+    /// The text of a shell script that runs the tool with the words it was given, one run at a time. Only the environment is that
+    /// of this value; both outputs become one.
+    pub(crate) fn script(&self) -> String {
+        let limit = LIMIT.as_secs();
+        let (process, folder) = (self.child.borrow().id(), self.folder.path().display());
+        format!(
+            "#!/bin/sh\nrun=$(mktemp -d '{folder}/run.XXXXXX') && mkfifo \"$run/code\" || exit 125\n\
+             {{ printf '%s\\037' \"$PWD\" \"$run/out\" \"$run/out\" \"$run/code\" \"$@\"; printf '\\036'; }} >/proc/{process}/fd/0 || exit 125\n\
+             code=$(timeout {limit} cat \"$run/code\") || exit 125\ncat \"$run/out\"\nexit \"$code\"\n"
+        )
     }
 }
 
@@ -70,9 +87,10 @@ fn read(path: &Path) -> String {
 
 impl Drop for Loaded {
     fn drop(&mut self) {
-        if let Ok(group) = self.child.id().try_into() {
+        let child = self.child.get_mut();
+        if let Ok(group) = child.id().try_into() {
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
-        let _ = self.child.wait();
+        let _ = child.wait();
     }
 }

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use support::harness;
 
 mod ansible;
+mod described;
 mod loaded;
 mod milkcheck;
 // Not every tool takes all of it.
@@ -30,6 +31,9 @@ mod support;
 #[allow(dead_code)]
 mod tool;
 
+/// Set where `tests/run` runs this program a second time, beside the one that would start it.
+const ELSEWHERE: &str = "HAPROXY_SERVER_ADAPTERS_ELSEWHERE";
+
 /// Every module of tests by its name.
 fn modules() -> harness::Modules {
     vec![
@@ -40,7 +44,27 @@ fn modules() -> harness::Modules {
     ]
 }
 
+/// What takes longest, and so begins first: else it would end long after all the others, on one processor.
+const LONG: [&str; 8] = [
+    "ansible::leaves_out_what_fails_and_ends_the_rollout",
+    "ansible::load_balancers_outside_of_the_play_take_turns",
+    "puppet::8::examples_do_what_the_page_says",
+    "ansible::takes_each_server_out_everywhere_and_puts_it_back",
+    "ansible::examples_do_what_they_say",
+    "salt::page_shows_what_happens",
+    "ansible::sanity_tests_pass",
+    "ansible::a_load_balancer_that_fails_leaves_nothing_half_out",
+];
+
 fn main() -> ExitCode {
+    if std::env::var_os(ELSEWHERE).is_some() {
+        println!("the adapters are tested side by side with this");
+        return ExitCode::SUCCESS;
+    }
     // The tools compute more than they wait: not many more at once than a small machine has processors.
-    harness::main(3, |versions| harness::trials(versions.last().expect("a version"), "", modules()))
+    harness::main(4, |versions| {
+        let mut trials = harness::trials(versions.last().expect("a version"), "", modules());
+        trials.sort_by_key(|trial| LONG.iter().position(|name| *name == trial.name()).unwrap_or(LONG.len()));
+        trials
+    })
 }

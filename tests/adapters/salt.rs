@@ -4,7 +4,7 @@ use crate::support::{Test, tests};
 
 use events::servers_that_go_out_and_come_back_are_events;
 use extension::extension_comes_with_pip;
-use fields::{every_field_is_documented, every_field_reaches_the_program};
+use fields::{every_field_is_documented, every_field_reaches_the_program, fields_and_schema_agree};
 use functions::{functions_do_what_they_say, functions_fail_with_one_sentence};
 use install_state::the_program_is_installed_once;
 use orchestration::{page_shows_what_happens, servers_come_back_when_the_work_fails};
@@ -31,6 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
         watching_states_set_again,
         every_field_reaches_the_program,
         every_field_is_documented,
+        fields_and_schema_agree,
         extension_comes_with_pip,
         servers_that_go_out_and_come_back_are_events,
         the_program_is_installed_once,

@@ -9,6 +9,12 @@ use crate::support::repository;
 /// The longest that one run of a tool may take, in seconds.
 const LIMIT: &str = "180";
 
+/// Whether every test runs on every version of its tool, as `make test-all` has it. Otherwise a test of what is our own, and
+/// not the tool's, runs on the newest version alone.
+pub(crate) fn on_every_version() -> bool {
+    std::env::var_os("HAPROXY_SERVER_EVERY_VERSION").is_some_and(|value| value == "1")
+}
+
 /// What a run of a tool left.
 #[derive(Debug)]
 pub(crate) struct Ran {
@@ -83,6 +89,16 @@ pub(crate) fn with_program_in(folders: &[&str], program: &Path, command: &Comman
         wrapped.current_dir(folder);
     }
     wrapped
+}
+
+/// Puts a program into this folder which is this one, but for the version in its report: 9.9.9. It still works.
+pub(crate) fn another_version(folder: &Path, program: &Path) -> PathBuf {
+    let own = concat!("\"version\":\"", env!("CARGO_PKG_VERSION"), "\"");
+    let script = format!("#!/bin/sh\n'{}' \"$@\" | sed 's/{own}/\"version\":\"9.9.9\"/'\n", program.display());
+    let (source, to) = (folder.join("another-version"), folder.join("haproxy_server"));
+    std::fs::write(&source, script).expect("a file of our own");
+    run(Command::new("install").args(["-m", "755"]).args([&source, &to])).ended_with(0);
+    to
 }
 
 /// Runs a command to its end.

@@ -17,8 +17,8 @@ use crate::support::haproxy::freeze;
 use crate::support::report::{commands, kind, server, warnings};
 use crate::support::tap::Tap;
 use crate::support::{
-    Bound, Folder, Haproxy, Instance, PATIENCE, Program, Recorder, Run, Scripted, Setup, Stage, Step, Test, TestResult,
-    eventually, tests,
+    Bound, Folder, Haproxy, HttpBackend, Instance, PATIENCE, Port, Program, Recorder, Run, Scripted, Setup, Stage,
+    Step, Test, TestResult, eventually, python, tests,
 };
 use crate::transport::{HEADER, info, row};
 
@@ -29,6 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
         slow_statistics_use_up_the_time_of_one_step,
         a_slow_batch_uses_up_the_time_of_one_step,
         a_signal_ends_a_batch_after_the_reply_at_hand,
+        a_slow_poll_does_not_stretch_a_wait_without_time,
         a_deadline_ends_a_drain,
         a_deadline_ends_a_run_that_hangs,
         a_terminal_that_is_stopped_holds_no_lock,
@@ -179,6 +180,30 @@ fn a_signal_ends_a_batch_after_the_reply_at_hand(_: &Haproxy) -> TestResult {
     Ok(())
 }
 
+fn a_slow_poll_does_not_stretch_a_wait_without_time(haproxy: &Haproxy) -> TestResult {
+    let (server, front) = (HttpBackend::start("s1"), Port::reserve());
+    let proxies = format!("listen app\n    bind {}\n    server s1 {}\n", front.address(), server.address());
+    let instance = Instance::start(haproxy, "slow", &proxies);
+    let client = Bound::hold(front.address(), &server);
+    let cases = [
+        json!({ "server": "s1", "state": "drain", "wait": { "timeout": 0 }, "timeout": 5 }),
+        json!({ "server": "s1", "state": "maint", "drain": { "timeout": 0 }, "timeout": 5 }),
+    ];
+    for (number, mut asked) in cases.into_iter().enumerate() {
+        instance.set_state("app/s1", "ready");
+        // HAProxy hangs for a moment when it is polled for the first time, after the observation.
+        let socket = instance.folder.join(&format!("slow{number}.sock"));
+        let tap = Tap::at(&socket, &instance.socket, ("show stat", 1), || thread::sleep(Duration::from_millis(1300)));
+        asked["instances"] = json!(tap.address());
+        let run = Program::request(&asked).run();
+        assert_eq!(kind(&run.report()), "not_drained", "{}", run.stdout);
+        assert!(run.elapsed > Duration::from_millis(1300) && run.elapsed < Duration::from_secs(8), "{:?}", run.elapsed);
+    }
+    server.release();
+    assert_eq!(client.served_by(), "s1");
+    Ok(())
+}
+
 fn a_deadline_ends_a_drain(haproxy: &Haproxy) -> TestResult {
     let stage = Stage::start(haproxy);
     let held = Bound::hold(stage.frontend("web"), stage.server("web1"));
@@ -251,7 +276,7 @@ fn a_terminal_that_is_stopped_holds_no_lock(haproxy: &Haproxy) -> TestResult {
     let held = Bound::hold(stage.frontend("web"), stage.server("web1"));
     let at = stage.http.address();
     let drain = json!({ "server": "web1", "state": "maint", "drain": { "timeout": 50 }, "instances": at });
-    let draining = Program::request(&drain).under(["python3", "-c", ON_A_STOPPED_TERMINAL]).spawn();
+    let draining = Program::request(&drain).under([python(), "-c", ON_A_STOPPED_TERMINAL]).spawn();
     stage.http.await_state("web", "web1", (8, 2));
     // Longer than the longest pause between polls: it has had something to show.
     thread::sleep(Duration::from_millis(1_500));
@@ -370,6 +395,26 @@ fn a_lack_of_memory_ends_in_a_report(haproxy: &Haproxy) -> TestResult {
     }
     assert!(kinds.contains(&"resources".to_owned()), "{kinds:?}");
     assert!(kinds.iter().all(|kind| kind == "resources" || kind.is_empty()), "{kinds:?}");
+    // A state file may have rows of all servers, however few are matched.
+    let all = json!({ "server": "*", "state": "maint", "timeout": 50, "instances": instance.address() });
+    assert_eq!(Program::request(&all).report()["failed"], json!(false));
+    let file = instance.folder.join("state");
+    let request = json!({ "server": "backend-00/server-0000.*", "state": "maint", "state_file": file, "timeout": 50,
+        "instances": instance.address() });
+    let mut kinds = Vec::new();
+    for megabytes in (13u64..32).step_by(3) {
+        remove(&file);
+        let run = Program::request(&request).under(["prlimit".to_owned(), format!("--as={}", megabytes << 20)]).run();
+        if run.stdout.is_empty() && run.code == Some(127) {
+            continue;
+        }
+        assert!(run.code.is_some(), "with {megabytes} MB: {}", run.stderr);
+        let report = run.report();
+        assert_eq!(kind(&report).is_empty(), file.exists(), "with {megabytes} MB: {report}");
+        kinds.push(kind(&report).to_owned());
+    }
+    kinds.dedup();
+    assert_eq!(kinds, ["resources", ""], "once there is enough, more is enough as well");
     // Its watchdog takes more than a second.
     thread::sleep(Duration::from_millis(1_500));
     assert_eq!(instance.pid(), pid, "HAProxy has survived");

@@ -14,11 +14,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
+use crate::accidents::{KNOWN, Known};
 use crate::support::haproxy::freeze;
 use crate::support::report::kind;
 use crate::support::tap::{Tap, When};
 use crate::support::{
-    Haproxy, Instance, PATIENCE, Program, Scripted, Setup, Step, Test, TestResult, eventually_seen, repository, tests,
+    Folder, Haproxy, Instance, PATIENCE, Program, Scripted, Setup, Step, Test, TestResult, eventually_seen, repository,
+    tests,
 };
 use crate::transport::{HEADER, info, opening, row};
 
@@ -50,8 +52,18 @@ struct Scene {
 
 impl Scene {
     fn start(haproxy: &Haproxy) -> Self {
-        let setup = Setup::new("faulty", "backend b\n    server s1 127.0.0.1:9\n    server s2 127.0.0.1:9\n");
-        let instance = setup
+        let folder = Folder::new();
+        let [web, tcp] = ["web.sock", "tcp.sock"].map(|name| folder.join(name));
+        let frontends = format!(
+            "frontend web\n    bind unix@{}\n    default_backend b\n\
+             frontend tcp\n    mode tcp\n    bind unix@{}\n    default_backend t\n\
+             backend t\n    mode tcp\n",
+            web.display(),
+            tcp.display()
+        );
+        let proxies = format!("{frontends}backend b\n    server s1 127.0.0.1:9\n    server s2 127.0.0.1:9\n");
+        let instance = Setup::new("faulty", &proxies)
+            .folder(&folder)
             .global("stats maxconn 20")
             .stats_socket("user.sock level user")
             .stats_socket("operator.sock level operator")
@@ -151,6 +163,24 @@ const AT_THE_SOCKET: &[Fault] = &[
         mend: |scene| scene.link(None),
     },
     Fault {
+        what: "the socket of an HTTP frontend",
+        kind: "not_haproxy",
+        retryable: false,
+        code: 4,
+        bound: 10,
+        arrange: |scene| scene.link(Some("web.sock")),
+        mend: |scene| scene.link(None),
+    },
+    Fault {
+        what: "the socket of a TCP frontend without a server",
+        kind: "unreachable",
+        retryable: true,
+        code: 4,
+        bound: 10,
+        arrange: |scene| scene.link(Some("tcp.sock")),
+        mend: |scene| scene.link(None),
+    },
+    Fault {
         what: "a stats socket of level `user`",
         kind: "permission_denied",
         retryable: false,
@@ -211,6 +241,20 @@ const OF_THE_PROCESS: &[Fault] = &[
         mend: Scene::restart,
     },
     Fault {
+        what: "it is killed in mid-batch",
+        kind: "unreachable",
+        retryable: true,
+        code: 6,
+        bound: 20,
+        arrange: |scene| {
+            let pid = scene.pid;
+            let act = move || kill(pid, Signal::SIGKILL).expect("a process");
+            // The first command goes alone.
+            scene.kept.push(Box::new(Tap::at(&scene.at, &scene.instance.socket, ("set server ", 1), act)));
+        },
+        mend: Scene::restart,
+    },
+    Fault {
         what: "all its connections are taken (`stats maxconn`)",
         kind: "timeout",
         retryable: true,
@@ -264,6 +308,35 @@ const OF_A_REPLY: &[Fault] = &[
         arrange: |scene| {
             let drip = (0..40).flat_map(|_| [Step::send("N"), Step::Sleep(Duration::from_millis(100))]);
             scene.script(until_info().into_iter().chain(drip).collect());
+        },
+        mend: |scene| scene.link(None),
+    },
+    Fault {
+        what: "one reply less than commands, and the end",
+        kind: "unreachable",
+        retryable: true,
+        code: 4,
+        bound: 10,
+        arrange: |scene| scene.script([until_info(), vec![Step::send(info(7, 0)), Step::Close]].concat()),
+        mend: |scene| scene.link(None),
+    },
+    Fault {
+        what: "one reply less than commands, and silence",
+        kind: "timeout",
+        retryable: true,
+        code: 4,
+        bound: 10,
+        arrange: |scene| scene.script([until_info(), vec![Step::send(info(7, 0)), Step::Hang]].concat()),
+        mend: |scene| scene.link(None),
+    },
+    Fault {
+        what: "one reply more than commands",
+        kind: "bad_reply",
+        retryable: true,
+        code: 4,
+        bound: 10,
+        arrange: |scene| {
+            scene.script(with_dump(format!("{HEADER}{}\n> \n> ", row(1)), Step::ReadToEnd));
         },
         mend: |scene| scene.link(None),
     },
@@ -337,6 +410,29 @@ const OF_A_REPLY: &[Fault] = &[
         bound: 10,
         arrange: |scene| {
             scene.script(with_dump(format!("{}\n> ", HEADER.replace("srv_admin_state ", "")), Step::ReadToEnd));
+        },
+        mend: |scene| scene.link(None),
+    },
+    Fault {
+        what: "a column is there twice",
+        kind: "bad_reply",
+        retryable: true,
+        code: 4,
+        bound: 10,
+        arrange: |scene| {
+            scene.script(with_dump(format!("{}\n> ", HEADER.replace("srv_fqdn ", "srv_name ")), Step::ReadToEnd));
+        },
+        mend: |scene| scene.link(None),
+    },
+    Fault {
+        what: "a dump of more than 1 GiB",
+        kind: "bad_reply",
+        retryable: true,
+        code: 4,
+        bound: 60,
+        arrange: |scene| {
+            let line = [b"# ".as_slice(), &[b'x'; 60_000], b"\n"].concat();
+            scene.script([opening(), vec![Step::send(HEADER), Step::Flood(line)]].concat());
         },
         mend: |scene| scene.link(None),
     },
@@ -418,6 +514,14 @@ fn the_table_is_published(_: &Haproxy) -> TestResult {
             let again = if *retryable { "yes" } else { "no" };
             writeln!(table, "| {what} | `{kind}` | {again} | {code} | {bound} s | `faults::{test}` |")?;
         }
+    }
+    for Known { what, kind, retryable, code, bound, test } in KNOWN {
+        let (kind, again) = match (*kind, retryable) {
+            ("", _) => ("none".to_owned(), ""),
+            (kind, true) => (format!("`{kind}`"), "yes"),
+            (kind, false) => (format!("`{kind}`"), "no"),
+        };
+        writeln!(table, "| {what} | {kind} | {again} | {code} | {bound} s | `accidents::{test}` |")?;
     }
     let path = repository().join("docs/reliability.md");
     let page = fs::read_to_string(&path)?;

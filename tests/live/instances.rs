@@ -28,6 +28,7 @@ pub(crate) fn tests() -> Vec<Test> {
         the_worker_of_a_master_is_managed,
         several_processes_behind_a_socket_are_refused,
         what_nothing_listens_at_is_unreachable,
+        another_host_is_never_connected_to,
         a_level_that_does_not_suffice_matters_for_commands_only,
         an_ordinary_user_needs_the_socket_only,
         all_of_this_host_are_managed,
@@ -212,6 +213,20 @@ fn several_processes_behind_a_socket_are_refused(haproxy: &Haproxy) -> TestResul
     Ok(())
 }
 
+fn another_host_is_never_connected_to(haproxy: &Haproxy) -> TestResult {
+    if !haproxy.is_newest() {
+        return Ok(());
+    }
+    // Addresses for documentation (RFC 5737, RFC 3849); a connection to them would take until the timeout.
+    for address in ["192.0.2.1:9999", "ipv6@[2001:db8::1]:9999"] {
+        let request = json!({ "server": "s1", "instances": [{ "name": "away", "socket": address }] });
+        let report = Program::request(&request).report();
+        assert_eq!(kind(&report), "bad_request", "{report}");
+        assert!(report["error"]["msg"].as_str().unwrap().contains("not an address of this host"), "{report}");
+    }
+    Ok(())
+}
+
 fn what_nothing_listens_at_is_unreachable(haproxy: &Haproxy) -> TestResult {
     let instance = Instance::start(haproxy, "there", PROXIES);
     let folder = Folder::new();
@@ -246,6 +261,13 @@ fn what_nothing_listens_at_is_unreachable(haproxy: &Haproxy) -> TestResult {
         assert!(warnings(&report).contains("away: skipped"), "{report}");
         assert_eq!((kind(&report["instances"][1]), &report["instances"][1]["failed"]), (expected, &json!(false)));
         assert_eq!(instance.state("b", "s1"), (1, 0));
+        // What is missing may be there.
+        let instances = json!([instance.address(), { "name": "away", "socket": address }]);
+        let request = json!({ "server": "s9", "state": "maint", "instances": instances, "on_unreachable": "skip" });
+        let report = Program::request(&request).report();
+        assert_eq!((kind(&report), &report["error"]["retryable"]), ("unreachable", &json!(true)), "{report}");
+        assert!(report["error"]["msg"].as_str().unwrap().contains("'s9'"), "{report}");
+        assert!(report["error"]["msg"].as_str().unwrap().contains("'away' did not answer"), "{report}");
     }
     Ok(())
 }

@@ -1,21 +1,20 @@
 //! What the lock covers: every process that a run changes, whenever it turns up, and rolling back as well.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
-use crate::support::program::copy_program;
+use crate::support::recorder::changing;
 use crate::support::report::{kind, server, warnings};
 use crate::support::{
-    Folder, Haproxy, Health, HttpBackend, Instance, Mode, PATIENCE, Port, Program, Recorder, Setup, Test, TestResult,
-    eventually, skipped, tests,
+    Folder, Haproxy, Health, HttpBackend, Instance, Mode, Nobody, PATIENCE, Port, Program, Recorder, Setup, Test,
+    TestResult, eventually, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -25,7 +24,9 @@ pub(crate) fn tests() -> Vec<Test> {
         an_instance_that_answers_late_is_locked,
         a_process_that_takes_over_is_locked,
         root_and_a_user_exclude_each_other,
+        root_and_a_user_exclude_each_other_at_different_sockets,
         fifty_runs_of_root_and_a_user_keep_the_guard,
+        no_run_comes_between_the_commands_of_another,
     ]
 }
 
@@ -94,18 +95,7 @@ fn a_crowd_of_runs_that_roll_back_leaves_enough(haproxy: &Haproxy) -> TestResult
         server.set_health(Health::Bad);
     }
     let at = json!(instance.address());
-    let is_over = AtomicBool::new(false);
-    let (below, seen) = thread::scope(|scope| {
-        let observer = scope.spawn(|| {
-            let (mut below, mut seen) = (0, 0);
-            while !is_over.load(Ordering::SeqCst) {
-                // One reply shows both at once.
-                let usable = instance.rows().values().filter(|row| (row.admin, row.op) == (0, 2)).count();
-                seen += 1;
-                below += usize::from(usable == 0);
-            }
-            (below, seen)
-        });
+    assert_usable(&instance, 1, || {
         for round in 0..6 {
             let runs: Vec<_> = (0..8)
                 .map(|number| {
@@ -126,12 +116,37 @@ fn a_crowd_of_runs_that_roll_back_leaves_enough(haproxy: &Haproxy) -> TestResult
                 assert!(["", "not_up", "guard_refused", "overridden"].contains(&kind(&report)), "{report}");
             }
         }
-        is_over.store(true, Ordering::SeqCst);
+    });
+    Ok(())
+}
+
+/// Does something, and observes all the time that so many servers are usable at least.
+fn assert_usable(instance: &Instance, least: usize, act: impl FnOnce()) {
+    /// Ends the observer also when the test fails.
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    let is_over = AtomicBool::new(false);
+    let counts = thread::scope(|scope| {
+        let observer = scope.spawn(|| {
+            let mut counts = Vec::new();
+            while !is_over.load(Ordering::SeqCst) {
+                // One reply shows all of them at once.
+                counts.push(instance.rows().values().filter(|row| (row.admin, row.op) == (0, 2)).count());
+            }
+            counts
+        });
+        let over = Over(&is_over);
+        act();
+        drop(over);
         observer.join().unwrap()
     });
-    assert!(seen > 20, "{seen}");
-    assert_eq!(below, 0, "of {seen} observations");
-    Ok(())
+    assert!(counts.len() > 5, "{} observations", counts.len());
+    let below = counts.iter().filter(|count| **count < least).count();
+    assert_eq!(below, 0, "of {} observations", counts.len());
 }
 
 /// A run for `s1` that is held up while it sends its command through a recorder, so that it holds its locks.
@@ -195,36 +210,6 @@ fn a_process_that_takes_over_is_locked(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
-/// The program as a user with nothing but the right to open the socket, and folders of its own.
-struct Nobody {
-    _folder: Folder,
-    binary: PathBuf,
-    runtime: PathBuf,
-}
-
-impl Nobody {
-    /// `None` where the test may not become somebody else.
-    fn new() -> Option<Self> {
-        const NOBODY: u32 = 65_534;
-        if !geteuid().is_root() {
-            skipped("only root can run the program as somebody else");
-            return None;
-        }
-        let folder = Folder::new();
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a folder that all may read");
-        let (binary, runtime) = (folder.join("haproxy_server"), folder.join("runtime"));
-        copy_program(&binary);
-        fs::create_dir(&runtime).expect("a folder");
-        chown(&runtime, Some(NOBODY), Some(NOBODY)).expect("a folder of its own");
-        Some(Self { _folder: folder, binary, runtime })
-    }
-
-    fn request(&self, request: &Value) -> Program {
-        let who = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-        Program::request(request).binary(&self.binary).env("XDG_RUNTIME_DIR", &self.runtime).under(who)
-    }
-}
-
 fn root_and_a_user_exclude_each_other(haproxy: &Haproxy) -> TestResult {
     let Some(nobody) = Nobody::new() else { return Ok(()) };
     let instance = Setup::new("shared", PROXIES).start(haproxy);
@@ -254,6 +239,39 @@ fn root_and_a_user_exclude_each_other(haproxy: &Haproxy) -> TestResult {
     Ok(())
 }
 
+fn root_and_a_user_exclude_each_other_at_different_sockets(haproxy: &Haproxy) -> TestResult {
+    let Some(nobody) = Nobody::new() else { return Ok(()) };
+    for mode in [Mode::Foreground, Mode::MasterWorker, Mode::Daemon] {
+        let both = Setup::new("both", PROXIES).mode(mode).stats_socket("open.sock mode 666 level admin");
+        let (other, both) = (Instance::start(haproxy, "other", PROXIES), both.start(haproxy));
+        // A run on both instances that is held up at the other one holds its lock on this one, and nothing is between.
+        let recorder = Recorder::on(&other);
+        for folder in [both.folder.path(), other.folder.path(), recorder.socket.parent().unwrap()] {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+        }
+        fs::set_permissions(&recorder.socket, fs::Permissions::from_mode(0o666))?;
+        let open = both.folder.join("open.sock").display().to_string();
+        let ask = |name: &str, at: Value, by_root: bool| {
+            let asked = json!({ "server": name, "state": "maint", "timeout": 30, "lock_timeout": 0, "instances": at });
+            if by_root { Program::request(&asked) } else { nobody.request(&asked) }
+        };
+        // Root has been here before, so that there is a lock to share.
+        assert_eq!(kind(&ask("s1", json!(both.address()), true).report()), "");
+        for (name, by_root) in [("s1", true), ("s2", false)] {
+            let (first, second) = if by_root { (both.address(), &open) } else { (open.clone(), &both.address()) };
+            recorder.hold_changes();
+            let holder = ask(name, json!([recorder.address(), first]), by_root).spawn();
+            recorder.await_held();
+            let report = ask("s2", json!(second), !by_root).report();
+            assert_eq!(kind(&report), "locked", "{mode:?}, held by root: {by_root}: {report}");
+            recorder.let_go();
+            let report = holder.wait().report();
+            assert_eq!((kind(&report), warnings(&report).contains("kept out")), ("", false), "{report}");
+        }
+    }
+    Ok(())
+}
+
 fn fifty_runs_of_root_and_a_user_keep_the_guard(haproxy: &Haproxy) -> TestResult {
     let Some(nobody) = Nobody::new() else { return Ok(()) };
     let servers: String = (1..=6).map(|number| format!("    server s{number} 127.0.0.1:9\n")).collect();
@@ -262,54 +280,87 @@ fn fifty_runs_of_root_and_a_user_keep_the_guard(haproxy: &Haproxy) -> TestResult
         Setup::new("fifty", &format!("backend app\n{servers}")).global("nbthread 1").global("stats maxconn 100");
     let instance = setup.stats_socket("open.sock mode 666 level admin").start(haproxy);
     fs::set_permissions(instance.folder.path(), fs::Permissions::from_mode(0o755))?;
-    let at = instance.folder.join("open.sock").display().to_string();
+    let open = instance.folder.join("open.sock").display().to_string();
+    // Root and the user at different sockets.
+    let run = |asked: &Value, by_root: bool| {
+        let mut asked = asked.clone();
+        asked["instances"] = json!(if by_root { instance.address() } else { open.clone() });
+        if by_root { Program::request(&asked) } else { nobody.request(&asked) }
+    };
     let ask = |number: usize| {
         let state = ["maint", "ready", "drain", "maint"][number % 4];
         let mut asked = json!({ "server": [format!("s{}", number % 6 + 1), format!("s{}", (number / 6) % 6 + 1)],
-            "state": state, "guard": { "min_available": 3 }, "instances": at });
+            "state": state, "guard": { "min_available": 3 } });
         if state == "maint" && number % 3 == 0 {
             asked["drain"] = json!({ "timeout": 5 });
         }
         asked
     };
     // Root has been here before, so that there is a lock to share.
-    assert_eq!(kind(&Program::request(&ask(1)).report()), "");
-    let is_over = AtomicBool::new(false);
-    let (below, seen) = thread::scope(|scope| {
-        let observer = scope.spawn(|| {
-            let (mut below, mut seen) = (0, 0);
-            while !is_over.load(Ordering::SeqCst) {
-                let usable = instance.rows().values().filter(|row| (row.admin, row.op) == (0, 2)).count();
-                (below, seen) = (below + usize::from(usable < 3), seen + 1);
-            }
-            (below, seen)
-        });
-        let start = |number: usize| {
-            let asked = ask(number);
-            if number % 2 == 0 { Program::request(&asked).spawn() } else { nobody.request(&asked).spawn() }
-        };
-        let runs: Vec<_> = (0..50).map(start).collect();
+    assert_eq!(kind(&run(&ask(1), true).report()), "");
+    assert_usable(&instance, 3, || {
+        let runs: Vec<_> = (0..50).map(|number| run(&ask(number), number % 2 == 0).spawn()).collect();
         for (number, run) in runs.iter().enumerate().filter(|(number, _)| number % 7 == 0) {
             thread::sleep(Duration::from_millis(u64::try_from(number).unwrap_or_default() % 30));
             run.signal(Signal::SIGKILL);
         }
         for (number, run) in runs.into_iter().enumerate() {
-            let run = run.wait();
-            if number % 7 == 0 && run.code.is_none() {
+            let ended = run.wait();
+            if number % 7 == 0 && ended.code.is_none() {
                 continue;
             }
-            let report = run.report();
+            let report = ended.report();
             assert!(["", "guard_refused", "overridden"].contains(&kind(&report)), "{report}");
             assert!(!warnings(&report).contains("kept out"), "{report}");
         }
-        is_over.store(true, Ordering::SeqCst);
-        observer.join().unwrap()
     });
-    assert!(seen > 5, "{seen}");
-    assert_eq!(below, 0, "of {seen} observations");
     // Nothing is left locked.
-    let last = json!({ "server": "*", "state": "ready", "lock_timeout": 0, "instances": at });
-    assert_eq!(kind(&Program::request(&last).report()), "");
-    assert_eq!(kind(&nobody.request(&last).report()), "");
+    let last = json!({ "server": "*", "state": "ready", "lock_timeout": 0 });
+    assert_eq!(kind(&run(&last, true).report()), "");
+    assert_eq!(kind(&run(&last, false).report()), "");
     Ok(())
+}
+
+fn no_run_comes_between_the_commands_of_another(haproxy: &Haproxy) -> TestResult {
+    let servers: String = (1..=6).map(|number| format!("    server s{number} 127.0.0.1:9\n")).collect();
+    let setup = Setup::new("between", &format!("backend app\n{servers}")).global("stats maxconn 100");
+    let instance = setup.start(haproxy);
+    let recorder = Recorder::on(&instance);
+    let runs: Vec<_> = (0..24)
+        .map(|number: usize| {
+            let state = ["maint", "ready", "drain"][number % 3];
+            let asked = json!({ "server": "s*", "state": state, "weight": number, "instances": recorder.address() });
+            Program::request(&asked).spawn()
+        })
+        .collect();
+    for run in runs {
+        let report = run.wait().report();
+        assert_eq!(kind(&report), "", "{report}");
+    }
+    // From its last look before its first change until somebody looks again, which is the run itself, nobody else changes
+    // anything.
+    let lines = recorder.sequence();
+    let connections: BTreeSet<usize> = lines.iter().map(|(connection, _)| *connection).collect();
+    let mut turns = 0;
+    for connection in connections {
+        let is_own = |at: &usize| lines[*at].0 == connection;
+        let mut changes = (0..lines.len()).filter(|at| is_own(at) && is_change(&lines[*at].1));
+        let Some(first) = changes.next() else { continue };
+        let last = changes.next_back().unwrap_or(first);
+        let from = (0..first).rfind(|at| is_own(at) && is_look(&lines[*at].1)).expect("a look before the change");
+        let to = (last..lines.len()).find(|at| is_look(&lines[*at].1)).expect("a look after the change");
+        let others = (from..to).filter(|at| !is_own(at) && is_change(&lines[*at].1));
+        assert_eq!(others.count(), 0, "between {from} and {to} of {connection}: {lines:#?}");
+        turns += 1;
+    }
+    assert!(turns > 12, "{turns} runs have changed something");
+    Ok(())
+}
+
+fn is_change(line: &str) -> bool {
+    line.split(';').any(changing)
+}
+
+fn is_look(line: &str) -> bool {
+    line.contains("show servers state")
 }

@@ -18,6 +18,7 @@ use libtest_mimic::Trial;
 
 use support::{Haproxy, Surroundings, harness};
 
+mod accidents;
 mod address;
 mod audit;
 mod bounds;
@@ -29,6 +30,7 @@ mod faults;
 mod forms;
 mod guard;
 mod hanging;
+mod injection;
 mod instances;
 mod layouts;
 mod load;
@@ -61,6 +63,7 @@ fn tools() -> harness::Modules {
 /// Every module of tests by its name.
 fn modules() -> harness::Modules {
     vec![
+        ("accidents", accidents::tests()),
         ("address", address::tests()),
         ("audit", audit::tests()),
         ("bounds", bounds::tests()),
@@ -70,6 +73,7 @@ fn modules() -> harness::Modules {
         ("forms", forms::tests()),
         ("guard", guard::tests()),
         ("hanging", hanging::tests()),
+        ("injection", injection::tests()),
         ("instances", instances::tests()),
         ("layouts", layouts::tests()),
         ("load", load::tests()),

@@ -25,6 +25,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_status_shows_who_why_and_until_when,
         what_has_expired_may_be_put_back_and_is_flagged,
         a_record_counts_only_while_the_server_is_out,
+        a_record_that_is_over_is_not_revived,
         a_reload_forgets_the_owner_with_the_state,
         an_owner_counts_on_his_own_instance_only,
         a_server_left_in_drain_has_an_owner_as_well,
@@ -178,6 +179,24 @@ fn a_record_counts_only_while_the_server_is_out(haproxy: &Haproxy) -> TestResult
     instance.set_state("app/s1", "drain");
     assert!(server(&status(&at), "app/s1").get("owner").is_none());
     assert_eq!(kind(&report("s1", "ready", &at, json!({}))), "");
+    Ok(())
+}
+
+fn a_record_that_is_over_is_not_revived(haproxy: &Haproxy) -> TestResult {
+    let instance = start(haproxy);
+    let at = instance.address();
+    let cases = [("app/s1", json!({ "owner": "bob" }), json!("bob")), ("app/s2", json!({}), Value::Null)];
+    for (name, next, expected) in cases {
+        for state in ["drain", "maint"] {
+            report(name, state, &at, json!({ "owner": "alice" }));
+            // Somebody else puts it back, and it is taken out in the same way again.
+            instance.set_state(name, "ready");
+            let taken = report(name, state, &at, next.clone());
+            assert!(!warnings(&taken).contains("alice"), "{taken}");
+            assert_eq!(server(&status(&at), name)["owner"], expected, "{name} in {state}");
+            instance.set_state(name, "ready");
+        }
+    }
     Ok(())
 }
 

@@ -45,30 +45,49 @@ const STATE_FOLDER: &str = "/var/lib/haproxy/";
 /// Stands in the page for the file that a log daemon writes.
 const LOG_FILE: &str = "/var/log/syslog";
 
-/// One command of the page with the output that the page shows.
+/// One command of the page.
 struct Example {
     command: String,
-    output: String,
+    /// The output that the page shows; `None` if it shows none, and the command only has to succeed.
+    output: Option<String>,
 }
 
-/// Every command of a `console` block; a line that starts with `$ ` is one, and `> ` continues it.
+/// Every command of the page, in its order: in a `console` block, a line that starts with `$ ` is one, and `> ` continues
+/// it; a `sh` block is one as a whole. A block is left out where the line before it is a comment that says why (tests/docs.rs
+/// checks that it does).
 fn examples(page: &str) -> Vec<Example> {
     let mut examples: Vec<Example> = Vec::new();
-    let mut inside = false;
+    let mut inside = "";
+    let mut before = "";
     for line in page.lines() {
-        if line.starts_with("```") {
-            inside = line == "```console";
-        } else if !inside {
-        } else if let Some(command) = line.strip_prefix("$ ") {
-            examples.push(Example { command: command.to_owned(), output: String::new() });
-        } else if let Some(more) = line.strip_prefix("> ") {
-            let example = examples.last_mut().expect("a command before its continuation");
-            example.command.push('\n');
-            example.command.push_str(more);
+        let last = std::mem::replace(&mut before, line);
+        if let Some(language) = line.strip_prefix("```") {
+            let is_run = inside.is_empty() && !last.starts_with("<!-- not run by the tests: ");
+            inside = match language {
+                "console" if is_run => "console",
+                "sh" if is_run => "sh",
+                _ => "",
+            };
+            if inside == "sh" {
+                examples.push(Example { command: "set -e".to_owned(), output: None });
+            }
+        } else if inside.is_empty() {
+        } else if let ("console", Some(command)) = (inside, line.strip_prefix("$ ")) {
+            examples.push(Example { command: command.to_owned(), output: Some(String::new()) });
         } else {
-            let example = examples.last_mut().expect("a command before its output");
-            example.output.push_str(line);
-            example.output.push('\n');
+            let example = examples.last_mut().expect("a command before its continuation or output");
+            let more = if inside == "sh" { Some(line) } else { line.strip_prefix("> ") };
+            match (more, &mut example.output) {
+                (Some(more), _) => {
+                    example.command.push('\n');
+                    example.command.push_str(more);
+                }
+                (None, Some(output)) => {
+                    output.push_str(line);
+                    output.push('\n');
+                }
+                (None, None) => unreachable!("only `console` blocks have output"),
+            }
         }
     }
     examples
@@ -91,9 +110,12 @@ fn comparable(output: &str) -> String {
         true => text.split_whitespace().map(without_port).collect::<Vec<&str>>().join(" "),
         false => text.to_owned(),
     };
-    // HAProxy shows no status code while the next check is running.
-    let without_code = |text: &str| text.replace("check failed: L7STS 503", "check failed: L7STS");
     output.lines().map(|text| line(&in_columns(&without_code(text)))).collect()
+}
+
+/// Takes out the status code of a check that has failed: HAProxy shows none while the next check is running.
+fn without_code(text: &str) -> String {
+    text.replace("check failed: L7STS 503", "check failed: L7STS")
 }
 
 /// Takes the port off the address of a server.
@@ -131,17 +153,20 @@ fn examples_show_what_happens(haproxy: &Haproxy, name: &str, least: usize, log: 
     let mut words = log.map(SystemLog::wrapper).unwrap_or_default();
     words.extend(["sh", "-c"].map(str::to_owned));
     for example in examples {
-        let shown = play(&example, &words, &here, &stage.folder, &host)?;
+        let (shown, has_succeeded) = play(&example, &words, &here, &stage.folder, &host)?;
         if let Some(log) = log {
             let lines: String =
                 log.take().iter().map(|line| line.split_once('>').expect("a priority").1.to_owned() + "\n").collect();
             File::options().create(true).append(true).open(&log_file)?.write_all(lines.as_bytes())?;
         }
         let Example { command, output } = example;
-        assert!(
-            comparable(&shown) == comparable(&output),
-            "$ {command}\n{name} shows:\n{output}\nbut this came:\n{shown}"
-        );
+        match output {
+            None => assert!(has_succeeded, "$ {command}\nof {name} fails:\n{shown}"),
+            Some(output) => assert!(
+                comparable(&shown) == comparable(&output),
+                "$ {command}\n{name} shows:\n{output}\nbut this came:\n{shown}"
+            ),
+        }
     }
     stage.server("web3").release();
     let answer = client.join().expect("the client to end")?;
@@ -149,14 +174,15 @@ fn examples_show_what_happens(haproxy: &Haproxy, name: &str, least: usize, log: 
     Ok(())
 }
 
-/// Runs one command in the folder; returns what it shows, with the paths of the page instead of those of the test.
+/// Runs one command in the folder; returns what it shows, with the paths of the page instead of those of the test, and
+/// whether it has succeeded.
 fn play(
     example: &Example,
     words: &[String],
     here: &[(&str, String)],
     folder: &Folder,
     host: &Host,
-) -> Result<String, Box<dyn Error>> {
+) -> Result<(String, bool), Box<dyn Error>> {
     let command = here.iter().fold(example.command.to_owned(), |text, (page, test)| text.replace(page, test));
     let done = Command::new(&words[0])
         .args(&words[1..])
@@ -168,7 +194,7 @@ fn play(
         .stdin(Stdio::null())
         .output()?;
     let shown = String::from_utf8(done.stdout)?;
-    Ok(here.iter().fold(shown, |text, (page, test)| text.replace(test, page)))
+    Ok((here.iter().fold(shown, |text, (page, test)| text.replace(test, page)), done.status.success()))
 }
 
 /// Stands in for the command of Patroni.
@@ -209,9 +235,10 @@ fn examples_of_databases_show_what_happens(haproxy: &Haproxy) -> TestResult {
     let examples = examples(&page);
     assert!(examples.len() > 7, "{name} has lost its examples");
     for example in examples {
-        let shown = play(&example, &words, &here, &folder, &host)?;
+        let (shown, _) = play(&example, &words, &here, &folder, &host)?;
         let Example { command, output } = example;
-        let same = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let output = output.expect("only commands with output on this page");
+        let same = |text: &str| without_code(text).split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert!(same(&shown) == same(&output), "$ {command}\n{name} shows:\n{output}\nbut this came:\n{shown}");
     }
     Ok(())

@@ -39,7 +39,7 @@ struct Status {
 ///
 /// Nothing on any HAProxy but the newest: which one it is makes no difference here.
 fn status_beside(haproxy: &Haproxy, script: &str) -> Option<Status> {
-    if Haproxy::discover().is_ok_and(|all| all.last().is_some_and(|newest| newest.name != haproxy.name)) {
+    if !haproxy.is_newest() {
         return None;
     }
     let folder = Folder::new();

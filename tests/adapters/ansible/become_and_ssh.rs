@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
-use super::controller::{Controller, VERSIONS, play};
+use super::controller::{Controller, VERSIONS, newest, play};
 use super::sshd::Sshd;
 use crate::support::program::copy_program;
 use crate::support::{Bound, Folder, Haproxy, Stage, Test, TestResult, tests};
@@ -205,7 +205,7 @@ fn a_program_outside_of_path_is_found(haproxy: &Haproxy) -> TestResult {
   lbops.haproxy.haproxy_server: {server: web3, state: drain, instances: "{{ http }}"}
   environment: {LANG: C}
 "#;
-    for version in VERSIONS {
+    for &version in newest() {
         for folder in ["/usr/bin", "/usr/local/bin"] {
             let stage = Stage::start(haproxy);
             let controller = Controller::new(version, "/usr/bin:/bin");

@@ -8,12 +8,14 @@ use serde_json::Value;
 
 use super::controller::{Controller, VERSIONS, without_settings};
 use super::page::copy_collection;
+use crate::described::{choices, compare, marked, request_schema, wrapped};
 use crate::support::{Haproxy, Test, TestResult, repository, tests};
 use crate::tool::{installed, run, tool};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
         options_are_those_of_the_request,
+        options_and_schema_agree,
         results_are_those_of_the_report,
         a_query_is_documented_alike,
         it_is_built_and_installed,
@@ -127,6 +129,96 @@ fn options_are_those_of_the_request(_: &Haproxy) -> TestResult {
         };
         assert_eq!(documented.as_deref(), default, "default of {name}, which the schema describes as: {said}");
     }
+    Ok(())
+}
+
+/// The columns of a line in a documentation.
+const WIDTH: usize = 120;
+
+/// The options of the query, which has the descriptions in the fragment as well.
+const OF_THE_QUERY: [&str; 10] = [
+    "server",
+    "guard",
+    "on_unreachable",
+    "backend",
+    "address",
+    "instances",
+    "ignore_instances",
+    "on_missing",
+    "timeout",
+    "deadline",
+];
+
+/// The schema's words in Ansible's markup.
+fn in_ansible(text: &str, options: &BTreeSet<String>, values: &BTreeSet<String>) -> String {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ").replace("this host", "the target");
+    // Some words are the names of an option and of something else, such as a state or a kind of error.
+    let is_ambiguous = |code: &str| options.contains(code) && (values.contains(code) || code == "timeout");
+    marked(&text.replace('…', "..."), |code| match code.split_once(": ") {
+        _ if is_ambiguous(code) => format!("C({code})"),
+        _ if options.contains(code) => format!("O({code})"),
+        Some((option, value)) if options.contains(option) => format!("O({option}={value})"),
+        _ if values.contains(code) => format!("V({code})"),
+        _ => format!("C({code})"),
+    })
+}
+
+/// Where the description of an option stands, which is so far to the right, from this place on.
+fn described(source: &str, from: usize, indent: usize, name: &str) -> std::ops::Range<usize> {
+    let head = format!("\n{0}{name}:\n{0}  description:\n", " ".repeat(indent));
+    let at = source[from..].find(&head).unwrap_or_else(|| panic!("{name} has no description"));
+    let start = from + at + head.len();
+    let is_of_it = |line: &&str| line.starts_with(&" ".repeat(indent + 4));
+    start..start + source[start..].split_inclusive('\n').take_while(is_of_it).map(str::len).sum::<usize>()
+}
+
+/// The descriptions are the schema's. Those of the query's own options are about a query, and its own.
+fn options_and_schema_agree(_: &Haproxy) -> TestResult {
+    let schema = request_schema();
+    let definitions = schema["$defs"].as_object().expect("definitions").values();
+    let values = definitions.flat_map(words).collect::<BTreeSet<String>>();
+    let fields = keys(&schema["properties"]);
+    let folder = repository().join("modules/ansible/plugins");
+    let mut seen = BTreeSet::from(["dry_run".to_owned(), "diff".to_owned()]);
+    for (file, options) in
+        [("modules/haproxy_server.py", fields.clone()), ("doc_fragments/request.py", set(&OF_THE_QUERY))]
+    {
+        let path = folder.join(file);
+        let mut source = fs::read_to_string(&path)?;
+        let options = options.difference(&set(&["dry_run", "diff"])).cloned().collect();
+        let item = |text: &str, indent: usize| {
+            let lines = wrapped(&" ".repeat(indent + 2), &in_ansible(text, &options, &values), WIDTH);
+            format!("{}- >-\n{}\n", " ".repeat(indent), lines.join("\n"))
+        };
+        let description = |field: &Value, indent: usize| {
+            let mut text = item(field["description"].as_str().expect("a description"), indent);
+            for (words, meaning) in choices(resolved(&schema, field)) {
+                text.push_str(&item(
+                    &format!("V({}): {}", words[0], meaning.trim_end_matches(" The default.")),
+                    indent,
+                ));
+            }
+            text
+        };
+        for name in &fields {
+            if !source.contains(&format!("\n  {name}:\n    description:\n")) {
+                continue;
+            }
+            let field = &schema["properties"][name];
+            let place = described(&source, 0, 2, name);
+            let from = place.start;
+            compare(&mut source, place, &description(field, 6), name);
+            seen.insert(name.clone());
+            for (key, part) in resolved(&schema, field)["properties"].as_object().into_iter().flatten() {
+                let place = described(&source, from, 6, key);
+                compare(&mut source, place, &description(part, 10), &format!("{name}.{key}"));
+            }
+        }
+        if std::env::var_os("UPDATE_SCHEMA").is_some() {
+            fs::write(&path, source)?;
+        }
+    }
+    assert_eq!(seen, fields, "not every option has a description");
     Ok(())
 }
 
@@ -314,6 +406,9 @@ fn the_importer_is_content(_: &Haproxy) -> TestResult {
     let controller = Controller::without_collection("newest", "/usr/bin:/bin");
     copy_collection(&controller.folder.join("source"))?;
     run(controller.command("ansible-galaxy").args(["collection", "build", "source"])).ended_with(0);
+    let packed =
+        run(tool("tar").arg("-tzf").arg(controller.folder.join("lbops-haproxy-1.0.0.tar.gz"))).ended_with(0).out;
+    assert!(!packed.contains("roles/install/files/"), "Galaxy wants no program in a collection: {packed}");
     let programs = installed("galaxy/venv/bin");
     let mut command = tool(programs.join("python"));
     without_settings(&mut command).current_dir(controller.folder.path()).env("HOME", controller.folder.path());

@@ -1,6 +1,6 @@
 //! The role `rolling_maintenance`: a server behind two load balancers, which are reached over SSH.
 
-use super::controller::{Controller, VERSIONS, indented};
+use super::controller::{Controller, VERSIONS, indented, newest};
 use super::sshd::Sshd;
 use crate::support::{Bound, Haproxy, Host, Port, Stage, Test, TestResult, tests};
 use crate::tool::{Ran, run, tool};
@@ -9,6 +9,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests![
         takes_each_server_out_everywhere_and_puts_it_back,
         leaves_out_what_fails_and_ends_the_rollout,
+        judges_each_play_by_itself,
         leaves_alone_what_was_out_before,
         a_load_balancer_that_fails_leaves_nothing_half_out,
         load_balancers_outside_of_the_play_take_turns,
@@ -150,7 +151,7 @@ fn leaves_out_what_fails_and_ends_the_rollout(haproxy: &Haproxy) -> TestResult {
         nobody.number()
     );
     let once = FAILS.replace("  ansible", "  run_once: true\n  ansible");
-    for version in VERSIONS {
+    for &version in newest() {
         let fleet = Fleet::start(haproxy, version);
         for fails in [FAILS, &vanishes, &once] {
             fleet.forget();
@@ -189,8 +190,27 @@ fn take_out(stage: &Stage, words: &[&str]) {
     run(tool(env!("CARGO_BIN_EXE_haproxy_server")).args(["state=maint", &instance]).args(words)).ended_with(0);
 }
 
-fn leaves_alone_what_was_out_before(haproxy: &Haproxy) -> TestResult {
+/// What a first play has brought to its end must not pass for done in a second one, whose tasks fail.
+fn judges_each_play_by_itself(haproxy: &Haproxy) -> TestResult {
     for version in VERSIONS {
+        let fleet = Fleet::start(haproxy, version);
+        let inventory = fleet.controller.write("hosts", &fleet.inventory);
+        let once = format!("- name: Work once\n  ansible.builtin.raw: mkdir {}/worked\n", fleet.place());
+        fleet.controller.write("maintenance.yml", &once);
+        let play = "- name: Test\n  hosts: web1:load_balancers\n  gather_facts: false\n  vars:\n    \
+                    rolling_maintenance_tasks: maintenance.yml\n  roles:\n    - lbops.haproxy.rolling_maintenance\n";
+        let playbook = play.replace("  vars:\n", &format!("{}  vars:\n", indented(BACKEND, 2))).repeat(2);
+        let ran = run(&mut fleet.controller.playbook(inventory, &playbook, &[])).ended_with(2);
+        let said = "web1: the maintenance has failed, as shown above; left out of service";
+        assert_eq!(ran.out.matches("TASK [lbops.haproxy.rolling_maintenance : Put the servers back]").count(), 2);
+        assert!(ran.out.contains(said), "{version}: {}", ran.out);
+        assert_eq!(fleet.states("web1"), [MAINT, MAINT], "{version}");
+    }
+    Ok(())
+}
+
+fn leaves_alone_what_was_out_before(haproxy: &Haproxy) -> TestResult {
+    for &version in newest() {
         let fleet = Fleet::start(haproxy, version);
         let tasks = noting(&fleet);
         take_out(&fleet.stages[1], &["server=web2"]);
@@ -216,7 +236,7 @@ fn leaves_alone_what_was_out_before(haproxy: &Haproxy) -> TestResult {
 }
 
 fn a_load_balancer_that_fails_leaves_nothing_half_out(haproxy: &Haproxy) -> TestResult {
-    for version in VERSIONS {
+    for &version in newest() {
         let mut fleet = Fleet::start(haproxy, version);
         let tasks = noting(&fleet);
         let refused = |fleet: &Fleet, variables: &str, why: &str| {

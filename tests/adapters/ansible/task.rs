@@ -3,10 +3,10 @@
 use std::fs;
 use std::process::Command;
 
-use super::controller::{Controller, VERSIONS};
+use super::controller::{Controller, VERSIONS, newest};
 use crate::support::program::copy_program;
 use crate::support::{Agent, Folder, Haproxy, Host, Stage, Test, TestResult, tests};
-use crate::tool::{HOSTILE, TURNING, ascii, assert_harmless, run};
+use crate::tool::{HOSTILE, TURNING, another_version, ascii, assert_harmless, run};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
@@ -189,7 +189,7 @@ fn a_bad_task_fails_in_one_sentence(haproxy: &Haproxy) -> TestResult {
          - name: A query\n  lbops.haproxy.haproxy_server_info: {server: web1}\n  check_mode: true\n  \
          register: query\n  failed_when: query is failed or query is changed or not query.ok\n",
     );
-    for version in VERSIONS {
+    for &version in newest() {
         let stage = Stage::start(haproxy);
         let host = Host::with([&stage.http]);
         let controller = Controller::new(version, host.path());
@@ -204,7 +204,7 @@ fn a_bad_task_fails_in_one_sentence(haproxy: &Haproxy) -> TestResult {
 fn a_missing_or_old_program_is_sent(haproxy: &Haproxy) -> TestResult {
     let stage = Stage::start(haproxy);
     let architecture = std::env::consts::ARCH;
-    for version in VERSIONS {
+    for &version in newest() {
         let controller = Controller::new(version, "/usr/bin:/bin");
         let address = stage.http.address();
         let task = |more: &str, check: &str| {
@@ -231,10 +231,22 @@ fn a_missing_or_old_program_is_sent(haproxy: &Haproxy) -> TestResult {
         let old = controller.write("old", old);
         fs::set_permissions(&old, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         let old = format!("state: ready, executable: '{}'", old.display());
-        task(&old, "sent is not failed or 'is version 0.0.9, and 0.1.0 is needed' not in sent.msg");
+        task(&old, "sent is not failed or 'is version 0.0.9, and 1.0.0 is needed' not in sent.msg");
         let ran = task(&format!("{old}, executables: programs"), "sent is failed or sent is not changed");
-        assert!(ran.out.contains("is version 0.0.9, and 0.1.0 is needed; sending "), "{}", ran.out);
+        assert!(ran.out.contains("is version 0.0.9, and 1.0.0 is needed; sending "), "{}", ran.out);
         assert_eq!(stage.http.state("web", "web1"), READY, "{version}");
+
+        // One of another version that works.
+        let other = Folder::new();
+        let program = another_version(other.path(), &folder.join("haproxy_server"));
+        let warning = concat!(
+            "the target has haproxy_server 9.9.9, and this collection was made for ",
+            env!("CARGO_PKG_VERSION")
+        );
+        let check = format!("sent is failed or sent.version != '9.9.9' or sent.warnings != ['{warning}']");
+        let ran = task(&format!("state: maint, executable: '{}'", program.display()), &check);
+        assert!(format!("{}{}", ran.out, ran.err).replace('\n', " ").contains("[WARNING]: "), "{ran:?}");
+        task("state: ready, executables: programs", "sent is failed or sent.warnings != []");
         let left = fs::read_dir(controller.folder.join(".ansible/tmp"))?.count();
         assert_eq!(left, 0, "the program was left on the target");
     }

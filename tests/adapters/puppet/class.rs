@@ -56,9 +56,9 @@ fn class_installs_a_package(_: &Haproxy, puppet: Puppet) -> TestResult {
     let site = Site::with_path(puppet, std::env::var_os("PATH").expect("a PATH"));
     let out = site.apply("include haproxy_server", &["--noop"], 0).out;
     assert_says(&out, &["Package[haproxy-server]/ensure: "]);
-    let version = "class { 'haproxy_server': package => 'haproxy-server', package_ensure => '0.1.0' }";
+    let version = "class { 'haproxy_server': package => 'haproxy-server', package_ensure => '1.0.0' }";
     site.apply(version, &["--noop"], 0);
-    assert_says(&site.report(), &["property: ensure", "desired_value: 0.1.0"]);
+    assert_says(&site.report(), &["property: ensure", "desired_value: 1.0.0"]);
     Ok(())
 }
 

@@ -7,28 +7,17 @@ use serde_json::{Map, Value};
 
 use super::On;
 use super::site::{Puppet, Site, assert_says, module};
+use crate::described::{UPDATE, choices, compare, request_schema, words, wrapped};
 use crate::page;
-use crate::support::{Folder, Haproxy, TestResult, repository};
+use crate::support::{Folder, Haproxy, TestResult};
 use crate::tool;
 
 pub(crate) fn tests() -> Vec<On> {
-    on_each![type_and_schema_agree, task_and_schema_agree, checks_of_a_module_pass]
-}
-
-/// What to do where a description differs from the schema.
-const UPDATE: &str = "run UPDATE_SCHEMA=1 cargo test --test adapters -- agree, and then the same with reference";
-
-fn request_schema() -> Value {
-    let text = fs::read_to_string(repository().join("schema/request.schema.json")).expect("the schema");
-    serde_json::from_str(&text).expect("a schema")
+    [on_newest![type_and_schema_agree, task_and_schema_agree], on_each![checks_of_a_module_pass]].concat()
 }
 
 fn properties(schema: &Value) -> &Map<String, Value> {
     schema["properties"].as_object().expect("properties")
-}
-
-fn words(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The definitions that a field refers to, with all below them.
@@ -44,16 +33,6 @@ fn definitions<'a>(schema: &'a Value, value: &'a Value) -> Vec<&'a Value> {
         Value::Array(values) => values.iter().flat_map(|value| definitions(schema, value)).collect(),
         _ => Vec::new(),
     }
-}
-
-/// The words of an enumeration, with what each group of them means.
-fn choices(definition: &Value) -> Vec<(Vec<&str>, &str)> {
-    let each = definition["oneOf"].as_array().into_iter().flatten();
-    each.map(|choice| {
-        let words = choice["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        (words, choice["description"].as_str().expect("a description"))
-    })
-    .collect()
 }
 
 /// The fields of an object in a field, with what each of them means.
@@ -93,23 +72,6 @@ const NOTES: [(&str, &str); 2] = [
 /// The columns of a description in the type.
 const WIDTH: usize = 70;
 
-/// A paragraph as lines: `first` goes before the first one, as many spaces before the others.
-fn wrapped(first: &str, text: &str) -> Vec<String> {
-    let indent = " ".repeat(first.chars().count());
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + word.chars().count() < WIDTH => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            Some(_) => lines.push(format!("{indent}{word}")),
-            None => lines.push(format!("{first}{word}")),
-        }
-    }
-    lines
-}
-
 /// The description of a field, and its default.
 fn meaning(property: &Value) -> String {
     let text = in_puppet(property["description"].as_str().unwrap_or_default());
@@ -126,7 +88,7 @@ fn list(schema: &Value, property: &Value, indent: usize) -> Vec<String> {
     let Some(name) = refers(property).or_else(either) else { return Vec::new() };
     let definition = &schema["$defs"][&name];
     let first = format!("{}* ", " ".repeat(indent));
-    let item = |word: &str, meaning: &str| wrapped(&first, &format!("`{word}`: {meaning}"));
+    let item = |word: &str, meaning: &str| wrapped(&first, &format!("`{word}`: {meaning}"), WIDTH);
     let forms = definition["anyOf"].as_array().into_iter().flatten().chain([definition]);
     let fields = forms.filter_map(|form| form["properties"].as_object()).flatten();
     let fields = fields.flat_map(|(name, field)| {
@@ -139,7 +101,7 @@ fn list(schema: &Value, property: &Value, indent: usize) -> Vec<String> {
 /// The description of a field in the type.
 fn description(schema: &Value, field: &str) -> String {
     let property = &properties(schema)[field];
-    let mut lines = wrapped("", &meaning(property));
+    let mut lines = wrapped("", &meaning(property), WIDTH);
     let list = if field == "instances" { Vec::new() } else { list(schema, property, 0) };
     if !list.is_empty() {
         lines.push(String::new());
@@ -147,7 +109,7 @@ fn description(schema: &Value, field: &str) -> String {
     }
     if let Some((_, note)) = NOTES.iter().find(|(of, _)| *of == field) {
         lines.push(String::new());
-        lines.extend(wrapped("", note));
+        lines.extend(wrapped("", note, WIDTH));
     }
     let indented = |line: String| if line.is_empty() { line } else { format!("      {line}") };
     lines.into_iter().map(indented).collect::<Vec<_>>().join("\n")
@@ -198,12 +160,7 @@ fn type_and_schema_agree(_: &Haproxy, puppet: Puppet) -> TestResult {
         }
         let wanted = description(&schema, field);
         let place = described(&source, name);
-        if is_updating {
-            source.replace_range(place, &wanted);
-        } else {
-            let written = &source[place];
-            assert!(written == wanted, "{name} is described as\n{written}\ninstead of\n{wanted}\n{UPDATE}");
-        }
+        compare(&mut source, place, &wanted, name);
         let definitions = definitions(&schema, &properties(&schema)[field]);
         // Values are either listed or checked as a type.
         match entry["values"].as_array().filter(|values| !values.is_empty()) {

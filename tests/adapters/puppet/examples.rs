@@ -11,7 +11,7 @@ use crate::support::{Folder, Haproxy, Host, Stage, TestResult, repository};
 use crate::tool::{self, Ran};
 
 pub(crate) fn tests() -> Vec<On> {
-    on_each![examples_do_what_the_page_says]
+    on_newest![examples_do_what_the_page_says]
 }
 
 const PAGE: &str = "modules/puppet/README.md";
@@ -55,11 +55,14 @@ fn examples_do_what_the_page_says(haproxy: &Haproxy, puppet: Puppet) -> TestResu
     let options: Vec<_> = options.iter().map(|option| option.to_string_lossy()).collect();
     let path = path_with(bin.path(), puppet.path());
     let plain = puppet.path().into_string().expect("a PATH of text");
+    let loaded = site.load(&path);
+    let run = script(&work, "run", &loaded.script());
     script(
         &bin,
         "puppet",
         &format!(
-            "#!/bin/sh\napplication=$1; shift\nplain='{plain}'\npuppet=$(PATH=$plain command -v puppet)\nexec \"$puppet\" \"$application\" {} \"$@\"\n",
+            "#!/bin/sh\napplication=$1; shift\nexec '{}' puppet \"$application\" {} \"$@\"\n",
+            run.display(),
             options.join(" ")
         ),
     );

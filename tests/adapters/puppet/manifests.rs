@@ -13,18 +13,22 @@ use crate::support::{Folder, Haproxy, Health, Host, Program, Stage, TestResult, 
 use crate::tool;
 
 pub(crate) fn tests() -> Vec<On> {
-    on_each![
-        noop_then_apply_then_nothing,
-        each_resource_fails_alone,
+    let newest = on_newest![
         the_catalogue_may_bring_what_is_needed,
         program_is_found_where_sudo_does_not_look,
-        properties_have_events_of_their_own,
         wait_is_asked_in_every_run,
-        resource_lists_and_sets,
         servers_are_restored_to_what_they_were,
-        every_parameter_arrives_as_it_was_given,
         a_program_that_gives_no_report_is_named,
-    ]
+        another_version_of_the_program_is_noticed,
+    ];
+    let each = on_each![
+        noop_then_apply_then_nothing,
+        each_resource_fails_alone,
+        properties_have_events_of_their_own,
+        resource_lists_and_sets,
+        every_parameter_arrives_as_it_was_given,
+    ];
+    [each, newest].concat()
 }
 
 const READY: (u32, u32) = (0, 2);
@@ -226,7 +230,7 @@ fn wait_is_asked_in_every_run(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
 fn resource_lists_and_sets(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
     let stage = Stage::start(haproxy);
     let site = Site::on(puppet, &stage);
-    let resource = |words: &[&str]| tool::run(site.puppet("resource").arg("haproxy_server").args(words));
+    let resource = |words: &[&str]| site.run("resource", &[&["haproxy_server"], words].concat());
 
     let out = resource(&["web1", "ensure=drain", "--noop"]).ended_with(0).out;
     assert_says(&out, &["web1: would be drain in 1 of 1 backend"]);
@@ -364,5 +368,22 @@ fn a_program_that_gives_no_report_is_named(_: &Haproxy, puppet: Puppet) -> TestR
         assert_says(&run.err, &["Could not evaluate: ", &program.display().to_string(), sentence]);
         assert!(!run.err.contains(".rb:"), "a trace of Ruby:\n{}", run.err);
     }
+    Ok(())
+}
+
+fn another_version_of_the_program_is_noticed(haproxy: &Haproxy, puppet: Puppet) -> TestResult {
+    let stage = Stage::start(haproxy);
+    let host = Host::with([&stage.http]);
+    let bin = Folder::new();
+    tool::another_version(bin.path(), &host.command());
+    let site = Site::with_path(puppet, path_with(bin.path(), puppet.path()));
+    let warning =
+        concat!("this host has haproxy_server 9.9.9, and the Puppet module was made for ", env!("CARGO_PKG_VERSION"));
+    let run = site.apply("haproxy_server { 'web1': ensure => maint }", &[], 2);
+    assert_eq!(run.err.matches(warning).count(), 1, "{}{}", run.out, run.err);
+    assert_eq!(stage.http.state("web", "web1"), MAINT);
+    let same = Site::with_path(puppet, path_with(host.folder(), puppet.path()));
+    let run = same.apply("haproxy_server { 'web1': ensure => ready }", &[], 2);
+    assert!(!run.err.contains("was made for"), "{}", run.err);
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::support::{Folder, Haproxy, TestResult, repository};
 use crate::tool;
 
 pub(crate) fn tests() -> Vec<On> {
-    on_each![archive_is_a_module, papers_are_in_order, reference_is_generated]
+    [on_each![archive_is_a_module], on_newest![papers_are_in_order, reference_is_generated]].concat()
 }
 
 /// Where the pages of the repository are read by those who have the module alone.

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use crate::loaded::Loaded;
 use crate::support::{Folder, Host, Stage, repository};
@@ -35,8 +36,14 @@ impl Puppet {
         folder.exists().then_some(folder)
     }
 
-    /// Every version that can be run here.
-    pub(crate) fn found() -> Vec<Self> {
+    /// Every version that can be run here, the newest last.
+    pub(crate) fn found() -> &'static [Self] {
+        // To start Puppet takes most of a second.
+        static FOUND: OnceLock<Vec<Puppet>> = OnceLock::new();
+        FOUND.get_or_init(Self::look)
+    }
+
+    fn look() -> Vec<Self> {
         let output = Command::new("puppet").arg("--version").output();
         let own = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
         let is_own = |puppet: &Self| own.starts_with(&format!("{}.", puppet.name()));
@@ -154,14 +161,22 @@ impl Site {
 
     /// `puppet apply --detailed-exitcodes`, which is to end with this exit code.
     pub(crate) fn apply(&self, manifest: &str, options: &[&str], code: i32) -> Ran {
-        let file = self.folder.write("site.pp", manifest);
-        let loaded = self.loaded.get_or_init(|| {
-            let mut ruby = Command::new("ruby");
-            ruby.env("PATH", &self.path).env("HOME", self.folder.path());
-            Loaded::start(ruby, "puppet.rb")
-        });
-        let words = ["puppet".into()].into_iter().chain(self.words("apply")).chain(["--detailed-exitcodes".into()]);
-        loaded.run(words.chain(options.iter().map(OsString::from)).chain([file.into()])).ended_with(code)
+        let file = self.folder.write("site.pp", manifest).into_os_string().into_string().expect("a path of text");
+        self.run("apply", &[&["--detailed-exitcodes"], options, &[&file]].concat()).ended_with(code)
+    }
+
+    /// `puppet APPLICATION` with these words, in a process where Puppet was loaded before.
+    pub(crate) fn run(&self, application: &str, words: &[&str]) -> Ran {
+        let loaded = self.loaded.get_or_init(|| self.load(&self.path));
+        let all = ["puppet".into()].into_iter().chain(self.words(application));
+        loaded.run(all.chain(words.iter().map(OsString::from)))
+    }
+
+    /// Puppet that runs with this `PATH`.
+    pub(crate) fn load(&self, path: &OsStr) -> Loaded {
+        let mut ruby = Command::new("ruby");
+        ruby.env("PATH", path).env("HOME", self.folder.path());
+        Loaded::start(ruby, "puppet.rb")
     }
 
     /// The report of the last run, as Puppet keeps it, with its lines joined.

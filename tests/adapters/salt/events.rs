@@ -9,7 +9,7 @@ use crate::support::{Folder, Haproxy, Host, Stage, TestResult, eventually};
 pub(super) fn servers_that_go_out_and_come_back_are_events(haproxy: &Haproxy) -> TestResult {
     let stage = Stage::start(haproxy);
     let host = Host::with(stage.instances());
-    for salt in Salt::versions() {
+    for salt in Salt::newest() {
         let folder = Folder::new();
         let roots = format!("file_roots: {{base: [{}]}}\n", modules().display());
         let fleet = Fleet::start(&salt, &folder, &roots, &[("lb1", &host)]);

@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::{Map, Value, json};
 
 use super::minion::{Minion, Salt};
+use crate::described::{choices, compare, marked, request_schema, wrapped};
 use crate::support::{Haproxy, Host, Stage, TestResult, repository};
 use crate::tool::run;
 
@@ -93,6 +94,73 @@ pub(super) fn every_field_reaches_the_program(haproxy: &Haproxy) -> TestResult {
         minion.states(&json!({"all of it": {"haproxy_server.apply": arguments}}).to_string());
         minion.apply(&[&format!("pillar={}", json!({"haproxy_server": {"executable": listener}}))], 1);
         assert_eq!(arrived(), request, "a state of Salt {}", salt.version);
+    }
+    Ok(())
+}
+
+/// The columns of a line in a docstring.
+const WIDTH: usize = 80;
+
+/// A text of the schema, as a docstring has it.
+fn in_salt(text: &str) -> String {
+    let text = crate::described::words(text).replace("this host", "the minion").replace('…', "...");
+    marked(&text, |code| format!("``{code}``"))
+}
+
+/// The definition that a field or a part of one refers to.
+fn definition<'a>(schema: &'a Value, part: &'a Value) -> Option<&'a Value> {
+    let refers = |value: &'a Value| value["$ref"].as_str();
+    let path = refers(part).or_else(|| part["anyOf"].as_array()?.iter().find_map(refers))?;
+    schema.pointer(path.trim_start_matches('#'))
+}
+
+/// The parts or the words that a field may have, as a list.
+fn list(schema: &Value, field: &Value) -> Vec<String> {
+    let Some(form) = definition(schema, field) else { return Vec::new() };
+    let item = |word: &str, meaning: &str| {
+        wrapped("        * ", &format!("``{word}``: {}", in_salt(&meaning.replace(" The default.", ""))), WIDTH)
+    };
+    let mut lines = Vec::new();
+    let forms = form["anyOf"].as_array().into_iter().flatten().chain([form]);
+    for (name, part) in forms.filter_map(|form| form["properties"].as_object()).flatten() {
+        let mut meaning = part["description"].as_str().expect("a description").to_owned();
+        for (words, each) in definition(schema, part).map(choices).unwrap_or_default() {
+            meaning.push_str(&format!(" `{}`: {each}", words[0]));
+        }
+        if let Some(default) = part.get("default") {
+            meaning.push_str(&format!(" `{}` by default.", default.to_string().trim_matches('"')));
+        }
+        lines.extend(item(name, &meaning));
+    }
+    lines.extend(choices(form).into_iter().flat_map(|(words, meaning)| item(words[0], meaning)));
+    lines
+}
+
+/// The descriptions are the schema's, but for `dry_run`, which has a name of Salt's beside it.
+pub(super) fn fields_and_schema_agree(_: &Haproxy) -> TestResult {
+    let schema = request_schema();
+    let path = repository().join("modules/salt/_modules/haproxy_server.py");
+    let mut source = fs::read_to_string(&path)?;
+    for (name, field) in schema["properties"].as_object().expect("properties") {
+        if name == "dry_run" {
+            continue;
+        }
+        let apply = source.find("\ndef apply(").expect("the function");
+        let head = format!("\n    {name}\n");
+        let start =
+            apply + source[apply..].find(&head).unwrap_or_else(|| panic!("no {name} is described")) + head.len();
+        let is_of_it = |line: &&str| line.starts_with("        ") || line.trim().is_empty();
+        let length: usize = source[start..].split_inclusive('\n').take_while(is_of_it).map(str::len).sum();
+        let mut lines = wrapped("        ", &in_salt(field["description"].as_str().expect("a description")), WIDTH);
+        let list = if name == "instances" { Vec::new() } else { list(&schema, field) };
+        if !list.is_empty() {
+            lines.push(String::new());
+            lines.extend(list);
+        }
+        compare(&mut source, start..start + length, &format!("{}\n\n", lines.join("\n")), name);
+    }
+    if std::env::var_os("UPDATE_SCHEMA").is_some() {
+        fs::write(&path, source)?;
     }
     Ok(())
 }

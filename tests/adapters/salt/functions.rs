@@ -9,7 +9,7 @@ use super::minion::{Minion, Salt};
 use super::{DRAIN, MAINT, READY};
 use crate::support::program::copy_program;
 use crate::support::{Folder, Haproxy, Host, Stage, TestResult, servers, warnings};
-use crate::tool::{HOSTILE, TURNING, ascii, assert_harmless, run, with_program_in};
+use crate::tool::{HOSTILE, TURNING, another_version, ascii, assert_harmless, run, with_program_in};
 
 pub(super) fn functions_do_what_they_say(haproxy: &Haproxy) -> TestResult {
     let stage = Stage::start_with(haproxy, "weight 100", |setup| setup);
@@ -67,7 +67,7 @@ pub(super) fn functions_do_what_they_say(haproxy: &Haproxy) -> TestResult {
 pub(super) fn functions_fail_with_one_sentence(haproxy: &Haproxy) -> TestResult {
     let stage = Stage::start(haproxy);
     let host = Host::with(stage.instances());
-    for salt in Salt::versions() {
+    for salt in Salt::newest() {
         let minion = Minion::new(&salt, &host);
         let cases: [(&[&str], &str); 8] = [
             (&["maint", "wbe1"], "no selected instance has a server 'wbe1' (did you mean 'web1'?)"),
@@ -126,6 +126,19 @@ pub(super) fn functions_fail_with_one_sentence(haproxy: &Haproxy) -> TestResult 
             assert_harmless(&ran);
         }
         minion.value(["haproxy_server.ready", "web1", "owner=alice"]);
+
+        // Another version works, and a warning names both.
+        let other = Folder::new();
+        minion.use_executable(&another_version(other.path(), &host.command()));
+        let warning = concat!(
+            "this minion has haproxy_server 9.9.9, and the Salt modules were made for ",
+            env!("CARGO_PKG_VERSION")
+        );
+        let report = minion.value(["haproxy_server.status", "web1"]);
+        assert_eq!(report["warnings"], json!([warning]), "{report}");
+        let said = minion.failure(["haproxy_server.maint", "wbe1"]);
+        assert!(said.contains(warning), "{said}");
+
         minion.use_executable(Path::new("/nowhere/haproxy_server"));
         let said = minion.failure(["haproxy_server.status"]);
         assert!(said.contains("the program '/nowhere/haproxy_server' is not on this minion"), "{said}");

@@ -13,7 +13,7 @@ pub(super) fn the_program_is_installed_once(haproxy: &Haproxy) -> TestResult {
     let stage = Stage::start(haproxy);
     let host = Host::with(stage.instances());
     let architecture = std::env::consts::ARCH;
-    for salt in Salt::versions() {
+    for salt in Salt::newest() {
         let minion = Minion::bare(&salt, &host);
         let states = minion.folder().join("states");
         minion.configure(&format!("[{}, {}]", states.display(), modules().display()), "");
@@ -38,20 +38,20 @@ pub(super) fn the_program_is_installed_once(haproxy: &Haproxy) -> TestResult {
             };
             (of("the program haproxy_server"), of("the version of haproxy_server"))
         };
-        let (program, _) = apply("0.1.0", (&master, &sum), &["test=True"], 0);
+        let (program, _) = apply("1.0.0", (&master, &sum), &["test=True"], 0);
         assert!(program["result"].is_null() && !to.exists(), "{program}");
-        let (program, version) = apply("0.1.0", (&master, &sum), &[], 0);
+        let (program, version) = apply("1.0.0", (&master, &sum), &[], 0);
         assert_eq!((&program["result"], &version["result"]), (&json!(true), &json!(true)), "{program}{version}");
         assert_ne!(program["changes"], json!({}));
-        let (program, version) = apply("0.1.0", (&master, &sum), &[], 0);
+        let (program, version) = apply("1.0.0", (&master, &sum), &[], 0);
         assert_eq!((&program["changes"], &version["changes"]), (&json!({}), &json!({})), "{program}{version}");
         let (_, version) = apply("9.9.9", (&master, &sum), &[], 1);
         assert_eq!(version["result"], false, "{version}");
         fs::remove_file(&to)?;
         // Salt compares the checksum of what does not come from its master.
-        let (program, _) = apply("0.1.0", (&elsewhere, &format!("sha256={}", "0".repeat(64))), &[], 1);
+        let (program, _) = apply("1.0.0", (&elsewhere, &format!("sha256={}", "0".repeat(64))), &[], 1);
         assert!(program["result"] == false && !to.exists(), "{program}");
-        let (program, _) = apply("0.1.0", (&elsewhere, &sum), &[], 0);
+        let (program, _) = apply("1.0.0", (&elsewhere, &sum), &[], 0);
         assert!(program["result"] == true && to.exists(), "{program}");
     }
     Ok(())

@@ -146,7 +146,7 @@ half:
 ";
 
 pub(super) fn states_fail_with_one_sentence(haproxy: &Haproxy) -> TestResult {
-    for salt in Salt::versions() {
+    for salt in Salt::newest() {
         let stage = Stage::start(haproxy);
         let client = Bound::hold(stage.frontend("web"), stage.server("web3"));
         stage.ldap.set_state("directory/ldap1", "maint");
@@ -217,7 +217,7 @@ by command:
 pub(super) fn watching_states_set_again(haproxy: &Haproxy) -> TestResult {
     let stage = Stage::start(haproxy);
     let host = Host::with(stage.instances());
-    for salt in Salt::versions() {
+    for salt in Salt::newest() {
         for server in ["web1", "web2", "web3"] {
             stage.http.set_state(&format!("web/{server}"), "ready");
         }

@@ -31,6 +31,11 @@ pub(crate) struct Haproxy {
 }
 
 impl Haproxy {
+    /// Whether it is the newest that is tested, for what depends on no version.
+    pub(crate) fn is_newest(&self) -> bool {
+        Self::discover().is_ok_and(|all| all.last().is_none_or(|newest| newest.name == self.name))
+    }
+
     /// Finds the versions that tests/haproxy/fetch has unpacked, or else the `haproxy` of `PATH`.
     ///
     /// `HAPROXY_VERSIONS=2.6,3.2` restricts them. None at all is an error.

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use super::{Folder, Instance};
+use super::{Folder, Instance, python};
 
 /// A folder for `PATH` whose `haproxy_server` stands for a host with certain instances only.
 ///
@@ -27,6 +27,7 @@ impl Host {
             instances.into_iter().map(|instance| (instance.name(), instance.address())).collect();
         let program = json!(env!("CARGO_BIN_EXE_haproxy_server"));
         let script = SCRIPT.replace("PROGRAM", &program.to_string()).replace("SOCKETS", &json!(sockets).to_string());
+        let script = script.replace("PYTHON", python());
         let source = folder.write("host.py", &script);
         let host = Self { folder };
         // By another process, for the same reason as in `copy_program`.
@@ -54,9 +55,10 @@ impl Host {
     }
 }
 
-/// In words, in a file and on standard input alike; what is no request goes on as it is.
-const SCRIPT: &str = r#"#!/usr/bin/env python3
-import json, os, subprocess, sys
+/// In words, in a file and on standard input alike; what is no request goes on as it is. The adapters run it a thousand times, so
+/// that it imports little.
+const SCRIPT: &str = r#"#!PYTHON -IS
+import json, os, sys
 
 program, sockets = PROGRAM, SOCKETS
 
@@ -87,5 +89,17 @@ try:
 except (ValueError, TypeError, AttributeError):
     pass
 options = [word for word in words if word not in files]
-sys.exit(subprocess.run([program, *options], input=text.encode()).returncode)
+read, write = os.pipe()
+text = text.encode()
+if len(text) <= 65536:
+    # A pipe holds this much, so that nobody has to feed it.
+    os.write(write, text)
+elif os.fork() == 0:
+    os.close(read)
+    with open(write, "wb") as pipe:
+        pipe.write(text)
+    os._exit(0)
+os.close(write)
+os.dup2(read, 0)
+os.execv(program, [program, *options])
 "#;

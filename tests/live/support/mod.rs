@@ -8,6 +8,8 @@
 use std::error::Error;
 use std::fmt::Debug;
 use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,7 @@ pub(crate) use client::{Bound, KeepAlive, Load, TcpClient, Visits};
 pub(crate) use folder::Folder;
 pub(crate) use haproxy::{Haproxy, Instance, Mode, Row, Rows, Session, Setup, ask};
 pub(crate) use host::Host;
+pub(crate) use nobody::Nobody;
 pub(crate) use port::Port;
 pub(crate) use program::{Program, Run, Running};
 pub(crate) use recorder::{Recorder, changing};
@@ -37,6 +40,7 @@ pub(crate) mod haproxy;
 pub(crate) mod harness;
 pub(crate) mod host;
 pub(crate) mod logs;
+pub(crate) mod nobody;
 pub(crate) mod port;
 pub(crate) mod program;
 pub(crate) mod recorder;
@@ -70,6 +74,17 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Root of the repository that is tested, also when several of them share one target folder.
 pub(crate) fn repository() -> PathBuf {
     std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+}
+
+/// Python itself. `python3` may be a script that looks for it, as pyenv's, and then takes five times as long to start.
+pub(crate) fn python() -> &'static str {
+    static PYTHON: OnceLock<String> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let output = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
+        let output = output.expect("python3 is on PATH");
+        assert!(output.status.success(), "python3 fails: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("a path of text").trim_end().to_owned()
+    })
 }
 
 /// Polls `probe` until it gives a value.

@@ -17,7 +17,7 @@ use super::{Instance, PATIENCE};
 pub(crate) struct Recorder {
     pub(crate) socket: PathBuf,
     connections: Arc<Mutex<Vec<Vec<u8>>>>,
-    times: Arc<Mutex<Vec<(Instant, String)>>>,
+    times: Arc<Mutex<Vec<(Instant, usize, String)>>>,
     gate: Arc<Gate>,
     _acceptor: Acceptor,
 }
@@ -50,7 +50,7 @@ impl Recorder {
         let _ = std::fs::remove_file(socket);
         let listener = UnixListener::bind(socket).expect("a socket to listen on");
         let connections: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
-        let times: Arc<Mutex<Vec<(Instant, String)>>> = Arc::default();
+        let times: Arc<Mutex<Vec<(Instant, usize, String)>>> = Arc::default();
         let gate: Arc<Gate> = Arc::default();
         let (seen, target) = (connections.clone(), target.to_owned());
         let (timed, guarded) = (times.clone(), gate.clone());
@@ -75,7 +75,7 @@ impl Recorder {
                         let line: Vec<u8> = unfinished.drain(..=end).collect();
                         let line = String::from_utf8_lossy(&line).trim_end().to_owned();
                         is_change |= changing(&line);
-                        lock(&timed).push((Instant::now(), line));
+                        lock(&timed).push((Instant::now(), index, line));
                     }
                     if is_change {
                         guarded.pass();
@@ -89,7 +89,12 @@ impl Recorder {
 
     /// Lines of all connections in the order in which they came, with their times, which all recorders share.
     pub(crate) fn timeline(&self) -> Vec<(Instant, String)> {
-        lock(&self.times).clone()
+        lock(&self.times).iter().map(|(at, _, line)| (*at, line.clone())).collect()
+    }
+
+    /// Lines of all connections in the order in which they came, each with the number of its connection.
+    pub(crate) fn sequence(&self) -> Vec<(usize, String)> {
+        lock(&self.times).iter().map(|(_, connection, line)| (*connection, line.clone())).collect()
     }
 
     /// Holds changing commands up from now on, until [`Self::let_go`].

@@ -1,5 +1,7 @@
 //! A terminal as a person has one.
 
+use super::python;
+
 /// Runs the program in the later words with a terminal of 80 columns for the descriptors in the first one, and passes on
 /// what the terminal gets. With standard input among them, it is the program's controlling terminal.
 const SCRIPT: &str = r#"
@@ -49,6 +51,6 @@ impl OnTerminal {
             Self::Both => "21",
             Self::Everything => "021",
         };
-        ["python3", "-c", SCRIPT, descriptors]
+        [python(), "-c", SCRIPT, descriptors]
     }
 }

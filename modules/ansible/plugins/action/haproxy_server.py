@@ -22,7 +22,10 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 # The oldest version of the program that knows all of these options.
-OLDEST_PROGRAM = "0.1.0"
+OLDEST_PROGRAM = "1.0.0"
+
+# The version of the program that this collection was made for and tested with.
+PROGRAM = "1.0.0"
 
 STATES = ["ready", "drain", "maint", "enabled", "enable", "disabled", "disable"]
 SWITCH = ["enabled", "disabled"]
@@ -130,6 +133,7 @@ class ActionModule(ActionBase):
             data = encoded(request)
             output = self._run_program(options, data)
             result.update(result_of(output))
+            note_version(result)
         except BadTask as error:
             return failure(str(error))
         if "diff" in result:
@@ -364,6 +368,15 @@ def result_of(output):
     # Salt's name for msg.
     report.pop("comment", None)
     return report
+
+
+def note_version(result):
+    """Warns where the target has another version of the program than the one that this collection was made for."""
+    version = result.get("version", PROGRAM)
+    if version != PROGRAM:
+        result.setdefault("warnings", []).append(
+            "the target has haproxy_server %s, and this collection was made for %s" % (version, PROGRAM)
+        )
 
 
 def said(output):

@@ -12,50 +12,66 @@ class ModuleDocFragment:
 options:
   backend:
     description:
-      - The backends in which to find the servers, as names or patterns. All backends by default.
+      - >-
+        The backends in which to find the servers: names or patterns, as a string or a list. All backends by default.
     type: list
     elements: str
   address:
     description:
-      - The addresses in force of the servers, each as an IP address with or without a port, such as C(10.0.0.5),
-        C(10.0.0.5:8080) or C([::1]:80). Any of them by default.
-      - A server must match O(server) and O(backend) as well where these are given.
+      - >-
+        The addresses in force of the servers: an IP address with or without a port, such as C(10.0.0.5),
+        C(10.0.0.5:8080), C(::1) or C([::1]:80); a string (commas separate several) or a list. Without a port, any port
+        matches. With O(server) or O(backend), a server must match these as well. HAProxy does not show the paths of
+        servers on Unix sockets: name these with O(server). Any address by default.
     type: list
     elements: str
   instances:
     description:
-      - The HAProxy instances of the target, each as the name of a discovered one, as the address of a stats socket in
-        HAProxy's notation (C(/path), C(unix@/path), C(abns@name), C(ipv4@127.0.0.1:9999), C(ipv6@[::1]:9999)), or as a
-        dictionary of C(name) and C(socket).
-      - All discovered instances by default.
+      - >-
+        The HAProxy instances of the target: names of discovered instances, addresses of stats sockets in HAProxy's
+        notation (C(/path), C(unix@/path), C(abns@name), C(ipv4@127.0.0.1:9999), C(ipv6@[::1]:9999)), or objects with
+        C(name) and C(socket); a string (commas separate several) or a list. All discovered instances by default.
     type: list
     elements: raw
     aliases: [socket]
   ignore_instances:
     description:
-      - Instances of the target to leave alone on purpose, as names or patterns. Discovery skips them without a warning, even
-        where it could not manage them.
-      - It has no effect on instances that O(instances) names. None by default.
+      - >-
+        Instances of the target to leave alone on purpose: names or patterns of C(*), C(?) and C([...]), as a string or
+        a list. Discovery skips them without a warning, even where it could not manage them. It has no effect on
+        instances that O(instances) names. None by default.
     type: list
     elements: str
   on_missing:
     description:
-      - What a listed server or backend that matches nothing means.
-      - With V(fail) it is an error if no selected instance has it, with V(fail_each) if any of them lacks it, and with
-        V(elsewhere_ok) if no instance of the target has it, selected or not. With V(ignore) it is never an error.
+      - >-
+        What a listed server or backend that matches nothing means. V(fail) by default.
+      - >-
+        V(fail): An error if no selected instance has it.
+      - >-
+        V(fail_each): An error if any selected instance lacks it.
+      - >-
+        V(elsewhere_ok): An error if no instance of the target has it, selected or not.
+      - >-
+        V(ignore): Never an error.
     type: str
     choices: [fail, fail_each, elsewhere_ok, ignore]
     default: fail
   timeout:
     description:
-      - The longest that one instance may take for one step in total, in seconds, more than V(0) and at most V(86400). The
-        steps are connecting, observing, one batch of commands, reading back, and one poll.
+      - >-
+        The longest that one instance may take for one step in total, however often it answers in between, in seconds:
+        for connecting, observing, one batch of commands, reading back, or one poll; from 0.001 to 86400, 10 by default.
+        Fails with C(timeout). A dump that has begun is read to its end, or until 5 s of silence or 300 s in total,
+        however short this is.
     type: float
     default: 10
   deadline:
     description:
-      - The longest that the whole run may take, in seconds, more than V(0) and at most V(86400).
-      - When the time is over, nothing new is sent, what was sent is read back, and the task fails with the kind C(timeout).
+      - >-
+        The longest that the whole run may take, in seconds; from 0.001 to 86400. When the time is over, nothing new is
+        sent, what was sent is read back, which may take another C(timeout), and the run fails with C(timeout). A
+        rollback that C(on_failure) requests is carried out nevertheless. No limit by default.
     type: float
   executable:
     description:

@@ -55,224 +55,315 @@ attributes:
 options:
   server:
     description:
-      - The servers, as names, as C(backend/server), or as patterns of C(*), C(?) and C([...]) on each side of at most one
-        C(/).
-      - A change requires this or O(address). A status without both is about all servers.
+      - >-
+        The servers: names, C(backend/server), or patterns with C(*), C(?) and C([...]) on each side of at most one
+        C(/); a string (commas separate several) or a list. Names are case-sensitive. A change requires this or
+        O(address); a status without both covers all servers.
     type: list
     elements: str
     aliases: [host]
   state:
     description:
-      - The requested administrative state.
-      - V(ready) takes traffic. V(drain) takes only the traffic of persistence clients. V(maint) takes none.
-      - V(restore) puts each server back to the state and weight that it had before it was taken out, if that was recorded.
-      - V(enabled) and V(enable) mean V(ready), V(disabled) and V(disable) mean V(maint).
+      - >-
+        The requested administrative state. V(ready) takes traffic, C(drain) takes only the traffic of persistence
+        clients, V(maint) takes none. V(restore) puts each server back to the state and weight that it had before it was
+        taken out, if that was recorded (with O(owner), O(reason) or O(expires)); any other server is left alone, with a
+        warning. It is a step towards service like V(ready). Also accepted: V(enabled) and V(enable) for V(ready),
+        V(disabled) and V(disable) for V(maint). Spare slots of a C(server-template) (without an address) that only a
+        pattern matches are left alone by V(ready) and C(drain), with a warning; named ones fail with
+        C(unreachable_state). Unchanged by default.
+      - >-
+        V(ready): In service.
+      - >-
+        V(drain): Takes no new traffic except from persistence clients.
+      - >-
+        V(maint): In maintenance: takes no traffic.
+      - >-
+        V(restore): What each server was, with its weight, before it was taken out.
     type: str
     choices: [ready, drain, maint, enabled, enable, disabled, disable, restore]
   weight:
     description:
-      - The requested weight, from V(0) to V(256), or a percentage of the configured weight such as V(50%).
-      - A server with weight V(0) takes no new traffic except from persistence clients. A percentage that rounds down to
-        V(0) fails, unless it is V(0%).
+      - >-
+        The requested weight: a number from 0 to 256, or a percentage of the configured weight, such as C("50%"). Like
+        the state, it is set only if it differs. A server with weight 0 takes no new traffic except from persistence
+        clients. A percentage that rounds down to 0 fails with C(unreachable_state), unless it is C("0%"). Unchanged by
+        default.
     type: str
   health:
     description:
-      - Whether the servers' health checks run. V(enabled) resumes them, V(disabled) pauses them. Unchanged by default.
-      - A server without one is left as it is, with a warning.
+      - >-
+        Whether the servers' health checks run: V(enabled) resumes them, V(disabled) pauses them. A server without one
+        is left as it is, with a warning. Unchanged by default.
+      - >-
+        V(enabled): They run.
+      - >-
+        V(disabled): They are paused.
     type: str
     choices: [enabled, disabled]
   agent:
     description:
-      - Whether the servers' agent checks run. V(enabled) resumes them, V(disabled) pauses them, so that an agent cannot
-        override the state. Unchanged by default.
-      - A server without one is left as it is, with a warning.
+      - >-
+        Whether the servers' agent checks run: V(enabled) resumes them, V(disabled) pauses them, so that an agent cannot
+        override the state. A server without one is left as it is, with a warning. Unchanged by default.
+      - >-
+        V(enabled): They run.
+      - >-
+        V(disabled): They are paused.
     type: str
     choices: [enabled, disabled]
   drain:
     description:
-      - With O(state=maint), drains the servers first, in all backends of all instances at once and under one deadline.
-      - Each goes to C(maint) as soon as it has no session and no queued request left, and none has begun since the previous
-        poll. Idle keep-alive connections do not count. A server that is down goes there at once, one that is in C(maint)
-        stays there.
-      - V(true) means the defaults of all its keys. Off by default.
+      - >-
+        With O(state=maint): drains the servers first, in all backends of all instances at once and under one deadline;
+        each goes to maint as soon as it has no session and no queued request left (C(scur) and C(qcur) of C(show stat),
+        which do not count idle keep-alive connections), no session has begun on it since the previous poll (C(stot)),
+        and both have held for C(stable) seconds. Sessions on processes from before a reload count if a master CLI shows
+        them. A server that is down goes there at once, one that is in maint stays there. C(true) means 300 s, V(fail)
+        and 0 s. Off by default.
     type: dict
     suboptions:
       timeout:
         description:
-          - The longest wait for sessions to end, in seconds, from V(0) (they are polled twice) to V(86400).
+          - >-
+            The longest wait for sessions to end, in seconds; from 0 (they are polled twice) to 86400.
         type: float
         default: 300
       stable:
         description:
-          - How long a server must have had no session, old or new, in seconds, from V(0) to V(86400).
+          - >-
+            How long a server must have had no session, old or new, in seconds; from 0 to 86400.
         type: float
         default: 0
       on_timeout:
         description:
-          - What happens to servers that still have sessions then.
-          - With V(fail) they stay in C(drain), and the task fails.
-          - With V(rollback) they are rolled back, and so is everything else that the task has changed. The task fails.
-          - With V(maint) they go to C(maint), with a warning, and their sessions continue.
-          - With V(shutdown) they go to C(maint) and their sessions are ended, with a warning.
+          - >-
+            What happens to servers that still have sessions then.
+          - >-
+            V(fail): They stay in drain, and the run fails.
+          - >-
+            V(rollback): They are rolled back, and so is everything else that the run has changed; the run fails.
+          - >-
+            V(maint): They go to maint, with a warning; their sessions continue.
+          - >-
+            V(shutdown): They go to maint and their sessions are ended, with a warning.
         type: str
         choices: [fail, rollback, maint, shutdown]
         default: fail
   shutdown_sessions:
     description:
-      - With O(state=maint), ends the sessions that are left after the change, again and again until none is left. Fails when
-        the time is up (that of O(drain), otherwise of O(wait), otherwise O(timeout)).
-      - Clients see their connections cut.
-      - V(true) means the default of its key. Off by default.
+      - >-
+        With O(state=maint): ends the sessions that are left after the change, again and again until none is left. Fails
+        with C(not_drained) when the time is up: that of C(drain), otherwise of C(wait), otherwise C(timeout). Clients
+        see their connections cut; with C({"over": SECONDS}) they are ended evenly over that time, so that their clients
+        do not all reconnect at once. C(false) by default.
     type: dict
     suboptions:
       over:
         description:
-          - The time over which the sessions are ended evenly, so that their clients do not all reconnect at once, in
-            seconds, from V(0) (all at once) to V(86400).
+          - >-
+            The time over which the sessions are ended evenly, in seconds; from 0 (all at once) to 86400.
         type: float
         default: 0
   wait:
     description:
-      - Waits for the effect of O(state), or of O(weight=0).
-      - With V(ready), a server that leaves C(maint) goes through C(drain), where HAProxy checks it without giving it new
-        traffic, and becomes ready once a check has passed. Then it must take traffic, with a weight above 0 and slowstart
-        over. A server without a check, or with a paused one, becomes ready at once.
-      - After V(drain), V(maint), and a weight of V(0), waits until no session is left.
-      - V(true) means the defaults of all its keys. Off by default.
+      - >-
+        Waits for the effect of O(state), or of O(weight=0). With V(ready), a server that leaves maint goes through
+        drain, where HAProxy checks it without giving it new traffic, and becomes ready once a check has passed; then it
+        must take traffic: its weight is above 0 and slowstart is over. If a passed check cannot be seen (C(fall 1),
+        C(init-state fully-up), an agent check alone), it must stay up for 5 s instead. A server without a check, or
+        with a paused one, becomes ready at once. After C(drain), V(maint) and O(weight=0), waits until no session is
+        left. Fails with C(not_up) or C(not_drained). C(true) means 60 s. Off by default.
     type: dict
     suboptions:
       timeout:
         description:
-          - The longest wait, in seconds, from V(0) to V(86400).
+          - >-
+            The longest wait, in seconds; from 0 to 86400.
         type: float
         default: 60
       stable:
         description:
-          - After V(ready), how long a server must take traffic without interruption, in seconds, from V(0) to V(86400).
+          - >-
+            After V(ready): how long a server must take traffic without interruption, in seconds; from 0 to 86400.
         type: float
         default: 0
       via:
         description:
-          - With V(ready), the state in which a server that leaves C(maint) is checked first.
-          - With V(drain) it gets no new traffic before a check has passed.
-          - With V(ready) clients may find out that it does not work before a check does.
+          - >-
+            With V(ready): the state in which a server that leaves maint is checked first.
+          - >-
+            V(drain): Drain: HAProxy checks it and gives it no new traffic; it becomes ready once a check has passed
+            since it left maint. The default. A server without checks becomes ready at once.
+          - >-
+            V(ready): Ready: clients may find out that it does not work before a check does.
         type: str
         choices: [drain, ready]
         default: drain
       need:
         description:
-          - With V(ready), in how many of its matched backends a server must take traffic.
-          - With V(all) in each of them.
-          - With V(any) in at least one on each instance, as with a primary and its replicas. In the others it becomes ready
-            without being waited for.
+          - >-
+            With V(ready): in how many of its matched backends a server must take traffic.
+          - >-
+            V(all): In each of them.
+          - >-
+            V(any): In at least one on each instance, as with a primary and its replicas; in the others it becomes ready
+            once a check has failed there, or when the time is up: before that, HAProxy would give it the traffic of a
+            role that it may not have.
         type: str
         choices: [all, any]
         default: all
   old_processes:
     description:
-      - With O(drain), or with O(wait) after V(drain) and V(maint), how HAProxy processes from before a reload that still
-        run count.
-      - With V(count) their sessions count if they can be seen. Otherwise they are a warning.
-      - With V(wait) no server is free until they have ended, within the time of O(drain) or O(wait).
+      - >-
+        With C(drain), or with C(wait) after C(drain) and V(maint): how processes from before a reload that still run
+        count. V(count) by default.
+      - >-
+        V(count): Their sessions count if they can be seen; otherwise they are a warning.
+      - >-
+        V(wait): No server is free until they have ended, within the time of C(drain) or C(wait).
     type: str
     choices: [count, wait]
     default: count
   guard:
     description:
-      - Refuses, before anything is changed on the target, a change that lowers the number of usable servers of a backend
-        below this.
-      - Usable servers take traffic. They are ready, running or starting, with a weight above 0, in a backend that is neither
-        disabled nor unpublished. Backup servers count only if no other server is usable, and then as one.
-      - In a status, the returned C(ok) then means that every matched backend has at least that many.
+      - >-
+        Refuses, before anything is sent anywhere, a change that lowers the number of usable servers of a backend below
+        this. Usable servers take traffic: they are ready, running or starting, with a weight above 0, in a backend that
+        is neither V(disabled) nor unpublished. Backup servers count as HAProxy uses them: only if no other server is
+        usable, and then as one. Servers that track a changed one count as they would be after the change. Needs the
+        lock that keeps other runs out. In a status, the report's C(ok) then means that every matched backend keeps at
+        least that many servers in traffic, and the text form lists only servers of backends that do not. No guard by
+        default.
     type: dict
     suboptions:
       min_available:
         description:
-          - The fewest usable servers of a backend, as a number from V(0) to V(1000000), or as a percentage from V(0%) to
-            V(100%) of its servers that the configuration neither disables nor marks C(backup), spare slots aside, rounded
-            up.
+          - >-
+            The fewest usable servers of a backend: a number from 0 to 1000000, or a percentage from C("0%") to
+            C("100%") of its servers that the configuration neither disables nor marks C(backup), spare slots aside,
+            rounded up.
         type: str
         required: true
   expect:
     description:
-      - Refuses, before anything is changed on the target, a change of a server that is in another state than this.
-      - Servers that need no change may be in any state, so a second run of the task passes.
+      - >-
+        Refuses as C(expectation_failed), before anything is sent anywhere, a change of a server that is in another
+        state than this. Servers that need no change may be in any state, so a second run passes. No expectation by
+        default.
     type: dict
     suboptions:
       admin_state:
         description:
-          - The effective administrative state of every server that is changed. Any by default.
+          - >-
+            The effective administrative state of every server that is changed. Any by default.
+          - >-
+            V(ready): In service.
+          - >-
+            V(drain): Takes no new traffic except from persistence clients.
+          - >-
+            V(maint): In maintenance: takes no traffic.
         type: str
         choices: [ready, drain, maint, enabled, enable, disabled, disable]
       operational_state:
         description:
-          - The operational state of every server that is changed. Any by default.
-          - V(stopped) takes no traffic. V(starting) takes a growing share of it. V(running) takes traffic. V(stopping)
-            takes only the traffic of its persistence clients.
+          - >-
+            The operational state of every server that is changed. Any by default.
+          - >-
+            V(stopped): Takes no traffic: it is down, or in maintenance.
+          - >-
+            V(starting): Takes a growing share of traffic: C(slowstart) is in progress.
+          - >-
+            V(running): Takes traffic.
+          - >-
+            V(stopping): Takes only the traffic of its persistence clients: its check answers 404.
         type: str
         choices: [stopped, starting, running, stopping]
   on_failure:
     description:
-      - What happens to the changes of the task on the target when a later part of it fails. With V(rollback) they are
-        rolled back. Whatever somebody else has changed in the meantime is left alone.
+      - >-
+        What happens to the changes of this run when a later part of it fails, or when a signal ends it. Whatever
+        somebody else has changed in the meantime is left alone. V(keep) by default.
+      - >-
+        V(keep): They are kept.
+      - >-
+        V(rollback): They are rolled back, in reverse order.
     type: str
     choices: [keep, rollback]
     default: keep
   state_file:
     description:
-      - Keeps HAProxy's server-state file in step with the state of the servers, so that it survives a reload.
-      - The absolute path of the file on the target (for a single instance), or a dictionary of names and paths.
-      - A name is C(instance), for all rows of that instance, or C(instance/backend), for the rows of one backend
-        (C(load-server-state-from-file local)). Each file may be given only once.
-      - Give it with every change. The configuration must load the file (C(server-state-file) and
-        C(load-server-state-from-file)).
+      - >-
+        Keeps HAProxy's server-state file in step with the state of the servers, so that it survives a reload: the
+        absolute path of the file (for a single instance), or an object of names and paths. A name is C(instance), for
+        all rows of that instance, or C(instance/backend), for the rows of one backend (C(load-server-state-from-file
+        local)); each file may be given only once. The rows of the matched servers are compared even if HAProxy needs no
+        command; a difference is written and counts as C(changed). The configuration must load the file
+        (C(server-state-file) and C(load-server-state-from-file)). None by default.
     type: raw
   owner:
     description:
-      - Who takes the servers out, or puts them back, in at most 200 characters.
-      - Recorded on the target with V(drain) and V(maint). V(ready) is refused if another owner is recorded, or any owner
-        if this is missing.
+      - >-
+        Who takes the server out, or puts it back: recorded on the target with C(drain) and V(maint); V(ready) and
+        V(restore) are refused (C(owned)) if another owner is recorded, or any owner if this is missing. At most 200
+        characters. None by default.
     type: str
   reason:
     description:
-      - Why the servers are taken out, in at most 200 characters. Recorded with V(drain) and V(maint), and shown in a status.
+      - >-
+        Why the server is taken out: recorded with C(drain) and V(maint), and shown in a status. At most 200 characters.
+        None by default.
     type: str
   expires:
     description:
-      - Until when the servers are meant to be out, with V(drain) and V(maint), as an RFC 3339 time with its offset, or as
-        V(+2h) (units s, m, h, d and w).
-      - After that, V(ready) is no longer refused. Nothing puts the servers back automatically.
+      - >-
+        With C(drain) and V(maint): until when the server is meant to be out, as an RFC 3339 time with its offset, or
+        C(+) and a duration in units of s, m, h, d and w; in the future, at most a hundred years ahead. After that,
+        V(ready) is no longer refused and a status says C(expired), but nothing puts the server back automatically. No
+        expiry by default: the record counts as long as the server stays in that state.
     type: str
   ignore_owner:
     description:
-      - With O(state=ready) or O(state=drain), puts servers back, or from C(maint) to C(drain), although another owner is
-        recorded.
+      - >-
+        With O(state=ready), V(restore) or C(drain): puts a server back, or from maint to drain, although another owner
+        is recorded. C(false) by default.
     type: bool
     default: false
   on_owned:
     description:
-      - With O(state=ready) or O(state=drain), what happens to servers that another owner has taken out.
-      - With V(fail) the task fails, and nothing is changed anywhere on the target.
-      - With V(skip) they are left alone, with a warning, and the others are managed.
+      - >-
+        With O(state=ready), V(restore) or C(drain): what happens to servers that another owner has taken out. V(fail)
+        by default.
+      - >-
+        V(fail): The whole run is refused (C(owned)), and nothing is changed anywhere.
+      - >-
+        V(skip): They are left alone, with a warning; the others are managed. For runs that repeat by themselves.
     type: str
     choices: [fail, skip]
     default: fail
   lock_timeout:
     description:
-      - The longest wait for another run that changes servers of the same HAProxy, in seconds, from V(0) (one attempt) to
-        V(86400).
+      - >-
+        The longest wait for another run that changes servers of the same HAProxy, in seconds; from 0 (one attempt) to
+        86400, 60 by default. Fails with C(locked). It starts again each time that the lock is retaken after a wait.
     type: float
     default: 60
   syslog:
     description:
-      - Whether each change of a server is written to the system log of the target as well, with the owner, the reason and
-        the calling user.
+      - >-
+        Whether each change of a server is written to the system log (C(/dev/log)) as well: one line with the instance,
+        the server, the states before and after, owner, reason and calling user. A host without a system log is fine.
+        C(true) by default.
     type: bool
     default: true
   on_unreachable:
     description:
-      - What an instance that does not answer means. With V(fail) it is an error, and nothing is changed anywhere on the
-        target. With V(skip) it is a warning, and the other instances are managed.
+      - >-
+        What an instance that does not answer means. V(fail) by default.
+      - >-
+        V(fail): An error, and nothing is changed anywhere.
+      - >-
+        V(skip): A warning; the other instances are managed.
     type: str
     choices: [fail, skip]
     default: fail
@@ -633,6 +724,11 @@ contract:
   description: The version of the contract that the program keeps.
   returned: when the program has run
   type: int
+version:
+  description: The version of the program. A warning says so where it is not the one that this collection was made for.
+  returned: when the program has run
+  type: str
+  sample: 1.0.0
 diff:
   description: The servers before and after, a line each.
   returned: in diff mode

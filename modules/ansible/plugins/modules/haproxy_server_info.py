@@ -287,6 +287,11 @@ contract:
   description: The version of the contract that the program keeps.
   returned: when the program has run
   type: int
+version:
+  description: The version of the program. A warning says so where it is not the one that this collection was made for.
+  returned: when the program has run
+  type: str
+  sample: 1.0.0
 error:
   description: The first failure.
   returned: when the program has run and failed

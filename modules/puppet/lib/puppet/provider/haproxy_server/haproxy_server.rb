@@ -15,6 +15,9 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
     names.lazy.filter_map { |name| which(name) }.first
   end
 
+  # The version of the program that this module was made for and tested with: its own, which metadata.json has.
+  self::MADE_FOR = '1.0.0'
+
   # What the program compares and sets.
   self::PROPERTIES = %i[ensure weight health agent].freeze
 
@@ -70,7 +73,7 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
 
     out, err, status = Open3.capture3([path, path], stdin_data: JSON.generate(request), binmode: true)
     report = parse(out)
-    return report if report
+    return note_version(report) if report
 
     how = status.exited? ? "exit code #{status.exitstatus}" : "signal #{status.termsig}"
     said = "#{err}\n#{out}".force_encoding(Encoding::UTF_8).scrub('?').strip.lines.first
@@ -78,6 +81,16 @@ Puppet::Type.type(:haproxy_server).provide(:haproxy_server) do
   rescue SystemCallError => e
     raise Puppet::Error, "#{path} cannot be run: #{e.message}"
   end
+
+  # The report, with a warning where another version of the program has written it than this module was made for.
+  def self.note_version(report)
+    version = report.fetch('version', self::MADE_FOR)
+    return report if version == self::MADE_FOR
+
+    warning = "this host has haproxy_server #{version}, and the Puppet module was made for #{self::MADE_FOR}"
+    report.merge('warnings' => report['warnings'] + [warning])
+  end
+  private_class_method :note_version
 
   # The report in the program's output, or nil.
   def self.parse(text)

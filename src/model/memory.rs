@@ -1,0 +1,63 @@
+//! Whether there is enough memory, asked before it is needed: to run out of it would end this program without a report,
+//! and in the middle of a dump HAProxy 3.2.26 as well.
+
+use super::error::{Error, ErrorKind};
+use super::name::Address;
+
+/// What must be free before a dump begins, in bytes.
+pub const RESERVE: usize = 8 << 20;
+
+/// How much of a dump is read between two looks, in bytes.
+const STRIDE: usize = 64 << 10;
+
+/// How many bytes may be needed for each byte of a dump of which everything is kept: its rows, the maps of them while these
+/// grow, and the file that is made of them.
+pub const FOR_A_BYTE: usize = 8;
+
+/// Tells whether so many bytes could be had now.
+#[must_use]
+pub fn could_have(bytes: usize) -> bool {
+    Vec::<u8>::new().try_reserve_exact(bytes).is_ok()
+}
+
+/// Makes the failure of reading the servers of a HAProxy that needs more than there is.
+#[must_use]
+pub fn out_of_memory(address: &Address) -> Error {
+    let msg = format!(
+        "there is not enough memory for the servers of the HAProxy at {address}; allow this program more, or select fewer servers"
+    );
+    Error::new(ErrorKind::Resources, msg)
+}
+
+/// Watches over a dump of which everything may be kept.
+#[derive(Debug, Default)]
+pub struct Meter {
+    size: usize,
+    looked_at: usize,
+}
+
+impl Meter {
+    /// Notes so many bytes more; tells whether there is memory for as much again.
+    pub fn has_room_after(&mut self, bytes: usize) -> bool {
+        self.size = self.size.saturating_add(bytes);
+        if self.size.saturating_sub(self.looked_at) < STRIDE {
+            return true;
+        }
+        self.looked_at = self.size;
+        could_have(self.size.saturating_mul(FOR_A_BYTE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_looked_for_now_and_then() {
+        let mut meter = Meter { size: usize::MAX / 2, looked_at: usize::MAX / 2 };
+        assert!(meter.has_room_after(STRIDE - 1), "not yet");
+        assert!(!meter.has_room_after(1), "no machine has so much");
+        let mut meter = Meter::default();
+        assert!((0..100).all(|_| meter.has_room_after(STRIDE)));
+    }
+}
