@@ -85,6 +85,23 @@ cycles: ## takes a server out and puts it back a hundred times under load, on ea
 	$(CARGO) test --locked --test live --no-run
 	timeout 1h $(CARGO) test --locked --test live -- --ignored --nocapture cycles
 
+.PHONY: test-matrix
+test-matrix: ## runs the live tests on each HAProxy with threads, a master, chroot, a sandbox and 1,000 backends; hours, as root
+	$(needs)
+	@tests/haproxy/fetch
+	@tests/live/matrix
+
+.PHONY: coverage
+coverage: ## counts which lines of src/ the unit tests and the live tests run, and names the others
+	$(needs)
+	@tests/haproxy/fetch
+	@tests/coverage/run
+
+.PHONY: mutants
+mutants: ## changes what decides and acts, one thing at a time, and names the changes that no unit test notices; hours
+	$(needs)
+	@tests/mutants/run
+
 # SEED=N makes the same choices again, ROUND=N only those of one round.
 .PHONY: soak
 soak: ## judges random runs while HAProxy is frozen, killed and reloaded; ten minutes, or MINUTES=60 VERSIONS=3.2

@@ -19,7 +19,7 @@ use crate::support::nobody::open_to_all;
 use crate::support::report::{kind, server, servers, warnings};
 use crate::support::tap::{Tap, When};
 use crate::support::{
-    Haproxy, Instance, Mode, Nobody, PATIENCE, Program, Run, Setup, Test, TestResult, eventually, tests,
+    Haproxy, Instance, Mode, Nobody, PATIENCE, Program, Run, Setup, Test, TestResult, eventually, skipped, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -292,7 +292,7 @@ fn one_of_sixteen_is_stopped(haproxy: &Haproxy) -> TestResult {
 fn a_disk_that_takes_nothing(haproxy: &Haproxy) -> TestResult {
     let works = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).output();
     if !geteuid().is_root() || !works.is_ok_and(|output| output.status.success()) {
-        println!("skipped: only root can mount a file system, with unshare");
+        skipped("only root can mount a file system, with unshare");
         return Ok(());
     }
     const RUNTIME: &str = "/run/haproxy_server";
@@ -388,7 +388,7 @@ fn it_is_stopped_at_any_step(haproxy: &Haproxy) -> TestResult {
         .args(["-qq", "-o", "/dev/null", "-e", "inject=sendto:signal=TERM:when=9", "true"])
         .output();
     if !works.is_ok_and(|output| output.status.success()) {
-        println!("skipped: there is no strace that works here");
+        skipped("there is no strace that works here");
         return Ok(());
     }
     let instance = Instance::start(haproxy, "steps", PROXIES);

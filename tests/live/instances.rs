@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::support::alone::alone;
 use crate::support::report::{commands, kind, servers, warnings};
 use crate::support::{
-    Folder, Haproxy, Instance, Mode, PATIENCE, Port, Program, Setup, Test, TestResult, eventually, tests,
+    Folder, Haproxy, Instance, Mode, PATIENCE, Port, Program, Setup, Test, TestResult, eventually, skipped, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -307,7 +307,7 @@ fn an_ordinary_user_needs_the_socket_only(haproxy: &Haproxy) -> TestResult {
     let setpriv = ["setpriv", "--reuid", USER, "--regid", USER, "--clear-groups"];
     let works = Command::new(setpriv[0]).args(&setpriv[1..]).arg("true").output();
     if !geteuid().is_root() || !works.is_ok_and(|output| output.status.success()) {
-        println!("skipped: only root can become an ordinary user, with setpriv");
+        skipped("only root can become an ordinary user, with setpriv");
         return Ok(());
     }
     let setup = Setup::new("rights", PROXIES).stats_socket("open.sock mode 666 level admin");

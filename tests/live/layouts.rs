@@ -7,7 +7,7 @@ use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
 use crate::support::report::{kind, servers, warnings};
-use crate::support::{Haproxy, Program, Test, TestResult, tests};
+use crate::support::{Haproxy, Program, Test, TestResult, skipped, tests};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
@@ -57,7 +57,7 @@ fn report(haproxy: &Haproxy, script: &str) -> Option<Value> {
     let unshare = ["unshare", "--mount", "--pid", "--net", "--fork", "--mount-proc", "--kill-child"];
     let works = Command::new(unshare[0]).args(&unshare[1..]).arg("true").output();
     if !geteuid().is_root() || !works.is_ok_and(|output| output.status.success()) {
-        println!("skipped: only root can make namespaces, with unshare");
+        skipped("only root can make namespaces, with unshare");
         return None;
     }
     let script = format!(

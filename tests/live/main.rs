@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::Trial;
 
-use support::{Haproxy, harness};
+use support::{Haproxy, Surroundings, harness};
 
 mod accidents;
 mod address;
@@ -100,6 +100,10 @@ fn modules() -> harness::Modules {
 }
 
 fn main() -> ExitCode {
+    let named = modules().into_iter().flat_map(|(module, tests)| tests.into_iter().map(move |test| (module, test.0)));
+    let names: Vec<String> = named.map(|(module, test)| format!("{module}::{test}")).collect();
+    let outdated = Surroundings::outdated(&names);
+    assert!(outdated.is_empty(), "no test has a name that begins with one of {outdated:?}");
     // The tests mostly wait for HAProxy and hardly compute.
     harness::main(8, |versions| versions.iter().flat_map(trials_on).collect())
 }

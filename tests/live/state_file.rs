@@ -18,7 +18,7 @@ use crate::support::report::{commands, kind, server, warnings};
 use crate::support::tap::Tap;
 use crate::support::{
     Answer, Bound, Dns, Folder, Haproxy, Health, HttpBackend, Instance, Mode, PATIENCE, Port, Program, Recorder,
-    Running, Setup, Test, TestResult, eventually, get, tests,
+    Running, Setup, Test, TestResult, eventually, get, skipped, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -413,7 +413,7 @@ fn a_configuration_that_does_not_load_it_is_a_warning(haproxy: &Haproxy) -> Test
 fn a_full_disk_loses_nothing(haproxy: &Haproxy) -> TestResult {
     let works = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).output();
     if !geteuid().is_root() || !works.is_ok_and(|output| output.status.success()) {
-        println!("skipped: only root can mount a small file system, with unshare");
+        skipped("only root can mount a small file system, with unshare");
         return Ok(());
     }
     let (instance, old) = loading(Mode::Foreground, PROXIES, haproxy);
@@ -617,7 +617,7 @@ fn a_host_name_is_resolved_again_by_the_c_library(haproxy: &Haproxy) -> TestResu
     let installed = Command::new("install").args(["-m", "755"]).arg(&source).arg(&binary).status()?;
     assert!(installed.success());
     if !geteuid().is_root() || !Command::new(&binary).arg("-v").output()?.status.success() {
-        println!("skipped: only root can mount a file, with unshare");
+        skipped("only root can mount a file, with unshare");
         return Ok(());
     }
     let inside = Haproxy { binary, ..haproxy.clone() };

@@ -14,7 +14,7 @@ use crate::support::report::{commands, kind, server, servers, warnings};
 use crate::support::tap::{Tap, When};
 use crate::support::{
     Folder, Haproxy, Instance, Mode, PATIENCE, Program, Recorder, Run, Scripted, Setup, Step, Test, TestResult,
-    eventually, tests,
+    eventually, skipped, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -134,7 +134,7 @@ fn every_line_is_sent_in_one_write(haproxy: &Haproxy) -> TestResult {
     words.push(trace.clone().into());
     let works = std::process::Command::new("strace").args(["-o", "/dev/null", "true"]).output();
     if !works.is_ok_and(|output| output.status.success()) {
-        println!("skipped: there is no strace that works here");
+        skipped("there is no strace that works here");
         return Ok(());
     }
     let request = json!({ "server": "s*", "state": "maint", "instances": instance.address() });

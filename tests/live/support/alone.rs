@@ -4,7 +4,7 @@ use std::process::Command;
 
 use nix::unistd::geteuid;
 
-use super::Program;
+use super::{Program, skipped};
 
 /// The program, run by a script as `"$@"` where only the processes of the script can be seen.
 ///
@@ -13,7 +13,7 @@ pub(crate) fn alone(script: &str) -> Option<Program> {
     let unshare = ["unshare", "--mount", "--pid", "--net", "--fork", "--mount-proc", "--kill-child"];
     let works = Command::new(unshare[0]).args(&unshare[1..]).arg("true").output();
     if !geteuid().is_root() || !works.is_ok_and(|output| output.status.success()) {
-        println!("skipped: only root can make namespaces, with unshare");
+        skipped("only root can make namespaces, with unshare");
         return None;
     }
     Some(Program::new().under(unshare.into_iter().chain(["bash", "-c", script, "bash"])))

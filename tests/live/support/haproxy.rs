@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::{Folder, PATIENCE, eventually, eventually_seen, logs, repository};
+use super::{Folder, PATIENCE, Surroundings, eventually, eventually_seen, logs, repository};
 
 /// A version of HAProxy to test on.
 #[derive(Debug, Clone)]
@@ -129,7 +129,7 @@ impl Setup {
             name: name.to_owned(),
             proxies: proxies.to_owned(),
             folder: None,
-            mode: Mode::Foreground,
+            mode: Surroundings::current().mode(Mode::Foreground),
             level: "admin".to_owned(),
             socket_options: String::new(),
             global: String::new(),
@@ -146,7 +146,7 @@ impl Setup {
     }
 
     pub(crate) fn mode(mut self, mode: Mode) -> Self {
-        self.mode = mode;
+        self.mode = Surroundings::current().mode(mode);
         self
     }
 
@@ -200,13 +200,16 @@ impl Setup {
                 _ => global.push_str(&format!("{line}\n")),
             }
         }
+        let surroundings = Surroundings::current();
+        global.push_str(&surroundings.global(&self.global, folder));
         format!(
-            "global\n    stats socket {} mode 600 level {} {}\n{global}\ndefaults\n{}\n{}",
+            "global\n    stats socket {} mode 600 level {} {}\n{global}\ndefaults\n{}\n{}{}",
             folder.join(&format!("{}.sock", self.name)).display(),
             self.level,
             self.socket_options,
             self.defaults,
             self.proxies,
+            surroundings.proxies(),
         )
     }
 
@@ -433,13 +436,17 @@ impl Instance {
     fn launch(&mut self, more: &[&str]) {
         let log = File::options().create(true).append(true).open(&self.log).expect("a log file");
         let pid_file = self.folder.join(&format!("{}.pid", self.setup.name));
-        let mut command = Command::new(&self.haproxy.binary);
+        let surroundings = Surroundings::current();
+        let as_unit = surroundings == Surroundings::Master;
+        let texts = [self.setup.config(&self.folder), self.config_file().display().to_string(), more.join(" ")];
+        let mut command = surroundings.command(&self.haproxy.binary, &texts);
         match self.setup.mode {
             Mode::Foreground => command.arg("-db"),
+            Mode::MasterWorker if as_unit => command.arg("-Ws").arg("-p").arg(&pid_file),
             Mode::MasterWorker => command.arg("-W"),
             Mode::Daemon => command.arg("-D").arg("-p").arg(&pid_file),
         };
-        if self.setup.master_cli {
+        if self.setup.master_cli || as_unit && self.setup.mode == Mode::MasterWorker {
             command.arg("-S").arg(self.master_socket());
         }
         command.arg("-f").arg(self.config_file()).args(more);

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use super::{Haproxy, Test, TestFn, logs};
+use super::skipped::{self, skipped};
+use super::{Haproxy, Surroundings, Test, TestFn, logs};
 
 /// The modules of a test program, by their names.
 pub(crate) type Modules = Vec<(&'static str, Vec<Test>)>;
@@ -21,17 +22,42 @@ pub(crate) fn main(at_once: usize, trials: impl FnOnce(Vec<Haproxy>) -> Vec<Tria
             return ExitCode::FAILURE;
         }
     };
+    let surroundings = match Surroundings::chosen() {
+        Ok(surroundings) => surroundings,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
     // Daemons, and the workers of a master that was killed, become children of this process, which ends them.
     nix::sys::prctl::set_child_subreaper(true).expect("to adopt the daemons that the tests start");
-    libtest_mimic::run(&arguments, trials(versions)).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials(versions));
+    let left_out = skipped::take();
+    for line in &left_out {
+        println!("{line}");
+    }
+    println!("{} tests or parts of them were skipped, HAPROXY_SETUP is {}", left_out.len(), surroundings.name());
+    conclusion.exit_code()
 }
 
 /// Every test of the modules on one HAProxy, as `prefix` + `module::test`.
 pub(crate) fn trials(haproxy: &Haproxy, prefix: &str, modules: Modules) -> Vec<Trial> {
     let tests = modules.into_iter().flat_map(|(module, tests)| tests.into_iter().map(move |test| (module, test)));
+    let surroundings = Surroundings::current();
     let trial = |(module, (name, test)): (&str, Test)| {
         let haproxy = haproxy.clone();
-        Trial::test(format!("{prefix}{module}::{name}"), move || run(&haproxy, test))
+        let name = format!("{module}::{name}");
+        let whole_name = format!("{prefix}{name}");
+        Trial::test(whole_name.clone(), move || {
+            skipped::running(&whole_name);
+            match surroundings.leaves_out(&name) {
+                None => run(&haproxy, test),
+                Some(reason) => {
+                    skipped(reason);
+                    Ok(())
+                }
+            }
+        })
     };
     tests.map(trial).collect()
 }

@@ -9,7 +9,7 @@ use nix::unistd::geteuid;
 use serde_json::Value;
 
 use super::program::copy_program;
-use super::{Folder, Program};
+use super::{Folder, Program, skipped};
 
 const NOBODY: u32 = 65_534;
 
@@ -24,7 +24,7 @@ impl Nobody {
     /// `None` where the test may not become somebody else.
     pub(crate) fn new() -> Option<Self> {
         if !geteuid().is_root() {
-            println!("skipped: only root can run the program as somebody else");
+            skipped("only root can run the program as somebody else");
             return None;
         }
         let folder = Folder::new();

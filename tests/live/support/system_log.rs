@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::unistd::geteuid;
 
-use super::{Folder, Program};
+use super::{Folder, Program, skipped};
 
 /// Makes a `/dev` in which only `/dev/log` differs from the host's, and runs the rest of its words there.
 pub(crate) const SCRIPT: &str = r#"
@@ -40,7 +40,7 @@ impl SystemLog {
     pub(crate) fn start() -> Option<Self> {
         let works = Command::new("unshare").args(["--mount", "true"]).output();
         if !geteuid().is_root() || !works.is_ok_and(|output| output.status.success()) {
-            println!("skipped: only root can make a mount namespace, with unshare");
+            skipped("only root can make a mount namespace, with unshare");
             return None;
         }
         let folder = Folder::new();
