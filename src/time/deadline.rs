@@ -198,15 +198,21 @@ impl<'a> Deadline<'a> {
     }
 }
 
-/// The pauses between polls, which double up to a second, or up to two if a poll takes more than a moment.
+/// The pauses between polls, which double up to a second, or up to two if polls take more than a moment.
 #[derive(Debug, Default)]
 pub struct Backoff {
     polls: u32,
+    /// How long the poll before took.
+    before: Duration,
 }
 
 impl Backoff {
     /// The next pause, after a poll that took this long.
+    ///
+    /// Two in a row show what one costs HAProxy. A single slow one has waited for something else, such as a reload, and
+    /// what comes after that must not be noticed late.
     pub fn next(&mut self, poll: Duration) -> Duration {
+        let poll = std::mem::replace(&mut self.before, poll).min(poll);
         let longest = LONGEST.max(poll.saturating_mul(TIMES_A_SHORT_POLL).min(LONGEST_FOR_SHORT));
         let doubled = FIRST.saturating_mul(1 << self.polls.min(10)).min(longest);
         self.polls += 1;
@@ -234,10 +240,18 @@ mod tests {
         let mut backoff = Backoff::default();
         let pauses: Vec<u128> = (0..7).map(|_| backoff.next(Duration::from_millis(1)).as_millis()).collect();
         assert_eq!(pauses, [50, 100, 200, 400, 800, 1000, 1000]);
-        assert_eq!(backoff.next(Duration::from_millis(500)).as_secs(), 12);
-        assert_eq!(backoff.next(Duration::from_secs(60)).as_secs(), 30);
-        assert_eq!(backoff.next(Duration::from_millis(12)).as_millis(), 1440);
-        assert_eq!(backoff.next(Duration::from_millis(50)).as_millis(), 2000);
+        let mut after_two = |first, second| {
+            backoff.next(Duration::from_millis(first));
+            backoff.next(Duration::from_millis(second)).as_millis()
+        };
+        assert_eq!(after_two(500, 500), 12_000);
+        assert_eq!(after_two(60_000, 60_000), 30_000);
+        assert_eq!(after_two(12, 12), 1440);
+        assert_eq!(after_two(50, 60), 2000);
+        assert_eq!(after_two(1, 60_000), 1000, "one slow poll is not the cost");
+        assert_eq!(after_two(60_000, 1), 1000);
+        backoff.reset();
+        assert_eq!(backoff.next(Duration::from_millis(10)).as_millis(), 50);
         backoff.reset();
         assert_eq!(backoff.next(Duration::from_millis(10)).as_millis(), 240);
     }
