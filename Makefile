@@ -51,7 +51,7 @@ test: ## runs every check and every test, on each HAProxy that can be had and th
 	$(needs)
 	@$(call side_by_side,$(checks) $(installs))
 	@# The same generated cases each time, so that a change is judged by itself; `cargo test` alone draws new ones.
-	PROPTEST_RNG_SEED=1 SEED=1 CARGO="$(CARGO)" tests/run
+	PROPTEST_RNG_SEED=1 SEED=1 $(CARGO) test --locked --no-fail-fast
 	@echo "make test: everything passed"
 
 .PHONY: test-all

@@ -31,9 +31,6 @@ mod support;
 #[allow(dead_code)]
 mod tool;
 
-/// Set where `tests/run` runs this program a second time, beside the one that would start it.
-const ELSEWHERE: &str = "HAPROXY_SERVER_ADAPTERS_ELSEWHERE";
-
 /// Every module of tests by its name.
 fn modules() -> harness::Modules {
     vec![
@@ -57,10 +54,6 @@ const LONG: [&str; 8] = [
 ];
 
 fn main() -> ExitCode {
-    if std::env::var_os(ELSEWHERE).is_some() {
-        println!("the adapters are tested side by side with this");
-        return ExitCode::SUCCESS;
-    }
     // The tools compute more than they wait: not many more at once than a small machine has processors.
     harness::main(4, |versions| {
         let mut trials = harness::trials(versions.last().expect("a version"), "", modules());
