@@ -247,8 +247,8 @@ fn draining() -> Vec<Case> {
             words: &["state=maint", "drain.timeout=1", "wait.timeout=1"],
             scripts: vec![script(
                 &[with_sessions("s0", u32::MAX), ready("s1")],
-                // Drain, read back, poll; maint, read back; three polls until the time is over.
-                [vec![whole(); 8], vec![reload(Memory::Nothing)]].concat(),
+                // Drain, read back, poll; maint, read back; four polls until the time is over.
+                [vec![whole(); 9], vec![reload(Memory::Nothing)]].concat(),
             )],
             expected: &["s0 ready, not_drained", "s1 maint, changed"],
             also: |outcome| is_warned(outcome, "was reloaded"),
