@@ -465,14 +465,20 @@ impl Instance {
     }
 
     /// Waits until a process other than `before` answers at the socket.
+    ///
+    /// For a moment both accept there, if they share the socket, so that one answer proves nothing.
     fn await_answer(&mut self, before: Option<i32>) {
         let end = Instant::now() + PATIENCE;
+        let needed = if before.is_some() { 5 } else { 1 };
+        let mut answers = 0;
         loop {
             let reply = ask(&self.socket, "show info").unwrap_or_default();
             let reply = String::from_utf8_lossy(&reply);
             let pid: Option<i32> =
                 reply.lines().find_map(|line| line.strip_prefix("Pid: ")).and_then(|pid| pid.parse().ok());
-            if pid.is_some() && pid != before && (before.is_some() || self.owns(pid)) {
+            let is_new = pid.is_some() && pid != before && (before.is_some() || self.owns(pid));
+            answers = if is_new { answers + 1 } else { 0 };
+            if answers >= needed {
                 return;
             }
             let gone = self.processes.last().is_none_or(|pid| !alive(*pid));
