@@ -360,7 +360,9 @@ fn a_process_that_only_ends(haproxy: &Haproxy) -> TestResult {
         { printf 'global\n stats socket /run/haproxy/a.sock level admin\n'; proxies; printf 'frontend f\n bind 127.0.0.1:8080\n timeout client 60s\n default_backend b\n'; } > /etc/haproxy/web.cfg
         $H -db -f /etc/haproxy/web.cfg & old=$!; await /run/haproxy/a.sock
         exec 4<>/dev/tcp/127.0.0.1/8080; printf 'GET / HT' >&4; sleep 0.3; kill -USR1 $old; sleep 0.3
-        $H -db -f /etc/haproxy/web.cfg & sleep 1; kill -0 $old; ask '{\"server\": \"s1\", \"state\": \"maint\"}'";
+        before=$(stat -c %i /run/haproxy/a.sock); $H -db -f /etc/haproxy/web.cfg &
+        for _ in {1..400}; do [ \"$(stat -c %i /run/haproxy/a.sock)\" = $before ] || break; sleep 0.05; done
+        sleep 1; kill -0 $old; ask '{\"server\": \"s1\", \"state\": \"maint\"}'";
     if let Some(report) = report(haproxy, script) {
         reached(&report, &[("web", "/run/haproxy/a.sock")]);
     }
