@@ -8,8 +8,8 @@ use site::Puppet;
 macro_rules! on_each {
     ($($name:ident),+ $(,)?) => {
         vec![$(
-            (Puppet::Seven, (concat!("7::", stringify!($name)), (|haproxy| $name(haproxy, Puppet::Seven)) as crate::support::TestFn)),
-            (Puppet::Eight, (concat!("8::", stringify!($name)), (|haproxy| $name(haproxy, Puppet::Eight)) as crate::support::TestFn)),
+            (Puppet::Seven, $crate::support::Test::on_each(concat!("7::", stringify!($name)), |haproxy| $name(haproxy, Puppet::Seven))),
+            (Puppet::Eight, $crate::support::Test::on_each(concat!("8::", stringify!($name)), |haproxy| $name(haproxy, Puppet::Eight))),
         )+]
     };
 }
@@ -18,7 +18,7 @@ macro_rules! on_each {
 macro_rules! on_newest {
     ($($name:ident),+ $(,)?) => {{
         let mut tests = on_each![$($name),+];
-        tests.retain(|(puppet, _)| crate::tool::on_every_version() || puppet.is_newest());
+        tests.retain(|(puppet, _)| crate::support::on_every_version() || puppet.is_newest());
         tests
     }};
 }
@@ -41,7 +41,7 @@ pub(crate) fn tests() -> Vec<Test> {
             .concat();
     let missing: TestFn = |_| Err("there is no Puppet 7 or 8 to test on: run `make tools`".into());
     if found.is_empty() {
-        return vec![("is_installed", missing)];
+        return vec![Test::on_each("is_installed", missing)];
     }
     all.into_iter().filter(|(puppet, _)| found.contains(puppet)).map(|(_, test)| test).collect()
 }

@@ -9,12 +9,6 @@ use crate::support::repository;
 /// The longest that one run of a tool may take, in seconds.
 const LIMIT: &str = "180";
 
-/// Whether every test runs on every version of its tool, as `make test-all` has it. Otherwise a test of what is our own, and
-/// not the tool's, runs on the newest version alone.
-pub(crate) fn on_every_version() -> bool {
-    std::env::var_os("HAPROXY_SERVER_EVERY_VERSION").is_some_and(|value| value == "1")
-}
-
 /// What a run of a tool left.
 #[derive(Debug)]
 pub(crate) struct Ran {

@@ -11,11 +11,11 @@ use crate::support::program::copy_program;
 use crate::support::system_log::SystemLog;
 use crate::support::{
     Bound, Folder, Haproxy, Instance, PATIENCE, Program, Recorder, Setup, Stage, Test, TestResult, eventually, kind,
-    server, tests,
+    on_newest, server,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    tests![
+    on_newest![
         each_change_is_one_line,
         what_changes_nothing_is_not_logged,
         a_drain_is_logged_as_it_goes,

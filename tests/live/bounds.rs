@@ -18,12 +18,12 @@ use crate::support::report::{commands, kind, server, warnings};
 use crate::support::tap::Tap;
 use crate::support::{
     Bound, Folder, Haproxy, HttpBackend, Instance, PATIENCE, Port, Program, Recorder, Run, Scripted, Setup, Stage,
-    Step, Test, TestResult, eventually, python, tests,
+    Step, Test, TestResult, eventually, on_newest, python,
 };
 use crate::transport::{HEADER, info, row};
 
 pub(crate) fn tests() -> Vec<Test> {
-    tests![
+    on_newest![
         a_peer_that_closes_again_and_again_uses_up_the_time_of_one_step,
         a_process_that_is_always_stopping_uses_up_the_time_of_one_step,
         slow_statistics_use_up_the_time_of_one_step,

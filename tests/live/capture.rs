@@ -11,11 +11,11 @@ use std::time::Duration;
 use crate::support::backend::stats_page;
 use crate::support::{
     Agent, Dns, Haproxy, Health, HttpBackend, Instance, Mode, PATIENCE, Port, Setup, Test, TestResult, ask,
-    eventually_seen, repository,
+    eventually_seen, repository, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![("replies", replies)]
+    tests![replies]
 }
 
 /// Files with the command that each is the reply to, on an admin socket.

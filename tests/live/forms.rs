@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use crate::support::haproxy::freeze;
 use crate::support::{
     Bound, Folder, Haproxy, HttpBackend, Instance, OnTerminal, Program, Run, Setup, Stage, Test, TestResult,
-    eventually, tests,
+    eventually, on_newest,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    tests![
+    on_newest![
         nagios_shows_what_needs_somebody,
         nagios_does_not_know_what_it_cannot_find_out,
         nagios_is_for_a_status_alone,

@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 
 use crate::support::accept::Acceptor;
 use crate::support::system_log::SystemLog;
-use crate::support::{Folder, Haproxy, Instance, Program, Run, Test, TestResult, repository, tests};
+use crate::support::{Folder, Haproxy, Instance, Program, Run, Test, TestResult, on_newest, repository};
 
 pub(crate) fn tests() -> Vec<Test> {
     // On the newest HAProxy alone, which says the most.
-    tests![
+    on_newest![
         no_field_of_a_request_commands_anybody,
         no_word_of_the_command_line_commands_anybody,
         no_word_of_an_answer_commands_anybody,
@@ -90,9 +90,6 @@ fn inner(schema: &Value, field: &str) -> BTreeSet<String> {
 }
 
 fn no_field_of_a_request_commands_anybody(haproxy: &Haproxy) -> TestResult {
-    if !haproxy.is_newest() {
-        return Ok(());
-    }
     let (instance, log) = (start(haproxy), SystemLog::start());
     let schema = std::fs::read(repository().join("schema/request.schema.json"))?;
     let schema: Value = serde_json::from_slice(&schema)?;
@@ -139,9 +136,6 @@ fn no_field_of_a_request_commands_anybody(haproxy: &Haproxy) -> TestResult {
 }
 
 fn no_word_of_the_command_line_commands_anybody(haproxy: &Haproxy) -> TestResult {
-    if !haproxy.is_newest() {
-        return Ok(());
-    }
     let instance = start(haproxy);
     let at = format!("instances={}", instance.address());
     let word = |prefix: &str| format!("{prefix}{PAYLOAD}");
@@ -229,9 +223,6 @@ fn forged(bytes: &[u8], passed: &AtomicUsize, place: usize) -> Vec<u8> {
 }
 
 fn no_word_of_an_answer_commands_anybody(haproxy: &Haproxy) -> TestResult {
-    if !haproxy.is_newest() {
-        return Ok(());
-    }
     let (instance, folder) = (start(haproxy), Folder::new());
     let socket = folder.join("forger.sock");
     let requests = [

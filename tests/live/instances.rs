@@ -301,7 +301,7 @@ fn an_ordinary_user_needs_the_socket_only(haproxy: &Haproxy) -> TestResult {
     let binary = instance.folder.join("haproxy_server");
     // By another process: a file that this one has open for writing may be so in a child that another test starts just
     // then, and is not to be run as long as that is.
-    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_haproxy_server")).arg(&binary).status()?.success());
+    assert!(Command::new("cp").arg(Program::path()).arg(&binary).status()?.success());
     let ask = |request: Value, socket: &str| {
         let mut request = request;
         request["instances"] = json!(socket);

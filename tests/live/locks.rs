@@ -14,11 +14,11 @@ use crate::support::recorder::changing;
 use crate::support::report::{kind, server, warnings};
 use crate::support::{
     Folder, Haproxy, Health, HttpBackend, Instance, Mode, Nobody, PATIENCE, Port, Program, Recorder, Setup, Test,
-    TestResult, eventually, tests,
+    TestResult, eventually, on_newest,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    tests![
+    on_newest![
         a_roll_back_minds_the_guard,
         a_crowd_of_runs_that_roll_back_leaves_enough,
         an_instance_that_answers_late_is_locked,

@@ -100,12 +100,13 @@ fn modules() -> harness::Modules {
 }
 
 fn main() -> ExitCode {
-    let named = modules().into_iter().flat_map(|(module, tests)| tests.into_iter().map(move |test| (module, test.0)));
+    let named =
+        modules().into_iter().flat_map(|(module, tests)| tests.into_iter().map(move |test| (module, test.name)));
     let names: Vec<String> = named.map(|(module, test)| format!("{module}::{test}")).collect();
     let outdated = Surroundings::outdated(&names);
     assert!(outdated.is_empty(), "no test has a name that begins with one of {outdated:?}");
     // The tests mostly wait for HAProxy. With more at once, two processors keep some of them waiting for too long.
-    harness::main(6, |versions| versions.iter().flat_map(trials_on).collect())
+    harness::main(8, |versions| versions.iter().flat_map(trials_on).collect())
 }
 
 fn trials_on(haproxy: &Haproxy) -> Vec<Trial> {

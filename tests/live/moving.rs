@@ -6,17 +6,17 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::support::stage::{PUPPET_BACKENDS, PUPPET_SERVERS};
-use crate::support::{Haproxy, Health, Mode, PATIENCE, Recorder, Setup, Stage, Test, TestResult, eventually};
+use crate::support::{Haproxy, Health, Mode, PATIENCE, Recorder, Setup, Stage, Test, TestResult, eventually, tests};
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![
-        ("maint_moves_the_traffic", maint_moves_the_traffic),
-        ("drain_keeps_the_bound_clients", drain_keeps_the_bound_clients),
-        ("failed_check_moves_the_traffic", failed_check_moves_the_traffic),
-        ("held_request_is_a_session", held_request_is_a_session),
-        ("reload_forgets_the_state_in_every_mode", reload_forgets_the_state_in_every_mode),
-        ("recorder_is_transparent", recorder_is_transparent),
-        ("no_process_is_left", no_process_is_left),
+    tests![
+        maint_moves_the_traffic,
+        drain_keeps_the_bound_clients,
+        failed_check_moves_the_traffic,
+        held_request_is_a_session,
+        reload_forgets_the_state_in_every_mode,
+        recorder_is_transparent,
+        no_process_is_left
     ]
 }
 

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Bound, Haproxy, OnTerminal, Program, Recorder, Run, Setup, Stage, Test, TestResult, tests};
+use crate::support::{Bound, Haproxy, OnTerminal, Program, Recorder, Run, Setup, Stage, Test, TestResult, on_newest};
 
 pub(crate) fn tests() -> Vec<Test> {
-    tests![
+    on_newest![
         a_terminal_shows_one_line_that_updates,
         nothing_is_shown_elsewhere,
         whoever_waits_for_the_lock_is_told_for_whom,

@@ -9,32 +9,36 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use crate::support::system_log::SystemLog;
-use crate::support::{Folder, Haproxy, Host, Patroni, Port, Setup, Stage, TcpEcho, Test, TestResult, get_with};
+use crate::support::{
+    Folder, Haproxy, Host, Patroni, Port, Program, Setup, Stage, TcpEcho, Test, TestResult, get_with,
+};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        ("examples_of_readme_show_what_happens", |haproxy| examples_show_what_happens(haproxy, "README.md", 6, None)),
-        ("examples_of_reference_show_what_happens", |haproxy| {
+        Test::on_newest("examples_of_readme_show_what_happens", |haproxy| {
+            examples_show_what_happens(haproxy, "README.md", 6, None)
+        }),
+        Test::on_newest("examples_of_reference_show_what_happens", |haproxy| {
             examples_show_what_happens(haproxy, "docs/reference.md", 1, None)
         }),
-        ("examples_of_maintenance_show_what_happens", |haproxy| {
+        Test::on_newest("examples_of_maintenance_show_what_happens", |haproxy| {
             examples_show_what_happens(haproxy, "docs/maintenance.md", 11, None)
         }),
-        ("examples_of_tutorial_show_what_happens", |haproxy| {
+        Test::on_newest("examples_of_tutorial_show_what_happens", |haproxy| {
             examples_show_what_happens(haproxy, "docs/tutorial.md", 8, None)
         }),
-        ("examples_of_how_to_show_what_happens", |haproxy| {
+        Test::on_newest("examples_of_how_to_show_what_happens", |haproxy| {
             examples_show_what_happens(haproxy, "docs/how-to.md", 13, None)
         }),
-        ("examples_of_monitoring_show_what_happens", |haproxy| {
+        Test::on_newest("examples_of_monitoring_show_what_happens", |haproxy| {
             examples_show_what_happens(haproxy, "docs/monitoring.md", 6, None)
         }),
-        ("examples_of_audit_show_what_happens", |haproxy| match SystemLog::start() {
+        Test::on_newest("examples_of_audit_show_what_happens", |haproxy| match SystemLog::start() {
             Some(log) => examples_show_what_happens(haproxy, "docs/audit.md", 4, Some(&log)),
             None => Ok(()),
         }),
-        ("examples_of_databases_show_what_happens", examples_of_databases_show_what_happens),
-        ("demo_plays_to_its_end", demo_plays_to_its_end),
+        Test::on_newest("examples_of_databases_show_what_happens", examples_of_databases_show_what_happens),
+        Test::on_each("demo_plays_to_its_end", demo_plays_to_its_end),
     ]
 }
 
@@ -249,7 +253,9 @@ fn demo_plays_to_its_end(haproxy: &Haproxy) -> TestResult {
     let recording = Folder::new();
     let picture = recording.join("demo.svg");
     let done = Command::new(root.join("tests/demo/run"))
-        .args(["--program", env!("CARGO_BIN_EXE_haproxy_server"), "--haproxy"])
+        .arg("--program")
+        .arg(Program::path())
+        .arg("--haproxy")
         .arg(&haproxy.binary)
         .arg("--record")
         .arg(&picture)

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::support::{Haproxy, Program, Recorder, Stage, Test, TestResult};
+use crate::support::{Haproxy, Program, Recorder, Stage, Test, TestResult, tests};
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![("every_way_to_ask_is_recorded", every_way_to_ask_is_recorded)]
+    tests![every_way_to_ask_is_recorded]
 }
 
 fn every_way_to_ask_is_recorded(haproxy: &Haproxy) -> TestResult {

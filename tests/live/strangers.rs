@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::support::alone::alone;
 use crate::support::report::{servers, warnings};
-use crate::support::{Folder, Haproxy, Test, TestResult, tests};
+use crate::support::{Folder, Haproxy, Test, TestResult, on_newest};
 
 pub(crate) fn tests() -> Vec<Test> {
-    tests![
+    on_newest![
         many_arguments_hold_nobody_up,
         many_files_hold_nobody_up,
         many_processes_hold_nobody_up,
@@ -36,12 +36,7 @@ struct Status {
 ///
 /// A stranger is a shell called haproxy, of user nobody. It takes its first `-f` for a script, which waits, and leaves
 /// all else on its command line alone.
-///
-/// Nothing on any HAProxy but the newest: which one it is makes no difference here.
 fn status_beside(haproxy: &Haproxy, script: &str) -> Option<Status> {
-    if !haproxy.is_newest() {
-        return None;
-    }
     let folder = Folder::new();
     let here = folder.path().display();
     folder.write(

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::haproxy::rows;
 use crate::support::{
-    Agent, Answer, Dns, Haproxy, Health, HttpBackend, Instance, Setup, Test, TestResult, eventually_seen,
+    Agent, Answer, Dns, Haproxy, Health, HttpBackend, Instance, Setup, Test, TestResult, eventually_seen, tests,
 };
 
 #[path = "../support/transition_table.rs"]
@@ -17,7 +17,7 @@ pub(crate) mod transition_table;
 use transition_table::{Outcome, State, Table};
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![("table_is_what_haproxy_does", table_is_what_haproxy_does)]
+    tests![table_is_what_haproxy_does]
 }
 
 /// The longest that any of the states takes to come about.

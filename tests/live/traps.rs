@@ -4,13 +4,13 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use crate::support::{Folder, Haproxy, Scripted, Session, Step, Test, TestResult, ask};
+use crate::support::{Folder, Haproxy, Scripted, Session, Step, Test, TestResult, ask, on_newest};
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![
-        ("scripted_socket_follows_its_script", scripted_socket_follows_its_script),
-        ("scripted_socket_tells_what_went_wrong", scripted_socket_tells_what_went_wrong),
-        ("scripted_socket_hangs_and_floods", scripted_socket_hangs_and_floods),
+    on_newest![
+        scripted_socket_follows_its_script,
+        scripted_socket_tells_what_went_wrong,
+        scripted_socket_hangs_and_floods
     ]
 }
 

@@ -6,8 +6,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Folder, repository};
-use crate::tool::{Ran, installed, on_every_version, run, tool};
+use crate::support::{Folder, on_every_version, repository};
+use crate::tool::{Ran, installed, run, tool};
 
 /// The environments under `.cache/ansible/` with the oldest and the newest ansible-core.
 pub(crate) const VERSIONS: [&str; 2] = ["oldest", "newest"];

@@ -2,7 +2,7 @@
 
 use super::controller::{Controller, VERSIONS, indented, newest};
 use super::sshd::Sshd;
-use crate::support::{Bound, Haproxy, Host, Port, Stage, Test, TestResult, tests};
+use crate::support::{Bound, Haproxy, Host, Port, Program, Stage, Test, TestResult, tests};
 use crate::tool::{Ran, run, tool};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -93,7 +93,7 @@ impl Fleet {
 /// Notes what a host's server looks like while it is maintained.
 fn noting(fleet: &Fleet) -> String {
     let sockets = [&fleet.stages[0], &fleet.stages[1]].map(|stage| stage.http.address());
-    let program = env!("CARGO_BIN_EXE_haproxy_server");
+    let program = Program::path().display();
     format!(
         "- name: Note\n  ansible.builtin.raw: |\n    for socket in {} {}; do\n      {program} --format text \
          server={{{{ inventory_hostname }}}} instances=$socket | grep -v '^#' >> {}/log\n    done\n",
@@ -187,7 +187,7 @@ fn leaves_out_what_fails_and_ends_the_rollout(haproxy: &Haproxy) -> TestResult {
 /// Takes a server out on one instance, as somebody does who has nothing to do with the role.
 fn take_out(stage: &Stage, words: &[&str]) {
     let instance = format!("instances={}", stage.http.address());
-    run(tool(env!("CARGO_BIN_EXE_haproxy_server")).args(["state=maint", &instance]).args(words)).ended_with(0);
+    run(tool(Program::path()).args(["state=maint", &instance]).args(words)).ended_with(0);
 }
 
 /// What a first play has brought to its end must not pass for done in a second one, whose tasks fail.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::page::{Block, blocks};
-use crate::support::{Bound, Haproxy, Test, TestResult, repository, tests};
+use crate::support::{Bound, Haproxy, Program, Test, TestResult, repository, tests};
 use crate::tool::{installed, run, tool};
 
 use super::site::{ADAPTER, Runner, Site, services};
@@ -109,7 +109,7 @@ fn examples_show_what_happens(haproxy: &Haproxy) -> TestResult {
         site.script("bin/scp", &format!("#!/bin/sh\necho \"$*\" >>{}\n", copied.display()));
         let clush = installed("milkcheck/venv/bin/clush").display().to_string();
         let copy = page.take("Install", "sh").replace("clush ", &format!("{clush} "));
-        let copy = copy.replace("--copy haproxy_server", &format!("--copy {}", env!("CARGO_BIN_EXE_haproxy_server")));
+        let copy = copy.replace("--copy haproxy_server", &format!("--copy {}", Program::path().display()));
         assert_eq!(shell.run(&copy).0, 0, "{copy}");
         for node in ["lb1", "lb2"] {
             let said = fs::read_to_string(&copied)?;

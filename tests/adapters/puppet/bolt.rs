@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::On;
 use super::site::{Puppet, assert_says, module, path_with, script};
-use crate::support::{Bound, Folder, Haproxy, Host, OnTerminal, Stage, TestResult, repository};
+use crate::support::{Bound, Folder, Haproxy, Host, OnTerminal, Program, Stage, TestResult, repository};
 use crate::tool::{self, Ran};
 
 pub(crate) fn tests() -> Vec<On> {
@@ -141,7 +141,7 @@ fn task_takes_what_bolt_gives_it(haproxy: &Haproxy, puppet: Puppet) -> TestResul
 fn task_on_a_terminal_prints_the_report_alone(haproxy: &Haproxy, _: Puppet) -> TestResult {
     let stage = Stage::start(haproxy);
     let folder = Folder::new();
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_haproxy_server"), folder.join("haproxy_server"))?;
+    std::os::unix::fs::symlink(Program::path(), folder.join("haproxy_server"))?;
     let _held = Bound::hold(stage.frontend("web"), stage.server("web2"));
     let drain = json!({"timeout": 1.5, "on_timeout": "maint"});
     for input in [

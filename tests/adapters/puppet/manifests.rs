@@ -147,7 +147,7 @@ fn program_is_found_where_sudo_does_not_look(haproxy: &Haproxy, puppet: Puppet) 
     let stage = Stage::start(haproxy);
     let site = Site::with_path(puppet, SECURE_PATH);
     let installed = Folder::new();
-    symlink(env!("CARGO_BIN_EXE_haproxy_server"), installed.join("haproxy_server"))?;
+    symlink(Program::path(), installed.join("haproxy_server"))?;
     let there = || {
         let mut command = tool::tool("unshare");
         command.args(["-m", "sh", "-c", r#"mount --bind "$0" /usr/local/bin && exec "$@""#]).arg(installed.path());

@@ -10,8 +10,8 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::loaded::Loaded;
-use crate::support::{Folder, Host, repository};
-use crate::tool::{Ran, installed, on_every_version, run, tool};
+use crate::support::{Folder, Host, on_every_version, repository};
+use crate::tool::{Ran, installed, run, tool};
 
 /// An installed version of Salt.
 #[derive(Debug, Clone)]

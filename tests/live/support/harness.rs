@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use super::skipped::{self, skipped};
-use super::{Haproxy, Surroundings, Test, TestFn, logs};
+use super::{Haproxy, Surroundings, Test, TestFn, Versions, logs, on_every_version};
 
 /// The modules of a test program, by their names.
 pub(crate) type Modules = Vec<(&'static str, Vec<Test>)>;
@@ -44,14 +44,18 @@ pub(crate) fn main(at_once: usize, trials: impl FnOnce(Vec<Haproxy>) -> Vec<Tria
 pub(crate) fn trials(haproxy: &Haproxy, prefix: &str, modules: Modules) -> Vec<Trial> {
     let tests = modules.into_iter().flat_map(|(module, tests)| tests.into_iter().map(move |test| (module, test)));
     let surroundings = Surroundings::current();
-    let trial = |(module, (name, test)): (&str, Test)| {
+    let tests = tests.filter(|(_, test)| match test.versions {
+        Versions::Each => true,
+        Versions::Newest => on_every_version() || haproxy.is_newest(),
+    });
+    let trial = |(module, test): (&str, Test)| {
         let haproxy = haproxy.clone();
-        let name = format!("{module}::{name}");
+        let name = format!("{module}::{}", test.name);
         let whole_name = format!("{prefix}{name}");
         Trial::test(whole_name.clone(), move || {
             skipped::running(&whole_name);
             match surroundings.leaves_out(&name) {
-                None => run(&haproxy, test),
+                None => run(&haproxy, test.run),
                 Some(reason) => {
                     skipped(reason);
                     Ok(())

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use super::{Folder, Instance, python};
+use super::{Folder, Instance, Program, python};
 
 /// A folder for `PATH` whose `haproxy_server` stands for a host with certain instances only.
 ///
@@ -25,7 +25,7 @@ impl Host {
         let folder = Folder::new();
         let sockets: BTreeMap<&str, String> =
             instances.into_iter().map(|instance| (instance.name(), instance.address())).collect();
-        let program = json!(env!("CARGO_BIN_EXE_haproxy_server"));
+        let program = json!(Program::path());
         let script = SCRIPT.replace("PROGRAM", &program.to_string()).replace("SOCKETS", &json!(sockets).to_string());
         let script = script.replace("PYTHON", python());
         let source = folder.write("host.py", &script);

@@ -60,13 +60,48 @@ pub(crate) type TestResult = Result<(), Box<dyn Error>>;
 pub(crate) type TestFn = fn(&Haproxy) -> TestResult;
 
 /// A test with its name in its module.
-pub(crate) type Test = (&'static str, TestFn);
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Test {
+    pub(crate) name: &'static str,
+    pub(crate) run: TestFn,
+    pub(crate) versions: Versions,
+}
 
-/// Lists tests under their own names.
+/// The HAProxy versions that a test runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Versions {
+    /// On each that is found: what HAProxy does may differ.
+    Each,
+    /// On the newest alone in `make test`, since it is about the program; on each in `make test-all`.
+    Newest,
+}
+
+impl Test {
+    pub(crate) const fn on_each(name: &'static str, run: TestFn) -> Self {
+        Self { name, run, versions: Versions::Each }
+    }
+
+    pub(crate) const fn on_newest(name: &'static str, run: TestFn) -> Self {
+        Self { name, run, versions: Versions::Newest }
+    }
+}
+
+/// Lists tests under their own names, to run on each version.
 macro_rules! tests {
-    ($($name:ident),+ $(,)?) => { vec![$((stringify!($name), $name as $crate::support::TestFn)),+] };
+    ($($name:ident),+ $(,)?) => { vec![$($crate::support::Test::on_each(stringify!($name), $name)),+] };
 }
 pub(crate) use tests;
+
+/// Lists tests under their own names, to run on the newest version.
+macro_rules! on_newest {
+    ($($name:ident),+ $(,)?) => { vec![$($crate::support::Test::on_newest(stringify!($name), $name)),+] };
+}
+pub(crate) use on_newest;
+
+/// Whether every test runs on every version of HAProxy and of its tool, as `make test-all` has it.
+pub(crate) fn on_every_version() -> bool {
+    std::env::var_os("HAPROXY_SERVER_EVERY_VERSION").is_some_and(|value| value == "1")
+}
 
 /// The longest that anything here waits for something that HAProxy does by itself.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

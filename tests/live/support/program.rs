@@ -1,5 +1,6 @@
 //! The program under test: one run of it, with its report.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -94,6 +95,16 @@ impl Program {
         self
     }
 
+    /// The program that is tested: the one that `HAPROXY_SERVER_PROGRAM` names, as `make test` has what is released, or
+    /// else the one that Cargo has built beside the tests.
+    pub(crate) fn path() -> &'static Path {
+        static PATH: OnceLock<PathBuf> = OnceLock::new();
+        PATH.get_or_init(|| match env::var_os("HAPROXY_SERVER_PROGRAM") {
+            Some(path) => repository().join(path),
+            None => env!("CARGO_BIN_EXE_haproxy_server").into(),
+        })
+    }
+
     /// Runs this copy of the program, e.g. one that an ordinary user may read.
     pub(crate) fn binary(mut self, path: &Path) -> Self {
         self.binary = Some(path.to_owned());
@@ -108,7 +119,7 @@ impl Program {
 
     /// Starts it and does not wait for it.
     pub(crate) fn spawn(self) -> Running {
-        let binary = self.binary.as_deref().unwrap_or(Path::new(env!("CARGO_BIN_EXE_haproxy_server")));
+        let binary = self.binary.as_deref().unwrap_or_else(|| Self::path());
         let mut words = self.wrapper.iter().map(OsString::as_os_str).chain([binary.as_os_str()]);
         let mut command = Command::new(words.next().expect("a program"));
         command.args(words).args(&self.arguments).envs(self.environment);
@@ -145,7 +156,7 @@ impl Program {
 /// By another process: a file that this one writes may still be open in a child that another test just starts, and is
 /// too busy to be executed then.
 pub(crate) fn copy_program(to: &Path) {
-    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_haproxy_server")).arg(to).status().expect("cp");
+    let copied = Command::new("cp").arg(Program::path()).arg(to).status().expect("cp");
     assert!(copied.success(), "cannot copy the program to {}", to.display());
 }
 
