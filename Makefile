@@ -57,7 +57,7 @@ test: ## runs every check and every test, on each HAProxy that can be had and th
 	@echo "make test: everything passed"
 
 .PHONY: test-all
-test-all: ## does the same, with every test of an adapter on every version of its tool
+test-all: ## does the same, with every test on every version of HAProxy and of its tool
 	HAPROXY_SERVER_EVERY_VERSION=1 $(MAKE) test
 
 .PHONY: bench

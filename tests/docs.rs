@@ -490,7 +490,8 @@ fn every_case_of_reliability_and_security_is_a_test() {
             let file =
                 if module == "judge" { "tests/soak/judge_tests.rs" } else { &*format!("tests/live/{module}.rs") };
             let source = read(file);
-            let lists = source.split("tests![").skip(1).filter_map(|list| Some(list.split_once(']')?.0));
+            let lists = ["tests![", "on_newest!["].into_iter().flat_map(|list| source.split(list).skip(1));
+            let lists = lists.filter_map(|list| Some(list.split_once(']')?.0));
             let mut listed = lists.flat_map(|list| list.split(','));
             assert!(listed.any(|it| it.trim() == name), "{file} does not run {name}");
             assert!(source.contains(&format!("\nfn {name}(")), "{file} has no test {name}");

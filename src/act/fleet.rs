@@ -12,7 +12,7 @@ use crate::model::error::{Error, Result};
 use crate::model::goal::Goal;
 use crate::request::MinAvailable;
 use crate::time::clock::Clock;
-use crate::time::deadline::{Backoff, Deadline, LONGEST, Progress};
+use crate::time::deadline::{Backoff, Deadline, Progress};
 use crate::time::interrupt::Interrupt;
 use crate::time::side_by_side::side_by_side;
 
@@ -194,7 +194,7 @@ impl<'a> Fleet<'a> {
     /// As [`Fleet::pause`].
     pub fn pause_once(&self, backoff: &mut Backoff) -> Result<()> {
         self.exclusion.release();
-        self.clock.pause(backoff.next(self.last_poll).min(LONGEST), self.signals)
+        self.clock.pause(backoff.next(self.last_poll), self.signals)
     }
 
     /// Returns the servers that have not failed, on instances that have not failed.

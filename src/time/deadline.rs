@@ -12,7 +12,7 @@ pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
 const FIRST: Duration = Duration::from_millis(50);
 
 /// The longest pause unless a poll was slow.
-pub const LONGEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// If polling the few servers of a typical wait takes more than a moment, the longest pause is this many times as long,
 /// up to two seconds: so polling takes less than 1 % of HAProxy's time.

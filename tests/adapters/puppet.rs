@@ -14,7 +14,7 @@ macro_rules! on_each {
     };
 }
 
-/// Tests of what no version of Puppet does in its own way: the newest is enough for `make test`.
+/// Lists tests of what no version of Puppet does in its own way: the newest is enough for `make test`.
 macro_rules! on_newest {
     ($($name:ident),+ $(,)?) => {{
         let mut tests = on_each![$($name),+];

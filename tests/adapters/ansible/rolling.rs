@@ -296,7 +296,7 @@ fn a_load_balancer_that_fails_leaves_nothing_half_out(haproxy: &Haproxy) -> Test
 
 /// The play is about the servers alone, and delegates.
 fn load_balancers_outside_of_the_play_take_turns(haproxy: &Haproxy) -> TestResult {
-    for version in VERSIONS {
+    for &version in newest() {
         let fleet = Fleet::start(haproxy, version);
         let tasks = noting(&fleet) + FAILS;
         let one = format!("{BACKEND}serial: 1\n");
