@@ -19,12 +19,11 @@ use crate::support::nobody::open_to_all;
 use crate::support::report::{kind, server, servers, warnings};
 use crate::support::tap::{Tap, When};
 use crate::support::{
-    Haproxy, Instance, Mode, Nobody, PATIENCE, Program, Run, Setup, Test, TestResult, eventually, on_newest, skipped,
-    tests,
+    Haproxy, Instance, Mode, Nobody, PATIENCE, Program, Run, Setup, Test, TestResult, eventually, skipped, tests,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    let each = tests![
+    tests![
         a_socket_that_this_user_may_not_open,
         what_a_reload_changes_before_the_first_command,
         what_a_command_changes_before_the_first_command,
@@ -33,9 +32,9 @@ pub(crate) fn tests() -> Vec<Test> {
         a_disk_that_takes_nothing,
         an_output_that_takes_nothing,
         a_batch_that_is_larger_than_a_buffer,
+        it_is_stopped_at_any_step,
         it_is_killed_in_mid_dump,
-    ];
-    [on_newest![it_is_stopped_at_any_step], each].concat()
+    ]
 }
 
 /// What a run says of a fault that has a test of its own.
