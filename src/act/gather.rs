@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use super::fleet::Fleet;
-use super::instance::{Instance, detail_of};
+use super::instance::{Instance, PROCESSES, detail_of};
 use crate::decide::missing::{self, Found};
 use crate::discover::account::{Account, account};
 use crate::discover::predecessors::predecessors;
 use crate::discover::select::{self, Presence, Selected, Site, nothing_runs};
 use crate::discover::serving::Processes;
 use crate::discover::twins::is_same_haproxy;
-use crate::haproxy::client::{Bounds, Runtime};
+use crate::haproxy::client::{Answered, Bounds, Runtime};
 use crate::haproxy::observe::{Detail, Observation, names};
 use crate::haproxy::open::Contact;
 use crate::haproxy::parse::Level;
@@ -163,12 +163,17 @@ fn try_one<'a>(
 ) -> Tried<'a> {
     let places = (site.addresses.as_slice(), site.masters.as_slice());
     let observed = || {
-        let mut runtime = Runtime::open(site.name.as_str(), places, request.selection(), bounds, predecessors)?;
-        if !exclusion.try_take(runtime.contact()) {
-            return Ok(Tried::Locked(runtime.contact().clone()));
+        for _ in 0..PROCESSES {
+            let mut runtime = Runtime::open(site.name.as_str(), places, request.selection(), bounds, predecessors)?;
+            if !exclusion.try_take(runtime.contact()) {
+                return Ok(Tried::Locked(runtime.contact().clone()));
+            }
+            if let Answered::Same(observation) = runtime.observe_first(detail)? {
+                return Ok(Tried::Observed(Box::new((observation, runtime))));
+            }
         }
-        let observation = runtime.observe_first(detail)?;
-        Ok(Tried::Observed(Box::new((observation, runtime))))
+        let what = format!("HAProxy was reloaded {PROCESSES} times before its servers were read");
+        Err(Error::new(ErrorKind::Reloaded, what + "; run this again when it is quiet"))
     };
     observed().unwrap_or_else(Tried::Failed)
 }
@@ -220,5 +225,9 @@ fn elsewhere(request: &Request, selected: &Selected, bounds: Bounds) -> Vec<Obse
         runtime.observe_first(Detail::Links)
     };
     let answers = side_by_side(&selected.others, observe);
-    answers.into_iter().filter_map(|answer| answer.ok()?.ok()).collect()
+    let observations = answers.into_iter().filter_map(|answer| match answer.ok()?.ok()? {
+        Answered::Same(observation) => Some(observation),
+        Answered::Replaced(_) => None,
+    });
+    observations.collect()
 }

@@ -185,27 +185,26 @@ impl<'a> Runtime<'a> {
         &self.contact
     }
 
-    /// Observes the process to which the connection was opened.
+    /// Observes the process to which the connection was opened, unless that connection has ended and another one answers.
     ///
     /// # Errors
     /// When it does not answer in time, or is not understood.
-    pub fn observe_first(&mut self, detail: Detail) -> Result<Observation> {
+    pub fn observe_first(&mut self, detail: Detail) -> Result<Answered<Observation>> {
         self.observe_within(detail, self.bounds.step())
     }
 
-    fn observe_within(&mut self, detail: Detail, step: Allowance) -> Result<Observation> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => open(&self.contact.address, step)?.0,
+    fn observe_within(&mut self, detail: Detail, step: Allowance) -> Result<Answered<Observation>> {
+        let mut connection = match self.connect(step)? {
+            Answered::Same(connection) => connection,
+            Answered::Replaced(process) => return Ok(Answered::Replaced(process)),
         };
-        connection.begin(step);
         let observation = observe(&mut connection, self.contact.clone(), self.selection, detail)?;
         self.backends = observation.rest.backends;
         self.connection = Some(connection);
-        Ok(observation)
+        Ok(Answered::Same(observation))
     }
 
-    /// Connects to the observed process, unless another one answers.
+    /// Connects to the process that the work is on, unless another one answers.
     fn connect(&mut self, step: Allowance) -> Result<Answered<Connection>> {
         if let Some(mut connection) = self.connection.take().filter(Connection::is_open) {
             connection.begin(step);
@@ -299,11 +298,16 @@ impl Client for Runtime<'_> {
     }
 
     fn observe(&mut self, detail: Detail, admit: Admit<'_>) -> Result<Observation> {
-        let (connection, contact) = open_best(self.name, self.addresses, self.bounds.last_step())?;
-        admit(&contact)?;
-        self.contact = contact;
-        self.connection = Some(connection);
-        self.observe_within(detail, self.bounds.last_step())
+        let opening = self.bounds.last_step();
+        loop {
+            let (connection, contact) = open_best(self.name, self.addresses, opening)?;
+            admit(&contact)?;
+            self.contact = contact;
+            self.connection = Some(connection);
+            if let Answered::Same(observation) = self.observe_within(detail, self.bounds.last_step())? {
+                return Ok(observation);
+            }
+        }
     }
 
     fn sees_old_processes(&self) -> bool {

@@ -357,7 +357,7 @@ fn variables_that_haproxy_sets_itself(haproxy: &Haproxy) -> TestResult {
 fn a_process_that_only_ends(haproxy: &Haproxy) -> TestResult {
     // An old process that a session keeps, without `-sf` on the command line of the new one.
     let script = "mkdir -p /etc/haproxy /run/haproxy; ip link set lo up
-        { printf 'global\n stats socket /run/haproxy/a.sock level admin\n'; proxies; printf 'frontend f\n bind 127.0.0.1:8080\n timeout client 60s\n default_backend b\n'; } > /etc/haproxy/web.cfg
+        { printf 'global\n stats socket /run/haproxy/a.sock level admin\n'; proxies; printf 'frontend f\n bind 127.0.0.1:8080\n timeout client 60s\n tcp-request inspect-delay 60s\n tcp-request content accept if { req.len gt 100 }\n default_backend b\n'; } > /etc/haproxy/web.cfg
         $H -db -f /etc/haproxy/web.cfg & old=$!; await /run/haproxy/a.sock
         exec 4<>/dev/tcp/127.0.0.1/8080; printf 'GET / HT' >&4; sleep 0.3; kill -USR1 $old; sleep 0.3
         before=$(stat -c %i /run/haproxy/a.sock); $H -db -f /etc/haproxy/web.cfg &

@@ -666,7 +666,8 @@ fn a_server_of_an_srv_record_keeps_its_target(haproxy: &Haproxy) -> TestResult {
     // The C library does not know the target, so the server would be left without an address.
     dns.answer("one.web.test", Answer::Silence);
     instance.reload();
-    assert_eq!((target(&instance), instance.row("b", "s1").admin), (expected.map(str::to_owned), 1));
+    // HAProxy may add that it waits for the resolver (32).
+    assert_eq!((target(&instance), instance.row("b", "s1").admin & 1), (expected.map(str::to_owned), 1));
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The conversation with HAProxy when it is slow, frozen, reloaded, or not HAProxy at all; and signals during it.
 
 use std::fmt::Write as _;
+use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
         taken_connections_are_waited_for_in_bounds,
         a_frozen_process_is_left_in_time,
         a_connection_that_haproxy_has_ended_is_opened_again,
+        a_connection_that_ends_while_another_socket_is_silent_is_opened_again,
         a_command_that_timed_out_is_read_back,
         a_reload_before_the_command_is_followed,
         a_reload_after_the_command_is_followed,
@@ -36,6 +38,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_row_of_garbage_in_the_statistics_is_read_once_more,
         a_row_of_garbage_for_the_state_file_is_read_once_more,
         a_row_that_is_not_understood_does_not_end_the_dump,
+        columns_that_a_later_version_adds_are_no_trouble,
         a_dump_without_its_end_is_an_error,
         silence_in_a_dump_is_borne_for_five_seconds,
         an_endless_reply_is_bounded,
@@ -259,7 +262,7 @@ fn a_connection_that_haproxy_has_ended_is_opened_again(haproxy: &Haproxy) -> Tes
     freeze(pid);
     let resumed = thread::spawn(move || {
         // While the other is waited for, 'quick' ends the connection through which it was observed.
-        thread::sleep(Duration::from_secs(1));
+        thread::sleep(Duration::from_secs(2));
         kill(pid, Signal::SIGCONT)
     });
     let both = [quick.address(), slow.address()];
@@ -267,9 +270,31 @@ fn a_connection_that_haproxy_has_ended_is_opened_again(haproxy: &Haproxy) -> Tes
     resumed.join().expect("a thread that ends")?;
     let report = run.report();
     assert_eq!((&report["failed"], warnings(&report).as_str()), (&json!(false), ""), "{report}");
-    assert!(run.elapsed > Duration::from_millis(900), "the slow one is waited for: {:?}", run.elapsed);
+    assert!(run.elapsed > Duration::from_millis(1000), "the slow one is waited for: {:?}", run.elapsed);
     assert_eq!(commands(&report), ["set server b/s1 state maint"; 2], "each is sent once: {report}");
     assert_eq!((quick.state("b", "s1").0, slow.state("b", "s1").0), (1, 1));
+    Ok(())
+}
+
+fn a_connection_that_ends_while_another_socket_is_silent_is_opened_again(haproxy: &Haproxy) -> TestResult {
+    let proxies = "backend b\n    server s1 127.0.0.1:9\n    server s2 127.0.0.1:9\n";
+    let name = format!("quick-{}-{}", haproxy.name, std::process::id());
+    let setup = Setup::new(&name, proxies).global("stats timeout 100ms").stats_socket("silent.sock level admin");
+    let instance = setup.start(haproxy);
+    // Somebody else listens there now, and says nothing.
+    let path = instance.folder.join("silent.sock");
+    std::fs::remove_file(&path)?;
+    let silent = UnixListener::bind(&path)?;
+    for (state, expected) in [("maint", 1), ("ready", 0)] {
+        let request = json!({ "server": "s1", "state": state, "timeout": 1, "instances": name });
+        let run = Program::request(&request).run();
+        let report = run.report();
+        assert_eq!((&report["failed"], warnings(&report).as_str()), (&json!(false), ""), "{report}");
+        assert!(run.elapsed > Duration::from_millis(900), "the silent one is waited for: {:?}", run.elapsed);
+        assert_eq!(report["instances"][0]["socket"], json!(instance.socket), "{report}");
+        assert_eq!(instance.state("b", "s1").0, expected);
+    }
+    drop(silent);
     Ok(())
 }
 
@@ -472,6 +497,33 @@ fn a_row_of_garbage_in_the_statistics_is_read_once_more(_: &Haproxy) -> TestResu
         let report = Program::request(&request).report();
         assert_eq!((socket.faults(), kind(&report)), (vec![], ""), "{bad:?}: {report}");
     }
+    Ok(())
+}
+
+fn columns_that_a_later_version_adds_are_no_trouble(_: &Haproxy) -> TestResult {
+    let more = |lines: &str, added: &str, value: &str| {
+        let lines = lines.lines().map(|line| match line {
+            "1" | "" => line.to_owned(),
+            header if header.starts_with('#') => format!("{header}{added}"),
+            row => format!("{row}{value}"),
+        });
+        lines.collect::<Vec<_>>().join("\n") + "\n"
+    };
+    let dump = more(&format!("{HEADER}{}", row(1)), " srv_mood srv_age", " fair -");
+    let rows = more(&format!("{STATISTICS}b,s1,0,3,0,UP,1,,,,0,2,1,,,,\n"), ",mood", ",fair");
+    let mut script = opening();
+    script.extend([
+        Step::send(dump + "\n> "),
+        Step::Expect("show stat 2 4 1"),
+        Step::send(rows + "\n> "),
+        Step::ReadToEnd,
+    ]);
+    let folder = Folder::new();
+    let socket = Scripted::start(&folder.join("later.sock"), vec![script]);
+    let report = Program::request(&json!({ "instances": socket.address(), "timeout": 1 })).report();
+    assert_eq!((socket.faults(), kind(&report)), (vec![], ""), "{report}");
+    let shown = server(&report, "b/s1");
+    assert_eq!((&shown["after"]["admin_state"], &shown["sessions"]), (&json!("ready"), &json!(3)), "{report}");
     Ok(())
 }
 
