@@ -16,6 +16,7 @@ use crate::haproxy::open::Contact;
 use crate::haproxy::parse::Level;
 use crate::keep::exclusion::Exclusion;
 use crate::model::error::{Error, ErrorKind, Result};
+use crate::model::memory::{FOR_A_SERVER, could_have};
 use crate::model::text::a_few_of;
 use crate::request::{OnUnreachable, Request};
 use crate::time::side_by_side::side_by_side;
@@ -32,7 +33,8 @@ pub struct Asked<'a> {
 /// same HAProxy as another.
 ///
 /// # Errors
-/// When a lock cannot be taken, nothing answers at all, or two of them have the same name.
+/// When a lock cannot be taken, nothing answers at all, two of them have the same name, or there is not enough memory for
+/// what is to be done with the servers.
 pub fn gather<'a>(
     request: &'a Request,
     sites: &'a [Site],
@@ -41,6 +43,13 @@ pub fn gather<'a>(
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Asked<'a>>> {
     let answers = observe_all(request, sites, (detail_of(request), bounds), exclusion)?;
+    let servers = answers.iter().flatten().map(|(observation, _)| observation.servers.len()).sum::<usize>();
+    if !could_have(servers.saturating_mul(FOR_A_SERVER)) {
+        let msg = format!(
+            "there is not enough memory to do anything with {servers} servers; allow this program more, or select fewer"
+        );
+        return Err(Error::new(ErrorKind::Resources, msg));
+    }
     let pid = |answer: &Result<(Observation, Runtime<'_>)>| {
         answer.as_ref().ok().map(|(observation, _)| observation.contact.process.pid)
     };

@@ -13,7 +13,7 @@ use super::statistics::ONE_BY_ONE;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::Switch;
 use crate::model::matcher::Matcher;
-use crate::model::memory::{Meter, RESERVE, could_have, out_of_memory};
+use crate::model::memory::{FOR_A_SERVER, Meter, RESERVE, could_have, out_of_memory};
 use crate::model::name::Selection;
 use crate::model::server::{Server, ServerState, Uniqueness};
 use crate::model::state::AdminFlags;
@@ -124,9 +124,6 @@ pub(super) trait Rows {
     }
 }
 
-/// What a server may need until it is in the report, in bytes.
-const FOR_A_SERVER: usize = 1 << 10;
-
 /// Which servers are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keep {
@@ -175,6 +172,8 @@ pub(super) struct Matching<'a> {
     counted: Around,
     /// The other servers of each backend with a selected one, if they are counted.
     pub(super) around: BTreeMap<u32, Around>,
+    /// Of the names of backends.
+    meter: Meter,
 }
 
 impl<'a> Matching<'a> {
@@ -190,18 +189,20 @@ impl<'a> Matching<'a> {
             unchecked: Unchecked::default(),
             counted: Around::default(),
             around: BTreeMap::new(),
+            meter: Meter::default(),
             is_out_of_memory: false,
         }
     }
 
-    /// Makes room for one more server; gives up all of them if there is not enough memory, so that the rest of the dump can
-    /// be read.
+    /// Makes room for one more server; gives up all of them if there is not enough memory for what is to be done with them,
+    /// so that the rest of the dump can be read.
     fn make_room(&mut self) {
         if self.servers.len() < self.servers.capacity() {
             return;
         }
         let more = self.servers.len().max(256);
-        if self.servers.try_reserve_exact(more).is_err() || !could_have(more.saturating_mul(FOR_A_SERVER)) {
+        let all = self.servers.len().saturating_add(more);
+        if self.servers.try_reserve_exact(more).is_err() || !could_have(all.saturating_mul(FOR_A_SERVER)) {
             self.is_out_of_memory = true;
             self.servers = Vec::new();
         }
@@ -248,6 +249,7 @@ impl Rows for Matching<'_> {
         if self.backends.last != Some(backend_id) {
             self.end();
             self.backends.begin(backend_id, backend);
+            self.is_out_of_memory |= !self.meter.has_room_after(size_of::<u64>());
             self.matcher.mark_backends(backend, &mut self.backends_found);
         }
         self.backends.size += 1;

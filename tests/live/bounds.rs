@@ -395,6 +395,26 @@ fn a_lack_of_memory_ends_in_a_report(haproxy: &Haproxy) -> TestResult {
     }
     assert!(kinds.contains(&"resources".to_owned()), "{kinds:?}");
     assert!(kinds.iter().all(|kind| kind == "resources" || kind.is_empty()), "{kinds:?}");
+    // Where it does not suffice for a change, nothing is changed.
+    let mut kinds = Vec::new();
+    let masks = |instance: &Instance| instance.rows().values().map(|row| row.admin).collect::<Vec<_>>();
+    for (turn, megabytes) in (13u64..37).step_by(2).enumerate() {
+        let state = ["maint", "ready"][turn % 2];
+        let request = json!({ "server": "*", "state": state, "timeout": 50, "instances": instance.address() });
+        let before = masks(&instance);
+        let run = Program::request(&request).under(["prlimit".to_owned(), format!("--as={}", megabytes << 20)]).run();
+        if run.stdout.is_empty() && run.code == Some(127) {
+            continue;
+        }
+        assert!(run.code.is_some(), "with {megabytes} MB: {}", run.stderr);
+        let kind = kind(&run.report()).to_owned();
+        if kind == "resources" {
+            assert_eq!(masks(&instance), before, "with {megabytes} MB");
+        }
+        kinds.push(kind);
+    }
+    kinds.dedup();
+    assert_eq!(kinds, ["resources", ""], "once there is enough, more is enough as well");
     // A state file may have rows of all servers, however few are matched.
     let all = json!({ "server": "*", "state": "maint", "timeout": 50, "instances": instance.address() });
     assert_eq!(Program::request(&all).report()["failed"], json!(false));
@@ -402,7 +422,7 @@ fn a_lack_of_memory_ends_in_a_report(haproxy: &Haproxy) -> TestResult {
     let request = json!({ "server": "backend-00/server-0000.*", "state": "maint", "state_file": file, "timeout": 50,
         "instances": instance.address() });
     let mut kinds = Vec::new();
-    for megabytes in (13u64..32).step_by(3) {
+    for megabytes in (13u64..38).step_by(3) {
         remove(&file);
         let run = Program::request(&request).under(["prlimit".to_owned(), format!("--as={}", megabytes << 20)]).run();
         if run.stdout.is_empty() && run.code == Some(127) {

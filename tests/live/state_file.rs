@@ -653,7 +653,8 @@ fn a_server_of_an_srv_record_keeps_its_target(haproxy: &Haproxy) -> TestResult {
     dns.answer("one.web.test", Answer::Addresses(vec![Ipv4Addr::new(127, 0, 0, 2)]));
     let proxies = format!(
         "{}\nbackend b\n    server-template s 1 _http._tcp.web.test resolvers r resolve-prefer ipv4\n",
-        dns.resolvers("r")
+        // What the file brings back is kept for longer than the test takes.
+        dns.resolvers("r").replace("hold timeout 200ms", "hold timeout 60s")
     );
     let (mut instance, file) = loading(Mode::MasterWorker, &proxies, haproxy);
     let target = |instance: &Instance| {
@@ -666,8 +667,7 @@ fn a_server_of_an_srv_record_keeps_its_target(haproxy: &Haproxy) -> TestResult {
     // The C library does not know the target, so the server would be left without an address.
     dns.answer("one.web.test", Answer::Silence);
     instance.reload();
-    // HAProxy may add that it waits for the resolver (32).
-    assert_eq!((target(&instance), instance.row("b", "s1").admin & 1), (expected.map(str::to_owned), 1));
+    assert_eq!((target(&instance), instance.row("b", "s1").admin), (expected.map(str::to_owned), 1));
     Ok(())
 }
 

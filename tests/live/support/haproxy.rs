@@ -641,7 +641,8 @@ pub(crate) fn rows(reply: &str) -> Rows {
     let header = lines.next().and_then(|line| line.strip_prefix("# ")).expect("a header");
     let names: Vec<&str> = header.split(' ').collect();
     let mut rows = Rows::new();
-    for line in lines.filter(|line| !line.is_empty()) {
+    // With `-S`, HAProxy 2.2 lists the proxy through which its master reaches it.
+    for line in lines.filter(|line| !line.is_empty() && line.split(' ').nth(1) != Some("MASTER")) {
         let values = line.split(' ').map(str::to_owned);
         let columns: BTreeMap<String, String> = names.iter().map(|name| (*name).to_owned()).zip(values).collect();
         let number = |name: &str| columns[name].parse().unwrap_or_else(|_| panic!("{name} in {line:?}"));
