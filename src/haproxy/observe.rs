@@ -223,7 +223,8 @@ impl<'a> Predicted<'a> {
 /// Dumps all servers over a new connection and hands over every line, with predicted servers as predicted.
 ///
 /// # Errors
-/// When there is not enough memory to keep all of it, when the answer does not arrive in time or is incomplete, or returns what `on_line` returned.
+/// When there is not enough memory to keep all of it, when the answer does not arrive in time or is incomplete; also what
+/// `on_line` returned.
 pub fn dump(
     address: &Address,
     step: Allowance,
