@@ -47,14 +47,14 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Notes so many bytes more; tells whether there is memory for as much again.
+    /// Notes so many bytes more; tells whether there is memory for as much again, and for the next dump.
     pub fn has_room_after(&mut self, bytes: usize) -> bool {
         self.size = self.size.saturating_add(bytes);
         if self.size.saturating_sub(self.looked_at) < STRIDE {
             return true;
         }
         self.looked_at = self.size;
-        could_have(self.size.saturating_mul(FOR_A_BYTE))
+        could_have(self.size.saturating_mul(FOR_A_BYTE).saturating_add(RESERVE))
     }
 }
 

@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::report::{kind, server, warnings};
-use crate::support::{Haproxy, HttpBackend, Instance, Port, Program, Setup, Test, TestResult, get_with, tests};
+use crate::support::{
+    Haproxy, HttpBackend, Instance, PATIENCE, Port, Program, Setup, Test, TestResult, eventually, get_with, tests,
+};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
@@ -118,7 +120,10 @@ fn a_drain_ends_once_its_clients_stay_away(haproxy: &Haproxy) -> TestResult {
         "instances": site.instance.address(),
     });
     let mut running = Program::request(&asked).spawn();
+    eventually(PATIENCE, "the drain", || (site.instance.state("app", "s1").0 == 8).then_some(()));
+    let before = site.servers[0].requests();
     thread::sleep(Duration::from_millis(1500));
+    eventually(PATIENCE, "five requests", || (site.servers[0].requests() >= before + 5).then_some(()));
     assert!(!running.ended(), "a client comes again and again");
     site.client.stop();
     let report = running.wait().report();
