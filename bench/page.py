@@ -118,6 +118,8 @@ def waiting(polling):
 
 def bounds(bounds):
     """What is largest or strangest, and what this program spends on it."""
+    yield f"On one core of {bounds['cpu']}:"
+    yield ""
     yield "| case | request | rows | own CPU time | peak memory |"
     yield "| --- | --- | --- | --- | --- |"
     for name, what in (
