@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
         an_instance_is_found_in_every_mode_and_after_a_reload,
         several_sockets_of_one_process_are_one_instance,
         the_same_process_by_two_addresses_is_one_instance,
+        the_same_process_by_a_tcp_address_is_one_instance,
         two_of_one_name_are_an_error_that_shows_both,
         every_kind_of_address_is_taken,
         the_worker_of_a_master_is_managed,
@@ -113,6 +114,30 @@ fn the_same_process_by_two_addresses_is_one_instance(haproxy: &Haproxy) -> TestR
     let report = maint(json!([other.address(), instance.address(), two, other.address()]));
     let names: Vec<&Value> = report["instances"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
     assert_eq!(names, ["other", "two"], "the order is that of the request");
+    Ok(())
+}
+
+fn the_same_process_by_a_tcp_address_is_one_instance(haproxy: &Haproxy) -> TestResult {
+    let (ports, other) = ([Port::reserve(), Port::reserve()], Port::reserve());
+    let tcp = |port: &Port| format!("127.0.0.1:{}", port.number());
+    let line = |port: &Port| format!("ipv4@{} level admin", tcp(port));
+    let setup = ports.iter().fold(Setup::new("one", PROXIES), |setup, port| setup.stats_socket(&line(port)));
+    let instance = setup.start(haproxy);
+    let _other = Setup::new("other", PROXIES).stats_socket(&line(&other)).start(haproxy);
+    let named = |addresses: &[String]| {
+        let named =
+            addresses.iter().enumerate().map(|(place, at)| json!({ "name": format!("n{place}"), "socket": at }));
+        let report = maint(named.collect());
+        let instances = report["instances"].as_array().unwrap();
+        let sockets: Vec<String> = instances.iter().map(|it| it["socket"].as_str().unwrap().to_owned()).collect();
+        assert_eq!((&report["failed"], servers(&report).len()), (&json!(false), sockets.len()), "{report}");
+        sockets
+    };
+    let [first, second] = ports.each_ref().map(tcp);
+    // A Unix socket is preferred.
+    assert_eq!(named(&[first.clone(), instance.address()]), [instance.address()]);
+    assert_eq!(named(&[first.clone(), second]).len(), 1);
+    assert_eq!(named(&[first, tcp(&other)]).len(), 2, "these are two");
     Ok(())
 }
 
