@@ -242,3 +242,44 @@ fn set_to_maint_with_sessions(fleet: &mut Fleet<'_>, goal: Goal, seconds: f64) -
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::server::{Server, ServerState, Uniqueness};
+    use crate::model::state::AdminFlags;
+
+    fn target(flags: u32, operational: OperationalState) -> Target {
+        let state = ServerState { flags: AdminFlags(flags), operational, weight: 1, health: None, agent: None };
+        Target::new(Server {
+            backend: Arc::from("web"),
+            backend_name: Uniqueness::Unique,
+            server: Arc::from("web1"),
+            backend_id: 3,
+            server_id: 1,
+            address: Arc::from("127.0.0.1:80"),
+            has_address: true,
+            state,
+            configured_weight: 1,
+            statistics: None,
+        })
+    }
+
+    #[test]
+    fn a_server_without_traffic_needs_no_drain() {
+        let (running, stopped) = (OperationalState::Running, OperationalState::Stopped);
+        for (flags, operational, expected) in [
+            (0, running, AdminState::Drain),
+            (0, stopped, AdminState::Maint),
+            (AdminFlags::FORCED_MAINT, stopped, AdminState::Maint),
+            (AdminFlags::INHERITED_MAINT, running, AdminState::Maint),
+            (AdminFlags::FORCED_DRAIN, running, AdminState::Drain),
+            (AdminFlags::FORCED_DRAIN, stopped, AdminState::Maint),
+        ] {
+            let target = target(flags, operational);
+            assert_eq!(next_state(&target, Duration::ZERO), expected, "{flags} {operational:?}");
+        }
+    }
+}
