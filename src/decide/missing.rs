@@ -173,3 +173,122 @@ impl<'r> Missing<'r> {
         Error::new(ErrorKind::ServerNotFound, msg)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::model::server::{ServerState, Uniqueness};
+    use crate::model::state::{AdminFlags, OperationalState};
+    use crate::request::Draft;
+
+    fn server(backend: &str, name: &str) -> Server {
+        let (flags, operational) = (AdminFlags(0), OperationalState::Running);
+        Server {
+            backend: Arc::from(backend),
+            backend_name: Uniqueness::Unique,
+            server: Arc::from(name),
+            backend_id: 3,
+            server_id: 1,
+            address: Arc::from("192.0.2.1:80"),
+            has_address: true,
+            state: ServerState { flags, operational, weight: 1, health: None, agent: None },
+            configured_weight: 1,
+            statistics: None,
+        }
+    }
+
+    /// What a check says of servers on two instances; each has the listed backends that the servers are in.
+    fn said(fields: &Value, on: [&[Server]; 2]) -> String {
+        let mut fields = fields.clone();
+        fields["state"] = json!("maint");
+        let request = Draft::from_json(fields.to_string().as_bytes()).unwrap().check().map_err(|it| it.error).unwrap();
+        let has =
+            |servers: &[Server], pattern: &Pattern| servers.iter().any(|it| pattern.matches(it.backend.as_bytes()));
+        let backends = on.map(|servers| request.backends.iter().map(|it| has(servers, it)).collect::<Vec<_>>());
+        let found: Vec<Found<'_>> = on
+            .iter()
+            .zip(&backends)
+            .map(|(servers, backends)| Found { servers: servers.iter().collect(), backends })
+            .collect();
+        let names = |sought| match sought {
+            Sought::Backends | Sought::BackendsWithServers => ["app", "shop"].map(str::to_owned).into(),
+            Sought::Servers => ["web1", "web2"].map(str::to_owned).into(),
+        };
+        check(&request, &found, Vec::new, names).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_is_there_is_no_error() {
+        let (one, other) = ([server("app", "web1")], [server("shop", "web2")]);
+        let both = |fields: Value| said(&fields, [&one, &other]);
+        for fields in [
+            json!({ "server": "web1" }),
+            json!({ "server": ["web1", "web2"], "backend": ["app", "shop"] }),
+            json!({ "server": "web*", "on_missing": "fail_each" }),
+            json!({ "address": "192.0.2.1", "on_missing": "fail_each" }),
+            json!({ "server": ["web1", "shop/web2"], "on_missing": "elsewhere_ok" }),
+            json!({ "server": "none", "backend": "none", "on_missing": "ignore" }),
+        ] {
+            assert_eq!(both(fields.clone()), "", "{fields}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_what_is_near() {
+        let (one, other) = ([server("app", "web1")], [server("shop", "web2")]);
+        for (fields, expected) in [
+            (
+                json!({ "server": "wep1" }),
+                "no selected instance has a server 'wep1' (did you mean 'web1'?); correct the name",
+            ),
+            (json!({ "server": "wep9" }), "no selected instance has a server 'wep9'; correct the name"),
+            (
+                json!({ "server": ["web1", "mail1", "mail2"] }),
+                "no selected instance has a server 'mail1', 'mail2'; correct the name",
+            ),
+            (
+                json!({ "server": "web1", "on_missing": "fail_each" }),
+                "one of the selected instances has no server 'web1'; correct the name",
+            ),
+            (
+                json!({ "server": "mail1", "on_missing": "elsewhere_ok" }),
+                "no instance of this host has a server 'mail1'; correct",
+            ),
+            (
+                json!({ "server": "web1", "backend": ["apq", "app"] }),
+                "no selected instance has a backend 'apq' (did you mean 'app'?) with servers; correct the name",
+            ),
+            (
+                json!({ "server": "mail1", "backend": "app" }),
+                "no selected instance has a server 'mail1' in the backend 'app'; correct",
+            ),
+            (
+                json!({ "server": "mail1", "backend": ["app", "shop"] }),
+                "no selected instance has a server 'mail1' in the listed backends; correct the name, or",
+            ),
+            (
+                json!({ "address": "192.0.2.9" }),
+                "no selected instance has a server with the address '192.0.2.9'; correct the address",
+            ),
+            (
+                json!({ "address": ["192.0.2.8", "192.0.2.9"], "server": "web1", "backend": "app" }),
+                "no selected instance has a server 'web1' with the address '192.0.2.8' or '192.0.2.9' in the backend 'app'; correct the address",
+            ),
+            (
+                json!({ "address": "192.0.2.9", "server": ["web1", "web2"] }),
+                "no selected instance has a server of the listed names with the address '192.0.2.9'; correct the address",
+            ),
+            (
+                json!({ "address": "192.0.2.1", "server": "mail1" }),
+                "no selected instance has a server 'mail1' with the address '192.0.2.1'; correct the name or the address, or",
+            ),
+        ] {
+            let said = said(&fields, [&one, &other]);
+            assert!(said.starts_with(expected), "{fields}: {said}");
+        }
+    }
+}
