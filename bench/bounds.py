@@ -2,9 +2,9 @@
 
 import json
 import pathlib
-import socket
 import tempfile
-import threading
+
+from listener import Listener
 
 HEADER = (
     "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight "
@@ -17,26 +17,19 @@ STAT = "# pxname,svname,qcur,scur,stot,status,weight,check_status,check_code,tra
 MIB = 1 << 20
 
 
-class Peer:
-    """Answers like a HAProxy with these servers, each a triple of backend number, backend and server; all are in maint
-    once one was sent there. Every second dump is in the opposite order if `turns`."""
+class Peer(Listener):
+    """Answers like a HAProxy with these servers, each a backend's number, its name and the server's name.
+
+    All are in maint after the first `set server`. With `turns`, every second dump is in the opposite order.
+    """
 
     def __init__(self, path, servers, turns=False):
-        self.path = str(path)
         self.servers = servers
         self.turns = turns
         self.dumps = 0
         self.bytes = 0
         self.state = 0
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(self.path)
-        self.listener.listen()
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            client, _ = self.listener.accept()
-            threading.Thread(target=self.serve, args=[client], daemon=True).start()
+        super().__init__(path)
 
     def serve(self, client):
         try:

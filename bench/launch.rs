@@ -1,7 +1,7 @@
 //! Runs a command once and prints what it took: `launch STDIN STDOUT COMMAND...`.
 //!
-//! One line: nanoseconds from start to end, those of CPU time, peak memory in KiB, exit code. Small itself, because the peak that the
-//! kernel counts begins with that of the process that starts another.
+//! One line: nanoseconds from start to end, nanoseconds of CPU time, peak memory in KiB, exit code. Small itself, because
+//! the peak that the kernel counts begins with that of the process that starts another.
 
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a tool for measuring may panic")]
 

@@ -8,28 +8,20 @@ import tempfile
 import threading
 import time
 
+from listener import Listener
 from stage import Instance
 
 # How long a wait lasts: long enough for several looks, which are further apart where more is looked at.
 SECONDS = {"few_of_100": 20, "few_of_100000": 20, "many_of_100000": 75}
 
 
-class Tap:
+class Tap(Listener):
     """Stands between the program and a stats socket, and counts what comes back on each connection."""
 
     def __init__(self, path, target):
-        self.path = str(path)
         self.target = target
         self.replies = []
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(self.path)
-        self.listener.listen()
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            client, _ = self.listener.accept()
-            threading.Thread(target=self.serve, args=[client], daemon=True).start()
+        super().__init__(path)
 
     def serve(self, client):
         began = time.monotonic()

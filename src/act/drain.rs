@@ -245,26 +245,14 @@ fn set_to_maint_with_sessions(fleet: &mut Fleet<'_>, goal: Goal, seconds: f64) -
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::model::server::{Server, ServerState, Uniqueness};
+    use crate::model::server::{Server, ServerState};
     use crate::model::state::AdminFlags;
 
     fn target(flags: u32, operational: OperationalState) -> Target {
-        let state = ServerState { flags: AdminFlags(flags), operational, weight: 1, health: None, agent: None };
-        Target::new(Server {
-            backend: Arc::from("web"),
-            backend_name: Uniqueness::Unique,
-            server: Arc::from("web1"),
-            backend_id: 3,
-            server_id: 1,
-            address: Arc::from("127.0.0.1:80"),
-            has_address: true,
-            state,
-            configured_weight: 1,
-            statistics: None,
-        })
+        let example = Server::example();
+        let state = ServerState { flags: AdminFlags(flags), operational, ..example.state };
+        Target::new(Server { state, ..example })
     }
 
     #[test]

@@ -134,30 +134,17 @@ fn not_running(server: &Server, after: &ServerState) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::model::goal::Weight;
-    use crate::model::server::{Publication, Uniqueness};
+    use crate::model::server::Publication;
 
     /// A server that takes traffic, with a health check.
     fn server() -> Server {
-        let (flags, operational) = (AdminFlags(0), OperationalState::Running);
-        let state = ServerState { flags, operational, weight: 1, health: Some(Switch::Enabled), agent: None };
+        let example = Server::example();
+        let state = ServerState { health: Some(Switch::Enabled), ..example.state };
         let statistics =
             Statistics { status: "UP".to_owned(), check: Some("L7OK".to_owned()), ..Statistics::default() };
-        Server {
-            backend: Arc::from("web"),
-            backend_name: Uniqueness::Unique,
-            server: Arc::from("web1"),
-            backend_id: 3,
-            server_id: 1,
-            address: Arc::from("127.0.0.1:80"),
-            has_address: true,
-            state,
-            configured_weight: 1,
-            statistics: Some(Box::new(statistics)),
-        }
+        Server { state, statistics: Some(Box::new(statistics)), ..example }
     }
 
     fn with(change: impl FnOnce(&mut Server, &mut Statistics)) -> Server {

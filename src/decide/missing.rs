@@ -176,29 +176,13 @@ impl<'r> Missing<'r> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::model::server::{ServerState, Uniqueness};
-    use crate::model::state::{AdminFlags, OperationalState};
     use crate::request::Draft;
 
     fn server(backend: &str, name: &str) -> Server {
-        let (flags, operational) = (AdminFlags(0), OperationalState::Running);
-        Server {
-            backend: Arc::from(backend),
-            backend_name: Uniqueness::Unique,
-            server: Arc::from(name),
-            backend_id: 3,
-            server_id: 1,
-            address: Arc::from("192.0.2.1:80"),
-            has_address: true,
-            state: ServerState { flags, operational, weight: 1, health: None, agent: None },
-            configured_weight: 1,
-            statistics: None,
-        }
+        Server { backend: backend.into(), server: name.into(), address: "192.0.2.1:80".into(), ..Server::example() }
     }
 
     /// What a check says of servers on two instances; each has the listed backends that the servers are in.

@@ -14,7 +14,7 @@ const STRIDE: usize = 64 << 10;
 
 /// What a server that was read may need besides until it is in the report, in bytes: its goal, its commands and their
 /// replies, how it was read back, what is waited for, and what is said about it.
-pub const FOR_A_SERVER: usize = 3 << 9;
+pub const FOR_A_SERVER: usize = 1536;
 
 /// How many bytes may be needed for each byte of a dump of which everything is kept: its rows, the maps of them while these
 /// grow, and the file that is made of them.

@@ -130,14 +130,12 @@ fn line(health: Health, text: &str, data: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
 
     use super::*;
     use crate::act::target::Target;
     use crate::keep::owner::Record;
-    use crate::model::server::{Process, Server, ServerState, Start, Uniqueness};
+    use crate::model::server::{Process, Server, ServerState, Start};
     use crate::model::state::{AdminFlags, OperationalState};
     use crate::report::outcome::{InstanceOutcome, RunOutcome};
     use crate::report::report;
@@ -146,16 +144,11 @@ mod tests {
     fn server(name: &str, flags: u32, operational: OperationalState, weight: u32) -> Target {
         let state = ServerState { flags: AdminFlags(flags), operational, weight, health: None, agent: None };
         Target::new(Server {
-            backend: Arc::from("web"),
-            backend_name: Uniqueness::Unique,
-            server: Arc::from(name),
-            backend_id: 3,
-            server_id: 1,
-            address: Arc::from("127.0.0.1:80"),
+            backend: "web".into(),
+            server: name.into(),
+            address: "127.0.0.1:80".into(),
             state,
-            configured_weight: 1,
-            has_address: true,
-            statistics: None,
+            ..Server::example()
         })
     }
 
