@@ -60,7 +60,7 @@ def look(tools, haproxy, backends, matched, seconds):
     """Waits for `matched` servers that are down; the first and the last look are not counted."""
     with tempfile.TemporaryDirectory(prefix="hb-", dir="/tmp") as folder:
         folder = pathlib.Path(folder)
-        instance = Instance(haproxy, folder, "polled", backends, 10, checked=matched)
+        instance = Instance(haproxy, folder, "polled", backends, 10, failing=matched)
         try:
             instance.await_down(matched)
             idle = instance.cpu()

@@ -1,4 +1,4 @@
-"""HAProxy instances of any size, for measuring: idle, without checks, on Unix sockets only."""
+"""HAProxy instances of any size, for measuring: idle, on Unix sockets only."""
 
 import os
 import pathlib
@@ -13,10 +13,11 @@ LIMIT = 120
 class Instance:
     """One HAProxy in the foreground with `backends` of `servers` servers each; `s1` is in all of them.
 
-    In the first `checked` backends `s1` has a health check that fails.
+    In the first `failing` backends `s1` has a health check that fails. With `checked` every server has one, which is
+    hardly ever run.
     """
 
-    def __init__(self, haproxy, folder, name, backends, servers, checked=0):
+    def __init__(self, haproxy, folder, name, backends, servers, failing=0, checked=False):
         self.name = name
         self.backends = backends
         self.servers = servers
@@ -30,7 +31,9 @@ class Instance:
             for backend in range(1, backends + 1):
                 out.write(f"backend b{backend}\n")
                 for server in range(1, servers + 1):
-                    check = " check inter 60s fastinter 60s downinter 60s fall 1" if server == 1 and backend <= checked else ""
+                    check = " check inter 24h" if checked else ""
+                    if server == 1 and backend <= failing:
+                        check = " check inter 60s fastinter 60s downinter 60s fall 1"
                     address = f"127.0.{backend // 250}.{backend % 250 + 1}:{8000 + server}"
                     out.write(f"    server s{server} {address}{check}\n")
         with (folder / f"{name}.log").open("w") as log:

@@ -6,7 +6,7 @@ use crate::act::audit::{Moment, log_changes};
 use crate::act::carry_out::{carry_out, foresee};
 use crate::act::fleet::Fleet;
 use crate::act::gather::{Asked, check_names, gather, perhaps_on_skipped};
-use crate::act::instance::Instance;
+use crate::act::instance::{Instance, detail_of};
 use crate::act::permit::permit;
 use crate::act::records::{open_state_files, record_owners, show_owners};
 use crate::discover::select::{Selected, choose};
@@ -37,11 +37,12 @@ fn steps(request: &Request, signals: &Interrupt, progress: Progress<'_>, run: &m
     let selected = choose(request, signals, &mut run.warnings)?;
     let exclusion = Exclusion::new(request, signals, progress);
     let bounds = Bounds { timeout: request.timeout, run_end: signals.end() };
-    let asked = gather(request, &selected.chosen, bounds, &exclusion, &mut run.warnings)?;
+    let detail = detail_of(request, || !Ownership::load().is_empty());
+    let asked = gather(request, &selected.chosen, (detail, bounds), &exclusion, &mut run.warnings)?;
     run.note(request, &asked);
     let start = |Asked { site, answer }| {
         let (observation, runtime) = answer.ok()?;
-        Some(Instance::new(site, request, observation, Box::new(runtime)))
+        Some(Instance::new(site, request, detail, observation, Box::new(runtime)))
     };
     let instances = asked.into_iter().filter_map(start).collect();
     let (clock, guard, last_poll) = (&HostClock, request.guard, Duration::ZERO);

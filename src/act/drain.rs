@@ -144,11 +144,12 @@ fn until_something_moves(
     }
 }
 
-/// Keeps servers in drain while one that tracks them is not drained: HAProxy would set that to maint with them.
+/// Keeps servers in drain while one that tracks them is not drained, be it because it has failed: HAProxy would set that
+/// to maint with them.
 fn keep_tracked(instance: &mut Instance<'_>, stable: Duration) {
     // A server that is kept may itself track another.
     loop {
-        let busy = instance.targets.iter().filter(|target| target.is_at_work() && is_draining(target));
+        let busy = instance.targets.iter().filter(|target| target.is_there() && is_draining(target));
         let trackers: BTreeMap<String, String> = busy
             .filter(|target| next_state(target, stable) == AdminState::Drain)
             .filter_map(|target| Some((target.last().tracks()?.to_owned(), target.before.full_name())))
@@ -175,8 +176,8 @@ fn progress(draining: &[&Target]) -> String {
     };
     let total = draining.iter().map(|target| left(&target)).fold(0, u32::saturating_add);
     let most = draining.iter().max_by_key(left).map(|target| target.before.full_name()).unwrap_or_default();
-    let where_ = if draining.len() == 1 { format!("on {most}") } else { format!("most on {most}") };
-    format!("{total} {} left {where_}", if total == 1 { "session" } else { "sessions" })
+    let place = if draining.len() == 1 { format!(" on {most}") } else { format!(", most on {most}") };
+    format!("{total} {} left{place}", if total == 1 { "session" } else { "sessions" })
 }
 
 /// Tells whether a server that was set to drain is something else now.

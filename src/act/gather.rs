@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::fleet::Fleet;
-use super::instance::{Instance, PROCESSES, detail_of};
+use super::instance::{Instance, PROCESSES};
 use crate::decide::missing::{self, Found};
 use crate::discover::account::{Account, account};
 use crate::discover::predecessors::predecessors;
@@ -38,11 +38,11 @@ pub struct Asked<'a> {
 pub fn gather<'a>(
     request: &'a Request,
     sites: &'a [Site],
-    bounds: Bounds,
+    (detail, bounds): (Detail, Bounds),
     exclusion: &Exclusion<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Asked<'a>>> {
-    let answers = observe_all(request, sites, (detail_of(request), bounds), exclusion)?;
+    let answers = observe_all(request, sites, (detail, bounds), exclusion)?;
     let servers = answers.iter().flatten().map(|(observation, _)| observation.servers.len()).sum::<usize>();
     if !could_have(servers.saturating_mul(FOR_A_SERVER)) {
         let msg = format!(

@@ -107,16 +107,27 @@ pub struct Instance<'a> {
     requested: Option<Requested>,
 }
 
-/// Returns how much a request needs to know of the servers.
+/// Returns how much a request needs to know of the servers; `are_owned` finds out whether anything is recorded of owners.
 ///
-/// Servers that only become ready lower nothing, so that no guard can refuse them.
+/// Servers that only become ready lower nothing, so that no guard can refuse them. Of those that only leave service, no
+/// statistics are reported or recorded.
 #[must_use]
-pub fn detail_of(request: &Request) -> Detail {
-    let is_one_way = request.on_failure == OnFailure::Keep && request.goal.is_some_and(|goal| goal.weight.is_none());
+pub fn detail_of(request: &Request, are_owned: impl FnOnce() -> bool) -> Detail {
+    let keeps_weight = request.goal.is_some_and(|goal| goal.weight.is_none());
+    let is_one_way = request.on_failure == OnFailure::Keep && keeps_weight;
+    let is_watched = request.drain.is_some() || request.wait.is_some() || request.shutdown_sessions.is_some();
+    let is_plain = keeps_weight && !is_watched && request.claim.is_none();
     match (request.guard, request.goal, request.requested) {
         (None, None, _) => Detail::Statistics,
-        (None, Some(_), _) => Detail::Links,
-        (Some(_), Some(_), Some(Requested::Ready)) if is_one_way => Detail::Links,
+        (None, Some(_), Some(Requested::Drain | Requested::Maint)) if is_plain => {
+            if are_owned() {
+                Detail::Plan
+            } else {
+                Detail::Links
+            }
+        }
+        (None, Some(_), _) => Detail::Plan,
+        (Some(_), Some(_), Some(Requested::Ready)) if is_one_way => Detail::Plan,
         (Some(_), None, _) => Detail::GuardedStatus,
         (Some(_), Some(_), _) => Detail::Guard,
     }
@@ -134,7 +145,13 @@ enum SelectedBy {
 impl<'a> Instance<'a> {
     /// Starts the work on an instance that was observed.
     #[must_use]
-    pub fn new(site: &'a Site, request: &'a Request, observation: Observation, client: Box<dyn Client + 'a>) -> Self {
+    pub fn new(
+        site: &'a Site,
+        request: &'a Request,
+        detail: Detail,
+        observation: Observation,
+        client: Box<dyn Client + 'a>,
+    ) -> Self {
         let Observation { contact, servers, rest } = observation;
         Self {
             site,
@@ -149,7 +166,7 @@ impl<'a> Instance<'a> {
             client,
             matcher: Matcher::new(request.selection()),
             old_policy: request.old_processes,
-            detail: detail_of(request),
+            detail,
             judgement: Judgement::Passed,
             on_missing: request.on_missing,
             requested: request.requested,
@@ -189,8 +206,7 @@ impl<'a> Instance<'a> {
     /// that is changed.
     #[must_use]
     pub fn refused_by(&self, guard: MinAvailable, goals: Goals<'_>) -> Vec<(u32, Error)> {
-        let is_there = |target: &&Target| !matches!(target.reading, Reading::Gone { .. });
-        let targets = self.targets.iter().filter(is_there);
+        let targets = self.targets.iter().filter(|target| target.is_there());
         let own = targets.map(|target| (target.last(), goals(target).unwrap_or_default()));
         let others = self.rest.others.iter().map(|server| (server, Goal::default()));
         let wishes: Vec<(&Server, Goal)> = own.chain(others).collect();

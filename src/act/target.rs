@@ -275,6 +275,12 @@ impl Target {
         setting.map(|sent| sent.settled.as_ref().unwrap_or(&sent.to)).any(|left| !left.is_set_as(&self.before.state))
     }
 
+    /// Tells whether HAProxy has it, as far as known.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        !matches!(self.reading, Reading::Gone { .. })
+    }
+
     /// Tells whether there is still something to do with it.
     #[must_use]
     pub fn is_at_work(&self) -> bool {

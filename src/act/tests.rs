@@ -1,12 +1,15 @@
 //! The work on instances, from permission to rollback, on values alone.
 
+mod anew;
+mod course;
 mod history;
 mod properties;
+mod scene;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::carry_out::carry_out;
+use super::carry_out::{carry_out, foresee};
 use super::fleet::Fleet;
 use super::instance::Instance;
 use super::instance::detail_of;
@@ -52,6 +55,10 @@ struct Outcome {
     result: Result<()>,
     took: Duration,
     was_permitted: bool,
+    /// What a person was shown meanwhile.
+    progress: Vec<String>,
+    /// How many steps have sent commands.
+    changes: u32,
     instances: Vec<Ran>,
 }
 
@@ -75,12 +82,12 @@ fn site(index: usize) -> Site {
 
 /// Observes a model, and lets its script begin.
 fn start<'m>(model: &'m Model, site: &'m Site, script: &Script, request: &'m Request) -> Instance<'m> {
-    let detail = detail_of(request);
+    let detail = detail_of(request, || false);
     let (observation, asker) = model.begin(detail, script.turns.clone(), script.is_endless);
-    Instance::new(site, request, observation, Box::new(asker))
+    Instance::new(site, request, detail, observation, Box::new(asker))
 }
 
-/// Carries a request out on models.
+/// Carries a request out on models, or predicts what it would do.
 fn run(request: &Request, scripts: &[Script]) -> Outcome {
     let (clock, signals) = (Arc::new(Stopwatch::default()), Arc::new(Interrupt::never()));
     let models: Vec<Model> = scripts.iter().map(|script| Model::new(&script.servers, &clock, &signals)).collect();
@@ -100,10 +107,12 @@ fn run_on(
     let sites: Vec<Site> = (0..scripts.len()).map(site).collect();
     // What changes nothing needs no folder for locks, and this host's log is none of its business.
     let apart = Request { dry_run: true, syslog: SystemLog::NotTold, ..request.clone() };
+    let shown = Mutex::new(Vec::new());
+    let show = |line: &str| shown.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
     let started = models.iter().zip(&sites).zip(scripts);
     let mut fleet = Fleet {
         instances: started.map(|((model, site), script)| start(model, site, script, request)).collect(),
-        progress: &|_| {},
+        progress: &show,
         signals,
         clock,
         exclusion: Exclusion::new(&apart, signals, &|_| {}),
@@ -115,7 +124,14 @@ fn run_on(
     let goal = request.goal.unwrap();
     permit(request, goal, &Ownership::default(), &mut fleet);
     let was_permitted = !fleet.has_failed();
-    let result = if was_permitted { carry_out(request, goal, &mut fleet, &mut |_| {}) } else { Ok(()) };
+    let result = match (was_permitted, request.dry_run) {
+        (false, _) => Ok(()),
+        (true, false) => carry_out(request, goal, &mut fleet, &mut |_| {}),
+        (true, true) => {
+            foresee(request, goal, &mut fleet);
+            Ok(())
+        }
+    };
     let ran = |Instance { targets, error, undo_error, warnings, .. }| Ran {
         targets,
         error,
@@ -123,5 +139,8 @@ fn run_on(
         warnings,
         haproxy: None,
     };
-    Outcome { result, took: clock.passed(), was_permitted, instances: fleet.instances.into_iter().map(ran).collect() }
+    let (took, changes) = (clock.passed(), fleet.changes);
+    let instances = fleet.instances.into_iter().map(ran).collect();
+    let progress = std::mem::take(&mut *shown.lock().unwrap_or_else(PoisonError::into_inner));
+    Outcome { result, took, was_permitted, progress, changes, instances }
 }

@@ -177,19 +177,18 @@ fn progress(fleet: &Fleet<'_>, effect: Effect, count: usize, deadline: &Deadline
 
 /// Names the servers that counted as up although nothing proves that they work.
 fn say_unchecked(instance: &mut Instance<'_>) {
-    let unchecked: Vec<String> = instance
-        .targets
-        .iter()
-        // The check of the server that it tracks stands for its own.
-        .filter(|target| {
-            target.is_at_work() && !target.stays_out() && !target.last().has_check() && target.last().tracks().is_none()
-        })
-        .map(|target| target.before.full_name())
-        .collect();
+    let unchecked: Vec<String> =
+        instance.targets.iter().filter(|target| is_unchecked(target)).map(|target| target.before.full_name()).collect();
     if !unchecked.is_empty() {
         let named = a_few_of(&unchecked);
         instance.warnings.push(format!("{named}: no health check is running, so 'wait' counted it as up at once"));
     }
+}
+
+/// Tells whether a server that was put back has no check; that of the server that it tracks stands for its own.
+fn is_unchecked(target: &Target) -> bool {
+    let server = target.last();
+    target.is_at_work() && !target.stays_out() && !server.has_check() && server.tracks().is_none()
 }
 
 impl Target {
@@ -259,5 +258,176 @@ impl Target {
             ),
         };
         self.fail(error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::goal::Was;
+    use crate::model::server::{Publication, ServerState};
+    use crate::model::state::AdminState;
+
+    fn target(health: Option<Switch>) -> Target {
+        let example = Server::example();
+        let state = ServerState { health, ..example.state };
+        Target::new(Server { state, ..example })
+    }
+
+    fn seen(status: &str, counter: Option<(u32, u32, u32)>) -> Statistics {
+        let counter = counter.map(|(health, rise, fall)| CheckCounter { health, rise, fall });
+        Statistics { status: status.to_owned(), weight: 1, counter, ..Statistics::default() }
+    }
+
+    #[test]
+    fn a_passed_check_shows_that_a_server_takes_traffic() {
+        let there = Nearness::There(Duration::ZERO);
+        let unproven = Nearness::NotYet("its check has not passed since the change".to_owned());
+        for (health, counter, expected) in [
+            (None, None, &there),
+            (Some(Switch::Disabled), Some((2, 2, 3)), &there),
+            (Some(Switch::Enabled), None, &there),
+            (Some(Switch::Enabled), Some((1, 2, 3)), &unproven),
+            (Some(Switch::Enabled), Some((2, 2, 3)), &unproven),
+            (Some(Switch::Enabled), Some((3, 2, 3)), &there),
+            (Some(Switch::Enabled), Some((2, 2, 1)), &Nearness::There(UP_WITHOUT_PROOF)),
+        ] {
+            assert_eq!(serving(&target(health), &seen("UP", counter)), *expected, "{health:?} {counter:?}");
+        }
+        let proven = Target { watch: Watch::Proven, ..target(Some(Switch::Enabled)) };
+        assert_eq!(serving(&proven, &seen("UP", Some((2, 2, 3)))), there);
+    }
+
+    #[test]
+    fn what_keeps_a_server_from_traffic_is_said() {
+        let said = |statistics: &Statistics| match serving(&target(None), statistics) {
+            Nearness::NotYet(why) => why,
+            other => format!("{other:?}"),
+        };
+        for (status, expected) in [
+            ("MAINT", "Overridden"),
+            ("DRAIN", "Overridden"),
+            ("DOWN (agent)", "its agent keeps it down"),
+            ("DOWN", "it is down (down)"),
+            ("NOLB", "its check answers 404, so it takes no new traffic"),
+        ] {
+            assert_eq!(said(&seen(status, None)), expected);
+        }
+        let weightless = Statistics { weight: 0, ..seen("UP", None) };
+        assert_eq!(said(&weightless), "its weight is 0, so it takes no new traffic");
+        let unpublished = Statistics { publication: Publication::Unpublished, ..seen("UP", None) };
+        assert_eq!(said(&unpublished), "its backend is unpublished, so it takes no traffic");
+        let starting = Statistics { is_throttled: true, ..seen("UP", None) };
+        assert_eq!(said(&starting), "its slowstart is in progress");
+        let example = Server::example();
+        for (obstacle, expected) in [
+            (Obstacle::Maint, "it is in maint"),
+            (Obstacle::Drain, "it is in drain"),
+            (Obstacle::BackendDisabled, "its backend is disabled, so it takes no traffic"),
+        ] {
+            assert_eq!(why_not_serving(obstacle, &example, &seen("UP", None)), expected);
+        }
+    }
+
+    #[test]
+    fn a_server_is_quiet_once_it_has_had_no_session_since_the_poll_before() {
+        let polled = |statistics: Statistics| {
+            let mut target = target(None);
+            let idle = Statistics { sessions: 0, ..statistics.clone() };
+            target.note_poll(idle, None, Instant::now());
+            target.note_poll(statistics, None, Instant::now());
+            *target.last_poll.unwrap()
+        };
+        let busy = |status: &str| polled(Statistics { sessions: 1, ..seen(status, None) });
+        let weightless = |weight| polled(Statistics { weight, ..seen("UP", None) });
+        let (there, overridden) = (Nearness::There(Duration::ZERO), Nearness::Overridden);
+        for (poll, effect, expected) in [
+            (polled(seen("MAINT", None)), Effect::FreeInMaint, &there),
+            (polled(seen("DRAIN", None)), Effect::FreeInDrain, &there),
+            (busy("DRAIN"), Effect::FreeInDrain, &Nearness::NotYet("it has 1 session".to_owned())),
+            (polled(seen("UP", None)), Effect::FreeInDrain, &overridden),
+            (polled(seen("no check", None)), Effect::FreeInMaint, &overridden),
+            (weightless(0), Effect::FreeAtNoWeight, &there),
+            (weightless(1), Effect::FreeAtNoWeight, &overridden),
+        ] {
+            assert_eq!(quiet(&poll, effect), *expected, "{:?} {effect}", poll.statistics.status);
+        }
+    }
+
+    #[test]
+    fn why_a_server_is_still_waited_for_is_said() {
+        let (unpolled, short) = ("it has not been polled yet", "it has not been up for long enough");
+        let proven = "its check has passed, but it has not been seen to take traffic yet";
+        for (watch, expected, is_waited) in [
+            (Watch::Due, unpolled, true),
+            (Watch::Excused, unpolled, false),
+            (Watch::Over, unpolled, false),
+            (Watch::Proven, proven, true),
+            (Watch::NotYet("it is down".to_owned()), "it is down", true),
+            (Watch::Since(Instant::now()), short, true),
+        ] {
+            let target = Target { watch, ..target(None) };
+            assert_eq!((target.why_not(), is_waited_for(&target)), (expected, is_waited));
+        }
+        let was = Was { state: AdminState::Maint, weight: 1 };
+        assert!(!is_waited_for(&Target { was: Some(was), ..target(None) }));
+    }
+
+    #[test]
+    fn a_server_must_stay_up_unless_its_check_has_passed_in_drain() {
+        let (now, stable) = (Instant::now(), Duration::from_secs(5));
+        let noticed = |watch, agent, status: &str, later: u64| {
+            let mut target = target(None);
+            target.before.state.agent = agent;
+            target.watch = watch;
+            target.note_poll(seen(status, None), None, now);
+            target.notice(Effect::InTraffic, stable, now + Duration::from_secs(later));
+            target
+        };
+        let watched = |watch, later| noticed(watch, None, "UP", later).watch;
+        assert_eq!(watched(Watch::Due, 1), Watch::Since(now + Duration::from_secs(1)));
+        assert_eq!(watched(Watch::Since(now), 4), Watch::Since(now));
+        assert_eq!(watched(Watch::Since(now), 5), Watch::Over);
+        assert_eq!(watched(Watch::Proven, 0), Watch::Over);
+        assert_eq!(noticed(Watch::Proven, Some(Switch::Enabled), "UP", 0).watch, Watch::Since(now));
+        assert_eq!(noticed(Watch::Since(now), None, "DOWN", 5).watch, Watch::NotYet("it is down (down)".to_owned()));
+        let overridden = noticed(Watch::Due, None, "MAINT", 0).error().map(ToString::to_string).unwrap_or_default();
+        assert!(overridden.contains("HAProxy shows it as 'MAINT' now"), "{overridden}");
+    }
+
+    #[test]
+    fn nothing_proves_that_a_server_works_without_a_check() {
+        assert!(is_unchecked(&target(None)));
+        assert!(is_unchecked(&target(Some(Switch::Disabled))));
+        assert!(!is_unchecked(&target(Some(Switch::Enabled))));
+        let was = Was { state: AdminState::Maint, weight: 1 };
+        assert!(!is_unchecked(&Target { was: Some(was), ..target(None) }));
+        let mut failed = target(None);
+        failed.fail(Error::new(ErrorKind::NotUp, "down"));
+        assert!(!is_unchecked(&failed));
+        let statistics = Statistics { tracks: Some("b/t".to_owned()), ..Statistics::default() };
+        let tracking = Server { statistics: Some(Box::new(statistics)), ..Server::example() };
+        assert!(!is_unchecked(&Target::new(tracking)));
+    }
+
+    #[test]
+    fn failures_say_what_was_seen_last() {
+        let failed = |act: &dyn Fn(&mut Target)| {
+            let mut failed = Target { watch: Watch::NotYet("it has 1 session".to_owned()), ..target(None) };
+            act(&mut failed);
+            failed.error().map(ToString::to_string).unwrap_or_default()
+        };
+        let seconds = Duration::from_secs(3);
+        let up = failed(&|target| target.time_is_over(Effect::InTraffic, seconds));
+        assert!(up.starts_with("b/s does not take traffic after 3 s: it has 1 session"), "{up}");
+        let free = failed(&|target| target.time_is_over(Effect::FreeInMaint, seconds));
+        assert!(free.starts_with("b/s is not free of sessions after 3 s: it has 1 session"), "{free}");
+        let over = failed(&|target| {
+            target.watch = Watch::Over;
+            target.time_is_over(Effect::InTraffic, seconds);
+        });
+        assert_eq!(over, "");
+        let overridden = failed(&|target| target.fail_overridden(Effect::FreeInDrain, "MAINT"));
+        assert!(overridden.starts_with("b/s was set to drain, but HAProxy shows it as 'MAINT' now: "), "{overridden}");
     }
 }

@@ -211,6 +211,25 @@ mod tests {
         assert_eq!(super::count(&members, around), Count { before: 2, after: 2, configured: 4 });
     }
 
+    #[test]
+    fn a_backend_is_short_if_fewer_than_needed_take_traffic() {
+        let (up, out) = (state(0, 1, 2), state(1, 1, 0));
+        let server = |backend_id, backend: &str, state| Server {
+            backend_id,
+            backend: backend.into(),
+            state,
+            ..Server::example()
+        };
+        let servers = [server(3, "app", up), server(3, "app", out), server(4, "api", up), server(5, "ldap", up)];
+        let around = BTreeMap::from([(4, Around { active: 1, unusable: 0 }), (9, Around { active: 7, unusable: 7 })]);
+        let short = |least| short(least, &servers, &around);
+        assert_eq!(short(MinAvailable::Count(1)), []);
+        let of =
+            |backend_id, backend: &str, usable, needed| Short { backend_id, backend: backend.into(), usable, needed };
+        assert_eq!(short(MinAvailable::Count(2)), [of(3, "app", 1, 2), of(5, "ldap", 1, 2)]);
+        assert_eq!(short(MinAvailable::Percent(60)), [of(3, "app", 1, 2)]);
+    }
+
     prop_compose! {
         fn any_state()(mask in 0u32..=127, weight in 0u32..=2, op in 0u32..=3) -> ServerState { state(mask, weight, op) }
     }

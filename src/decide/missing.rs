@@ -222,6 +222,15 @@ mod tests {
     }
 
     #[test]
+    fn nothing_else_is_asked_where_all_is_there() {
+        let fields = json!({ "server": "web1", "state": "maint", "on_missing": "elsewhere_ok" });
+        let request = Draft::from_json(fields.to_string().as_bytes()).unwrap().check().map_err(|it| it.error).unwrap();
+        let web1 = server("app", "web1");
+        let found = [Found { servers: vec![&web1], backends: &[] }];
+        check(&request, &found, || panic!("other instances are asked"), |_| panic!("names are asked for")).unwrap();
+    }
+
+    #[test]
     fn what_is_missing_is_named_with_what_is_near() {
         let (one, other) = ([server("app", "web1")], [server("shop", "web2")]);
         for (fields, expected) in [

@@ -363,6 +363,24 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_server_still_follows_the_one_that_it_tracks() {
+        let made = |mask, tracks: Option<usize>| {
+            let made =
+                Made { mask, weight: 1, initial: 1, tracks: None, health: None, agent: None, is_disabled: false };
+            server(usize::from(tracks.is_some()), &made, tracks)
+        };
+        let (tracked, mut tracking) =
+            (made(AdminFlags::FORCED_MAINT, None), made(AdminFlags::INHERITED_MAINT, Some(0)));
+        tracking.state.operational = OperationalState::Stopped;
+        let back = Goal { state: Some(AdminState::Ready), ..Goal::default() };
+        let vanishing = Goal { weight: Some(Weight::Percent(1)), ..back };
+        let planned = plan(&[(&tracked, back), (&tracking, vanishing)]).remove(1);
+        assert!(matches!(planned.decision, Decision::Refuse(_)), "{planned:?}");
+        let after = ServerState { flags: AdminFlags(0), operational: OperationalState::Running, ..tracking.state };
+        assert_eq!(planned.after, after);
+    }
+
+    #[test]
     fn every_mask_is_brought_to_every_state_or_refused() {
         for mask in 0..=127 {
             for state in [AdminState::Ready, AdminState::Drain, AdminState::Maint] {

@@ -27,8 +27,10 @@ const FEW: usize = 16;
 /// How much to ask about the selected servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
-    /// What a plan needs: which servers track others.
+    /// What a plan needs of servers that only leave service: which of them track others.
     Links,
+    /// What any other plan needs: of a few servers their statistics, of many which of them track others.
+    Plan,
     /// What a status shows: sessions, queue and check as well.
     Statistics,
     /// What a guard needs: what it counts of the servers that are not selected, and that nothing else follows them.
@@ -85,7 +87,7 @@ pub fn observe(
                 None => observe_everything(connection, contact, selection),
             }
         }
-        Detail::Links | Detail::Statistics => {
+        Detail::Links | Detail::Plan | Detail::Statistics => {
             observe_selected(connection, contact, selection, named.as_deref(), detail)
         }
     }

@@ -24,8 +24,9 @@ const ROWS_A_COMMAND: usize = 8;
 
 /// Reads the statistics of servers that were just observed.
 ///
-/// For a few servers, all are read; of many, a plan needs only those that inherit flags from the one they track, unless
-/// their backends may be unpublished. `sizes` has how many servers backends have.
+/// A plan needs few of them, unless backends may be unpublished: those of servers that inherit flags from the one they
+/// track, and where servers are few, those of all, or at least of all that may track another one, which no server does that
+/// has a check (see `guarded`). `sizes` has how many servers backends have.
 pub(super) fn read_statistics(
     connection: &mut Connection,
     process: &Process,
@@ -35,10 +36,15 @@ pub(super) fn read_statistics(
 ) -> Result<()> {
     const INHERITED: u32 = AdminFlags::INHERITED_MAINT | AdminFlags::INHERITED_DRAIN;
     let is_few = servers.len() <= ONE_BY_ONE;
-    let is_all = is_few || detail != Detail::Links || process.shows_publication();
+    let is_needed = |server: &Server| match detail {
+        Detail::Statistics | Detail::Guard | Detail::GuardedStatus => true,
+        Detail::Links | Detail::Plan if process.shows_publication() || server.state.flags.has(INHERITED) => true,
+        Detail::Links => is_few && server.state.health.is_none(),
+        Detail::Plan => is_few,
+    };
     let mut asked: Vec<&mut Server> = servers
         .iter_mut()
-        .filter(|server| is_all || server.state.flags.has(INHERITED))
+        .filter(|server| is_needed(server))
         .filter(|server| !server.is_in_disabled_backend())
         .collect();
     if asked.is_empty() {

@@ -156,3 +156,16 @@ impl fmt::Display for Weight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_is_restored_with_what_else_is_requested() {
+        let requested = Goal { health: Some(Switch::Enabled), ..Goal::default() };
+        let was = Was { state: AdminState::Drain, weight: 7 };
+        let goal = Goal { state: Some(AdminState::Drain), weight: Some(Weight::Absolute(7)), ..requested };
+        assert_eq!(was.as_goal(requested), goal);
+    }
+}

@@ -1,16 +1,18 @@
 //! Named backends: where a request names them all, only these are read, and every rule holds as where all are read.
 
 use std::fmt::Write as _;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::support::report::{kind, server, servers};
-use crate::support::{Haproxy, Instance, Mode, Port, Program, Recorder, Setup, Test, TestResult, tests};
+use crate::support::{Haproxy, Instance, Mode, Port, Program, Recorder, Setup, Test, TestResult, skipped, tests};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
         only_named_backends_are_read,
         many_named_backends_are_read_as_is_cheaper,
+        statistics_are_read_only_where_they_are_needed,
         a_backend_that_is_not_there_is_named_with_the_nearest,
         a_named_backend_may_be_disabled_or_without_servers,
         a_name_that_two_backends_share_means_both,
@@ -92,6 +94,49 @@ fn many_named_backends_are_read_as_is_cheaper(haproxy: &Haproxy) -> TestResult {
             let whole = asked(&recorder).iter().filter(|line| *line == "show servers state").count();
             assert_eq!(whole, if is_whole { 2 } else { 0 }, "{count}: before and after");
         }
+    }
+    Ok(())
+}
+
+fn statistics_are_read_only_where_they_are_needed(haproxy: &Haproxy) -> TestResult {
+    let works = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "tmpfs", "/run"]).output();
+    if !works.is_ok_and(|output| output.status.success()) {
+        skipped("only root can mount a file system, with unshare");
+        return Ok(());
+    }
+    let proxies = "\
+backend b1
+    server checked 127.0.0.1:9 check inter 60s
+    server unchecked 127.0.0.1:9
+backend b2
+    server tracking 127.0.0.1:9 track b1/checked
+";
+    let instance = Instance::start(haproxy, "plain", proxies);
+    let recorder = Recorder::on(&instance);
+    let has_read = |fields: Value| {
+        recorder.clear();
+        let mut request = fields;
+        request["instances"] = json!(recorder.address());
+        // Nobody else's records of owners.
+        let apart = ["unshare", "-m", "sh", "-c", "mount -t tmpfs tmpfs /run && exec \"$0\" \"$@\""];
+        let report = Program::request(&request).under(apart).report();
+        assert_eq!(report["failed"], json!(false), "{report}");
+        asked(&recorder).iter().any(|line| line.starts_with("show stat"))
+    };
+    // Since 3.4 a backend may be unpublished, which only they tell.
+    let shows_more = haproxy.at_least(3, 4);
+    for (fields, expected) in [
+        (json!({ "server": "b1/checked", "state": "maint", "dry_run": true }), shows_more),
+        (json!({ "server": "b1/checked", "state": "maint" }), shows_more),
+        (json!({ "server": "b1/checked", "state": "ready" }), true),
+        (json!({ "server": "b1/checked", "state": "drain" }), shows_more),
+        (json!({ "server": "b1/checked", "state": "maint", "drain": true }), true),
+        (json!({ "server": "b1/checked", "state": "maint", "owner": "alice" }), true),
+        (json!({ "server": "b1/unchecked", "state": "maint" }), true),
+        (json!({ "server": "b2/tracking", "state": "maint" }), true),
+        (json!({ "server": ["b1/checked", "b2/tracking"], "state": "drain" }), true),
+    ] {
+        assert_eq!(has_read(fields.clone()), expected, "{fields}");
     }
     Ok(())
 }

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use super::scene::{
+    cut_off, fails, is_warned, polls_of, ready, reload, script, somebody, told, tracking, unproven, whole, with_flags,
+    with_sessions, without_check,
+};
 use super::{Outcome, Script, request, run};
 use crate::act::model::{Answer, Change, Entry, Event, Fate, Memory, Modelled, Turn};
-use crate::act::target::{Target, Undo, Verdict};
+use crate::act::target::Target;
 use crate::model::error::ErrorKind;
 use crate::model::goal::Switch;
 use crate::model::server::ServerState;
-use crate::model::state::{AdminFlags, AdminState, OperationalState};
+use crate::model::state::{AdminFlags, AdminState};
 
 /// What once went wrong, and what is right.
 struct Case {
@@ -22,53 +26,6 @@ struct Case {
     expected: &'static [&'static str],
     /// What else is so.
     also: fn(&Outcome) -> bool,
-}
-
-/// A server that is ready, with a check that passes.
-fn ready(name: &str) -> Modelled {
-    Modelled::new("a", name)
-}
-
-fn with_flags(name: &str, mask: u32) -> Modelled {
-    let mut made = ready(name);
-    made.server.state.flags = AdminFlags(mask);
-    if mask & AdminFlags::FORCED_MAINT != 0 {
-        made.server.state.operational = OperationalState::Stopped;
-    }
-    made
-}
-
-fn with_sessions(name: &str, ends_after: u32) -> Modelled {
-    Modelled { sessions: 1, ends_after, ..ready(name) }
-}
-
-fn tracking(tracked: &str, made: Modelled) -> Modelled {
-    Modelled { tracks: Some(tracked.to_owned()), ..made }
-}
-
-/// A server in maint whose check passes after so many polls in service.
-fn unproven(name: &str, passes_after: u32) -> Modelled {
-    Modelled { passes_after, ..with_flags(name, 1) }
-}
-
-fn script(servers: &[Modelled], turns: Vec<Turn>) -> Script {
-    Script { servers: servers.to_vec(), turns, is_endless: false }
-}
-
-fn whole() -> Turn {
-    Turn::default()
-}
-
-fn fails(kind: ErrorKind) -> Turn {
-    Answer::Fails(kind).into()
-}
-
-fn cut_off(fate: Fate) -> Turn {
-    Answer::CutOff(0, fate, ErrorKind::Timeout).into()
-}
-
-fn reload(memory: Memory) -> Turn {
-    Event::Reload(memory, Change::Nothing).into()
 }
 
 const RELOADED: Event = Event::Reload(Memory::Nothing, Change::Nothing);
@@ -90,41 +47,8 @@ fn was_drained(outcome: &Outcome, instance: usize) -> bool {
         })
 }
 
-/// Counts the polls of an instance that has one server.
-fn polls_of(outcome: &Outcome, instance: usize) -> usize {
-    outcome.instances[instance].haproxy().log.iter().filter(|entry| matches!(entry, Entry::Count { .. })).count()
-}
-
-fn somebody(place: usize, does: &'static str) -> Turn {
-    Event::Somebody(place, does).into()
-}
-
 fn nothing(_: &Outcome) -> bool {
     true
-}
-
-fn is_warned(outcome: &Outcome, of: &str) -> bool {
-    outcome.instances.iter().flat_map(|ran| &ran.warnings).any(|warning| warning.contains(of))
-}
-
-/// What has become of a server, in a few words.
-fn told(target: &Target) -> String {
-    let state = target.after().map_or("unknown", |server| server.state.flags.effective().as_str());
-    let changed = if target.is_changed() { ", changed" } else { "" };
-    let verdict = match &target.verdict {
-        Verdict::Fine => String::new(),
-        Verdict::Disabled(_) => ", disabled".to_owned(),
-        Verdict::Skipped => ", skipped".to_owned(),
-        Verdict::Spare => ", spare".to_owned(),
-        Verdict::Failed(error) => format!(", {}", error.kind),
-    };
-    let undo = match &target.undo {
-        None => String::new(),
-        Some(Undo::Done) => ", rolled back".to_owned(),
-        Some(Undo::LeftAlone(_)) => ", left alone".to_owned(),
-        Some(Undo::Failed(error)) => format!(", not rolled back: {}", error.kind),
-    };
-    format!("{} {state}{changed}{verdict}{undo}", target.before.server)
 }
 
 const ROLL_BACK: &str = "on_failure=rollback";
@@ -479,11 +403,19 @@ fn waiting() -> Vec<Case> {
     ]
 }
 
-fn without_check(name: &str) -> Modelled {
-    let mut made = with_flags(name, 1);
-    made.server.state.health = None;
-    made.configured.health = None;
-    made
+fn choosing() -> Vec<Case> {
+    let spare = |name: &str| {
+        let mut made = with_flags(name, AdminFlags::DNS_MAINT);
+        made.server.has_address = false;
+        made
+    };
+    vec![Case {
+        defect: "a spare slot that only a pattern matches was not left alone",
+        words: &["state=ready"],
+        scripts: vec![script(&[with_flags("s0", 1), spare("s1")], Vec::new())],
+        expected: &["s0 ready, changed", "s1 maint, spare"],
+        also: nothing,
+    }]
 }
 
 fn guarding() -> Vec<Case> {
@@ -634,7 +566,7 @@ fn rolling_back() -> Vec<Case> {
 #[test]
 fn what_went_wrong_once_is_right() {
     let mut wrong = Vec::new();
-    for case in [reading_back(), draining(), waiting(), guarding(), rolling_back()].into_iter().flatten() {
+    for case in [reading_back(), draining(), waiting(), choosing(), guarding(), rolling_back()].into_iter().flatten() {
         let words: Vec<&str> = ["server=s*"].iter().chain(case.words).copied().collect();
         let outcome = run(&request(&words), &case.scripts);
         let told: Vec<String> = outcome.instances.iter().flat_map(|ran| &ran.targets).map(told).collect();

@@ -1,0 +1,220 @@
+//! What a run does and shows on its way, in scenes of a few servers.
+
+use std::time::Duration;
+
+use super::scene::{
+    is_warned, polls_of, ready, script, told, tracking, unproven, whole, with_flags, with_sessions, without_check,
+};
+use super::{Outcome, Script, request, run};
+use crate::act::instance::detail_of;
+use crate::act::model::{Answer, Change, Event, Memory, Modelled};
+use crate::haproxy::observe::Detail;
+
+/// Carries a request out on all servers whose names begin with `s`.
+fn outcome(words: &[&str], scripts: &[Script]) -> Outcome {
+    let words: Vec<&str> = ["server=s*"].iter().chain(words).copied().collect();
+    run(&request(&words), scripts)
+}
+
+/// What has become of each server.
+fn become_of(outcome: &Outcome) -> Vec<String> {
+    outcome.instances.iter().flat_map(|ran| &ran.targets).map(told).collect()
+}
+
+const FOREVER: u32 = u32::MAX;
+
+#[test]
+fn a_drain_shows_what_is_left_and_where() {
+    let words = ["state=maint", "drain.timeout=60"];
+    let busy = |name, sessions| Modelled { sessions, ..with_sessions(name, 3) };
+    let shown = |servers: &[Modelled]| outcome(&words, &[script(servers, Vec::new())]).progress[0].clone();
+    assert_eq!(shown(&[busy("s0", 1)]), "drained 0 of 1 server, 1 session left on a/s0, 60 s to go");
+    assert_eq!(
+        shown(&[busy("s0", 1), busy("s1", 4), with_flags("s2", 1)]),
+        "drained 1 of 3 servers, 5 sessions left, most on a/s1, 60 s to go"
+    );
+}
+
+#[test]
+fn a_wait_shows_whom_it_waits_for() {
+    let servers = [unproven("s0", FOREVER), ready("s1")];
+    let shown = |words: &[&str]| outcome(words, &[script(&servers, Vec::new())]).progress;
+    let up = shown(&["state=ready", "wait.timeout=3", "wait.via=ready"]);
+    assert_eq!(up[0], "1 of 2 servers up, 3 s to go (a/s0: its check has not passed since the change)");
+}
+
+#[test]
+fn a_wait_that_is_over_says_what_nothing_proves() {
+    let is_said = |words: &[&str], servers: &[Modelled]| {
+        is_warned(&outcome(words, &[script(servers, Vec::new())]), "no health check is running")
+    };
+    let words = ["state=ready", "wait.timeout=3"];
+    assert!(is_said(&words, &[unproven("s0", 1), without_check("s1")]));
+    assert!(!is_said(&words, &[unproven("s0", 1), tracking("a/s0", without_check("s1"))]));
+    assert!(!is_said(&["state=maint", "wait.timeout=3"], &[without_check("s0")]));
+}
+
+#[test]
+fn a_server_that_is_gone_is_not_drained_any_longer() {
+    let words = ["state=maint", "drain.timeout=60"];
+    // Drain, read back, poll.
+    let deleted = vec![whole(), whole(), whole(), Event::Delete(0).into()];
+    let outcome = outcome(&words, &[script(&[with_sessions("s0", FOREVER)], deleted)]);
+    assert_eq!(become_of(&outcome), ["s0 unknown, changed, server_not_found"]);
+    assert!(outcome.took < Duration::from_secs(2), "{:?}", outcome.took);
+}
+
+#[test]
+fn a_server_that_goes_down_in_drain_has_nothing_left_to_do() {
+    let words = ["state=maint", "drain.timeout=60"];
+    let down = vec![whole(), whole(), whole(), Event::Down(0).into()];
+    let outcome = outcome(&words, &[script(&[with_sessions("s0", FOREVER)], down)]);
+    assert_eq!(become_of(&outcome), ["s0 maint, changed"]);
+    assert!(outcome.took < Duration::from_secs(2), "{:?}", outcome.took);
+}
+
+#[test]
+fn a_chain_of_servers_stays_in_drain_for_the_last_of_them() {
+    let words = ["state=maint", "drain.timeout=1"];
+    let chain = [ready("s0"), tracking("a/s0", ready("s1")), tracking("a/s1", with_sessions("s2", FOREVER))];
+    let stays = outcome(&words, &[script(&chain, Vec::new())]);
+    let not_drained = |name| format!("{name} drain, changed, not_drained");
+    assert_eq!(become_of(&stays), ["s0", "s1", "s2"].map(not_drained));
+    // Setting the tracked server to maint would cut off the clients of one that cannot be drained.
+    let pair = [ready("s0"), tracking("a/s0", with_sessions("s1", FOREVER))];
+    let refused = outcome(&words, &[script(&pair, vec![Answer::Refuses(1, "Permission denied").into()])]);
+    assert_eq!(become_of(&refused), ["s0 drain, changed, not_drained", "s1 drain, permission_denied"]);
+    // Nothing holds up those whose server is not asked for.
+    let alone = outcome(&words, &[script(&[tracking("a/x9", with_sessions("s0", 3)), ready("x9")], Vec::new())]);
+    assert_eq!(become_of(&alone), ["s0 maint, changed"]);
+}
+
+#[test]
+fn a_server_that_goes_to_maint_with_sessions_is_polled_until_they_end() {
+    let words = ["state=maint", "drain.timeout=1", "drain.on_timeout=maint"];
+    let polls = |ends_after| {
+        let outcome = outcome(&words, &[script(&[with_sessions("s0", ends_after)], Vec::new())]);
+        assert_eq!(become_of(&outcome), ["s0 maint, changed"]);
+        (polls_of(&outcome, 0), is_warned(&outcome, "went to maint with"))
+    };
+    let (for_ever, is_warned_of) = polls(FOREVER);
+    assert!(is_warned_of);
+    // Those that end with the first poll in maint, or with the second.
+    let while_draining = u32::try_from(for_ever).unwrap() - 2;
+    assert_eq!(polls(while_draining), (for_ever - 1, false));
+    assert_eq!(polls(while_draining + 1), (for_ever, false));
+}
+
+#[test]
+fn steps_that_send_commands_are_counted() {
+    let changes = |servers: &[Modelled]| outcome(&["state=maint"], &[script(servers, Vec::new())]).changes;
+    assert_eq!(changes(&[with_flags("s0", 1)]), 0);
+    assert_eq!(changes(&[ready("s0"), ready("s1")]), 1);
+}
+
+#[test]
+fn a_dry_run_predicts_each_step() {
+    let lines = |words: &[&str]| {
+        let words: Vec<&str> = words.iter().chain(&["dry_run=true"]).copied().collect();
+        let outcome = outcome(&words, &[script(&[with_sessions("s0", FOREVER)], Vec::new())]);
+        assert_eq!(outcome.changes, 0);
+        assert_eq!(become_of(&outcome), ["s0 maint, changed"]);
+        outcome.instances[0].targets[0].sent.iter().map(|sent| sent.line.to_string()).collect::<Vec<_>>()
+    };
+    let (drain, maint) = ("set server a/s0 state drain", "set server a/s0 state maint");
+    assert_eq!(lines(&["state=maint"]), [maint]);
+    assert_eq!(lines(&["state=maint", "drain.timeout=9"]), [drain, maint]);
+}
+
+#[test]
+fn a_server_that_has_failed_is_not_polled() {
+    let words = ["state=maint", "wait.timeout=1"];
+    let refused = vec![Answer::Refuses(0, "Permission denied").into()];
+    let outcome = outcome(&words, &[script(&[ready("s0")], refused)]);
+    assert_eq!(become_of(&outcome), ["s0 ready, permission_denied"]);
+    // The observation before the run.
+    assert_eq!(polls_of(&outcome, 0), 1);
+}
+
+#[test]
+fn processes_from_before_a_reload_are_warned_of() {
+    for words in [&["state=maint"][..], &["state=maint", "wait.timeout=1"]] {
+        let old = vec![Event::OldProcess(FOREVER).into()];
+        let outcome = outcome(words, &[script(&[ready("s0")], old)]);
+        assert!(is_warned(&outcome, "before a reload"), "{words:?}: {:?}", outcome.instances[0].warnings);
+    }
+}
+
+#[test]
+fn a_wait_polls_no_more_often_than_it_must() {
+    let polls = |words: &[&str], servers: &[Modelled]| {
+        let outcome = outcome(words, &[script(servers, Vec::new())]);
+        assert!(!outcome.instances[0].targets.iter().any(|target| target.error().is_some()), "{words:?}");
+        polls_of(&outcome, 0)
+    };
+    // The first is the observation; whether sessions begin shows only since the time before.
+    assert_eq!(polls(&["state=ready", "wait.timeout=0", "wait.via=ready"], &[ready("s0")]), 2);
+    assert_eq!(polls(&["state=maint", "wait.timeout=0"], &[ready("s0")]), 2);
+    assert_eq!(polls(&["state=maint", "wait.timeout=0"], &[with_sessions("s0", 2)]), 3);
+}
+
+#[test]
+fn a_server_that_serves_in_one_backend_may_be_enough() {
+    let elsewhere = |passes_after| {
+        let mut made = unproven("s0", passes_after);
+        (made.server.backend, made.server.backend_id) = ("b".into(), 3);
+        made
+    };
+    let words = |need: &'static str| ["state=ready", "wait.timeout=3", "wait.via=ready", need];
+    let servers = [unproven("s0", FOREVER), elsewhere(1)];
+    let any = outcome(&words("wait.need=any"), &[script(&servers, Vec::new())]);
+    assert_eq!(become_of(&any), ["s0 ready, changed", "s0 ready, changed"]);
+    assert!(any.took < Duration::from_secs(1), "{:?}", any.took);
+    let all = outcome(&words("wait.need=all"), &[script(&servers, Vec::new())]);
+    assert_eq!(become_of(&all), ["s0 ready, changed, not_up", "s0 ready, changed"]);
+    let neither = [unproven("s0", FOREVER), elsewhere(FOREVER)];
+    let none = outcome(&words("wait.need=any"), &[script(&neither, Vec::new())]);
+    assert_eq!(become_of(&none), ["s0 ready, changed, not_up", "s0 ready, changed, not_up"]);
+}
+
+#[test]
+fn a_server_that_was_free_is_polled_again_after_a_reload_elsewhere() {
+    let words = ["state=drain", "wait.timeout=9"];
+    let polls = |turns| {
+        let scripts = [script(&[ready("s0")], Vec::new()), script(&[with_sessions("s0", 5)], turns)];
+        let outcome = outcome(&words, &scripts);
+        assert_eq!(become_of(&outcome), ["s0 drain, changed", "s0 drain, changed"]);
+        polls_of(&outcome, 0)
+    };
+    // Drain, read back, three polls.
+    let reloaded = [vec![whole(); 5], vec![Event::Reload(Memory::StateFile, Change::Nothing).into()]].concat();
+    assert!(polls(Vec::new()) < polls(reloaded));
+}
+
+#[test]
+fn as_much_is_read_as_a_request_needs() {
+    for (words, expected) in [
+        (&[][..], Detail::Statistics),
+        (&["guard.min_available=1"], Detail::GuardedStatus),
+        (&["state=maint", "guard.min_available=1"], Detail::Guard),
+        (&["state=ready", "guard.min_available=1"], Detail::Plan),
+        (&["state=ready", "guard.min_available=1", "on_failure=rollback"], Detail::Guard),
+        (&["state=ready", "weight=1", "guard.min_available=1"], Detail::Guard),
+        (&["state=ready"], Detail::Plan),
+        (&["state=restore"], Detail::Plan),
+        (&["weight=1"], Detail::Plan),
+        (&["state=maint"], Detail::Links),
+        (&["state=drain"], Detail::Links),
+        (&["state=drain", "weight=1"], Detail::Plan),
+        (&["state=maint", "drain=true"], Detail::Plan),
+        (&["state=maint", "wait=true"], Detail::Plan),
+        (&["state=maint", "shutdown_sessions=true"], Detail::Plan),
+        (&["state=maint", "owner=alice"], Detail::Plan),
+    ] {
+        let words: Vec<&str> = ["server=s*"].iter().chain(words).copied().collect();
+        assert_eq!(detail_of(&request(&words), || false), expected, "{words:?}");
+        // Records of owners may mean a former server of the same name, which the statistics tell.
+        let where_owned = if expected == Detail::Links { Detail::Plan } else { expected };
+        assert_eq!(detail_of(&request(&words), || true), where_owned, "{words:?}");
+    }
+}
