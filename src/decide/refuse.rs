@@ -51,3 +51,82 @@ pub fn owned(recorded: &Claim, claimant: Option<&str>, now: u64, server: &Server
     );
     Some(Error::new(ErrorKind::Owned, msg).on_server(&server.backend, &server.server))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::haproxy::command::Action;
+    use crate::haproxy::socket::Door;
+    use crate::model::name::Address;
+    use crate::model::server::{Process, Start};
+    use crate::model::state::{AdminState, OperationalState};
+
+    #[test]
+    fn only_an_admin_socket_sets_servers() {
+        let contact = |level| Contact {
+            address: Address::parse("/run/haproxy/http.sock").unwrap(),
+            addresses: [].into(),
+            door: Door::Stats,
+            process: Process::new("3.2.4", 7, Start::At(1), (0, Instant::now())),
+            level,
+            peer: None,
+        };
+        assert!(without_rights(&contact(Level::Admin)).is_none());
+        for (level, name) in [(Level::Operator, "'operator'"), (Level::User, "'user'")] {
+            let error = without_rights(&contact(level)).unwrap();
+            assert_eq!(error.kind, ErrorKind::PermissionDenied);
+            assert!(error.msg.contains(name) && error.msg.contains("/run/haproxy/http.sock level admin"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_would_change_must_be_as_expected() {
+        let server = Server::example();
+        let change = Decision::Change([Some(Action::State(AdminState::Maint)), None, None, None, None]);
+        let said = |admin_state, operational_state, decision: &Decision| {
+            let expected = Expectation { admin_state, operational_state };
+            unexpected(expected, &server, decision).map(|error| error.msg.clone()).unwrap_or_default()
+        };
+        let (ready, drain) = (Some(AdminState::Ready), Some(AdminState::Drain));
+        let (running, stopped) = (Some(OperationalState::Running), Some(OperationalState::Stopped));
+        assert_eq!(said(None, None, &change), "");
+        assert_eq!(said(ready, running, &change), "");
+        assert_eq!(said(drain, stopped, &Decision::Keep), "");
+        assert_eq!(said(drain, None, &Decision::Disabled), "");
+        let advice = "; find out why, or leave 'expect' out";
+        assert_eq!(
+            said(drain, running, &change),
+            format!("b/s is in ready, but 'expect.admin_state' is drain{advice}")
+        );
+        assert_eq!(
+            said(ready, stopped, &change),
+            format!("b/s is running, but 'expect.operational_state' is stopped{advice}")
+        );
+    }
+
+    #[test]
+    fn what_somebody_has_taken_out_is_theirs_until_it_expires() {
+        let claim = |owner: Option<&str>, reason: Option<&str>, expires| Claim {
+            owner: owner.map(str::to_owned),
+            reason: reason.map(str::to_owned),
+            expires,
+        };
+        let said = |recorded: &Claim, claimant| {
+            owned(recorded, claimant, 1_000, &Server::example()).map(|error| error.msg.clone()).unwrap_or_default()
+        };
+        let alice = claim(Some("alice"), None, None);
+        let ask = "ask first, or set 'ignore_owner': true";
+        assert_eq!(said(&alice, None), format!("b/s was taken out by alice; {ask}"));
+        assert_eq!(said(&alice, Some("bob")), format!("b/s was taken out by alice; {ask}"));
+        assert_eq!(said(&alice, Some("alice")), "");
+        assert_eq!(said(&claim(None, Some("new disk"), None), Some("bob")), "");
+        let until = claim(Some("alice"), Some("new disk"), Some(1_060));
+        assert_eq!(
+            said(&until, None),
+            format!("b/s was taken out by alice (new disk) until 1970-01-01T00:17:40Z; {ask}")
+        );
+        assert_eq!(said(&claim(Some("alice"), None, Some(940)), None), "");
+    }
+}
