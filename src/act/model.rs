@@ -102,6 +102,8 @@ pub(super) enum Event {
     SessionPasses(usize),
     /// The process before the present one still runs, for so many polls.
     OldProcess(u32),
+    /// So does one whose sessions a master CLI shows.
+    SeenOldProcess(u32, u32),
     /// A check finds that a server is down.
     Down(usize),
     /// A signal asks the run to end.
@@ -287,6 +289,8 @@ pub(super) enum Entry {
     Batch(Batch),
     /// A poll has found processes from before a reload.
     OldProcesses,
+    /// The sessions of processes from before a reload are ended.
+    OldSessionsEnd,
     Reload,
     Observe,
     /// Something that an observation before it does not show.
@@ -318,8 +322,8 @@ pub(super) struct Haproxy {
     /// Whether the script begins anew at its end.
     is_endless: bool,
     late: Vec<(u32, usize, String)>,
-    /// The processes from before a reload that still run, and for how many polls.
-    old: BTreeMap<u32, u32>,
+    /// The processes from before a reload that still run, for how many polls, and with how many sessions, if that is seen.
+    old: BTreeMap<u32, (u32, Option<u32>)>,
     clock: Arc<Stopwatch>,
     signals: Arc<Interrupt>,
 }
@@ -463,7 +467,10 @@ impl Haproxy {
                 }
             }
             Event::OldProcess(polls) => {
-                self.old.insert(self.process.pid - 1, polls);
+                self.old.insert(self.process.pid - 1, (polls, None));
+            }
+            Event::SeenOldProcess(polls, sessions) => {
+                self.old.insert(self.process.pid - 1, (polls, Some(sessions)));
             }
             Event::SessionPasses(place) => {
                 if let Some(it) = self.servers.get_mut(place % count) {
@@ -592,7 +599,7 @@ impl Haproxy {
     }
 
     fn old_processes(&self) -> Vec<OldProcess> {
-        self.old.keys().map(|pid| OldProcess { pid: *pid, sessions: None }).collect()
+        self.old.iter().map(|(pid, (_, sessions))| OldProcess { pid: *pid, sessions: *sessions }).collect()
     }
 
     fn contact(&self) -> Contact {
@@ -715,8 +722,8 @@ impl Client for Asker<'_> {
             return Ok(Answered::Replaced(haproxy.process.clone()));
         }
         let statistics = servers.iter().map(|asked| haproxy.poll(&asked.full_name())).collect();
-        haproxy.old.retain(|_, polls| *polls > 0);
-        haproxy.old.values_mut().for_each(|polls| *polls -= 1);
+        haproxy.old.retain(|_, (polls, _)| *polls > 0);
+        haproxy.old.values_mut().for_each(|(polls, _)| *polls -= 1);
         let old = haproxy.old_processes();
         if !old.is_empty() {
             haproxy.log.push(Entry::OldProcesses);
@@ -725,12 +732,14 @@ impl Client for Asker<'_> {
     }
 
     fn old_load(&mut self, _servers: &[&Server]) -> Result<OldLoad> {
-        let haproxy = self.begin_reading()?;
-        Ok(OldLoad::unseen(haproxy.old.keys().copied()))
+        let mut load = OldLoad::unseen([]);
+        load.processes = self.begin_reading()?.old_processes();
+        Ok(load)
     }
 
     fn end_old_sessions(&mut self, _servers: &[&Server]) -> Result<()> {
-        self.begin_reading().map(drop)
+        self.begin_reading()?.log.push(Entry::OldSessionsEnd);
+        Ok(())
     }
 
     fn end_some_sessions(&mut self, servers: &[&Server], most: usize) -> Result<Answered<usize>> {

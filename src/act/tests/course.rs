@@ -7,7 +7,7 @@ use super::scene::{
 };
 use super::{Outcome, Script, request, run};
 use crate::act::instance::detail_of;
-use crate::act::model::{Answer, Change, Event, Memory, Modelled};
+use crate::act::model::{Answer, Change, Entry, Event, Memory, Modelled};
 use crate::haproxy::observe::Detail;
 
 /// Carries a request out on all servers whose names begin with `s`.
@@ -138,11 +138,86 @@ fn a_server_that_has_failed_is_not_polled() {
 
 #[test]
 fn processes_from_before_a_reload_are_warned_of() {
+    let how = "; 'old_processes': 'wait' waits for their end";
+    let unseen =
+        "and may still send requests to these servers; what they serve cannot be counted without a master CLI (-S)";
+    let seen = "and their idle keep-alive clients may still send requests to these servers";
     for words in [&["state=maint"][..], &["state=maint", "wait.timeout=1"]] {
-        let old = vec![Event::OldProcess(FOREVER).into()];
-        let outcome = outcome(words, &[script(&[ready("s0")], old)]);
-        assert!(is_warned(&outcome, "before a reload"), "{words:?}: {:?}", outcome.instances[0].warnings);
+        for (event, what) in [(Event::OldProcess(FOREVER), unseen), (Event::SeenOldProcess(FOREVER, 0), seen)] {
+            let outcome = outcome(words, &[script(&[ready("s0")], vec![event.into()])]);
+            let warning = format!("processes from before a reload still run (99), {what}{how}");
+            assert_eq!(outcome.instances[0].warnings, [warning], "{words:?}");
+        }
     }
+}
+
+#[test]
+fn sessions_on_processes_from_before_a_reload_are_ended_where_there_are_some() {
+    let words = ["state=maint", "shutdown_sessions=true", "timeout=1"];
+    for (event, expected) in [
+        (Event::OldProcess(FOREVER), false),
+        (Event::SeenOldProcess(FOREVER, 0), false),
+        (Event::SeenOldProcess(FOREVER, 1), true),
+    ] {
+        let outcome = outcome(&words, &[script(&[with_sessions("s0", 9)], vec![event.into()])]);
+        assert_eq!(become_of(&outcome), ["s0 maint, changed"]);
+        let has_ended = outcome.instances[0].haproxy().log.iter().any(|entry| matches!(entry, Entry::OldSessionsEnd));
+        assert_eq!(has_ended, expected);
+    }
+}
+
+#[test]
+fn sessions_that_begin_in_drain_are_counted() {
+    let began = |visits: u32, servers: u32| {
+        let made = |number| Modelled { visits, ..ready(&format!("s{number}")) };
+        let made: Vec<Modelled> = (0..servers).map(made).collect();
+        let outcome = outcome(&["state=maint", "drain.timeout=9", "drain.stable=1"], &[script(&made, Vec::new())]);
+        assert!(become_of(&outcome).iter().all(|become_| become_.ends_with(" maint, changed")));
+        outcome.instances[0].warnings.concat()
+    };
+    assert_eq!(began(0, 1), "");
+    // The first poll counts those since the observation, which may have begun before the drain.
+    assert_eq!(began(1, 1), "");
+    let one = began(2, 1);
+    assert!(one.starts_with("a/s0: 1 new session began while draining: a persistence cookie"), "{one}");
+    let more = began(3, 2);
+    assert!(more.starts_with("a/s0, a/s1: 4 new sessions began while draining"), "{more}");
+}
+
+#[test]
+fn a_server_that_a_reload_removes_is_told_by_what_it_was_selected_by() {
+    let removes = || vec![whole(), Event::Reload(Memory::StateFile, Change::Removes(0)).into()];
+    let said = |words: &[&str]| {
+        let words: Vec<&str> = words.iter().chain(&["state=maint"]).copied().collect();
+        let outcome = run(&request(&words), &[script(&[ready("s0"), ready("s1")], removes())]);
+        outcome.instances[0].targets.iter().find_map(|target| Some(target.error()?.msg.clone())).unwrap_or_default()
+    };
+    let by_name = said(&["server=s*"]);
+    assert!(by_name.starts_with("a/s0 disappeared when HAProxy was reloaded; check haproxy.cfg"), "{by_name}");
+    let by_address = said(&["address=127.0.0.1:9"]);
+    assert!(
+        by_address.starts_with("a/s0 disappeared, or lost the address 127.0.0.1:9, when HAProxy was reloaded; "),
+        "{by_address}"
+    );
+}
+
+#[test]
+fn a_refusal_is_told_with_what_helps() {
+    let said = |text: &'static str| {
+        let refuses = vec![Answer::Refuses(0, text).into()];
+        let outcome = outcome(&["state=maint"], &[script(&[ready("s0")], refuses)]);
+        outcome.instances[0].targets[0].error().unwrap().msg.clone()
+    };
+    let answered = "a/s0: HAProxy answered 'set server a/s0 state maint' with";
+    assert_eq!(
+        said("Permission denied"),
+        format!("{answered} 'Permission denied'; add 'level admin' to the 'stats socket' line in haproxy.cfg")
+    );
+    for gone in ["No such server.", "No such backend."] {
+        let why = "; it was deleted in the meantime, or another backend has the same name";
+        assert_eq!(said(gone), format!("{answered} '{gone}'{why}"));
+    }
+    assert_eq!(said("Out of memory\u{1b}"), format!("{answered} 'Out of memory\\u{{1b}}'"));
 }
 
 #[test]

@@ -379,7 +379,8 @@ fn no_guard_is_passed(guard: MinAvailable, ran: &Ran) -> std::result::Result<(),
             | Entry::Read { .. }
             | Entry::Count { .. }
             | Entry::Sent { .. }
-            | Entry::OldProcesses => {}
+            | Entry::OldProcesses
+            | Entry::OldSessionsEnd => {}
         }
     }
     Ok(())
