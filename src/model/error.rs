@@ -183,3 +183,37 @@ impl Deref for Error {
 
 /// The result of everything that can fail here.
 pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_on_its_own_is_worth_another_try() {
+        for (kind, word, retryable) in [
+            (ErrorKind::Unreachable, "unreachable", true),
+            (ErrorKind::Timeout, "timeout", true),
+            (ErrorKind::GuardRefused, "guard_refused", true),
+            (ErrorKind::NotDrained, "not_drained", true),
+            (ErrorKind::BadRequest, "bad_request", false),
+            (ErrorKind::PermissionDenied, "permission_denied", false),
+            (ErrorKind::Owned, "owned", false),
+            (ErrorKind::StateFile, "state_file", false),
+        ] {
+            assert_eq!((kind.to_string().as_str(), kind.retryable()), (word, retryable));
+        }
+    }
+
+    #[test]
+    fn an_error_says_where_it_happened() {
+        let error = Error::new(ErrorKind::Timeout, "no\nanswer");
+        assert_eq!((error.to_string().as_str(), error.is_cut_off), ("no\\u{a}answer", false));
+        assert_eq!((&error.instance, &error.backend, &error.server), (&None, &None, &None));
+        let error = error.cut_off().on_instance("http").on_server("app", "web1");
+        let text = |text: &str| Some(text.to_owned());
+        assert!(error.is_cut_off);
+        assert_eq!((&error.instance, &error.backend, &error.server), (&text("http"), &text("app"), &text("web1")));
+        let elsewhere = error.on_backend("api");
+        assert_eq!((&elsewhere.backend, &elsewhere.server), (&text("api"), &text("web1")));
+    }
+}

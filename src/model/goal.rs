@@ -162,6 +162,39 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_can_be_waited_for_follows_from_the_goal() {
+        let (ready, drain, maint) = (Some(AdminState::Ready), Some(AdminState::Drain), Some(AdminState::Maint));
+        let (none, some) = (Some(Weight::Absolute(0)), Some(Weight::Percent(1)));
+        for (state, weight, expected) in [
+            (ready, None, Some((Effect::InTraffic, "ready"))),
+            (ready, some, Some((Effect::InTraffic, "ready"))),
+            (ready, none, Some((Effect::FreeAtNoWeight, "weight 0"))),
+            (drain, none, Some((Effect::FreeInDrain, "drain"))),
+            (maint, none, Some((Effect::FreeInMaint, "maint"))),
+            (None, Some(Weight::Percent(0)), Some((Effect::FreeAtNoWeight, "weight 0"))),
+            (None, some, None),
+            (None, None, None),
+        ] {
+            let effect = Goal { state, weight, ..Goal::default() }.effect();
+            assert_eq!(effect, expected.map(|(effect, _)| effect), "{state:?} {weight:?}");
+            assert_eq!(effect.map(|effect| effect.to_string()).as_deref(), expected.map(|(_, word)| word));
+        }
+    }
+
+    #[test]
+    fn a_share_of_a_weight_is_rounded_down_and_limited() {
+        for (weight, configured, expected, text) in [
+            (Weight::Absolute(7), 10, 7, "7"),
+            (Weight::Percent(50), 1, 0, "50%"),
+            (Weight::Percent(50), 5, 2, "50%"),
+            (Weight::Percent(100), 256, 256, "100%"),
+            (Weight::Percent(Weight::MAX_PERCENT), 2, 256, "25600%"),
+        ] {
+            assert_eq!((weight.of(configured), weight.to_string().as_str()), (expected, text));
+        }
+    }
+
+    #[test]
     fn what_was_is_restored_with_what_else_is_requested() {
         let requested = Goal { health: Some(Switch::Enabled), ..Goal::default() };
         let was = Was { state: AdminState::Drain, weight: 7 };

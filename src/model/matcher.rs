@@ -219,6 +219,7 @@ impl<'a> Patterns<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::name::ServerAddress;
     use proptest::prelude::*;
 
     fn selectors(texts: &[String]) -> Vec<Selector> {
@@ -250,6 +251,53 @@ mod tests {
             let named = servers.iter().any(|it| it.server.literal().is_some() && it.matches(in_backend, name));
             prop_assert_eq!(matcher.names(&backend, &server), named);
         }
+    }
+
+    #[test]
+    fn a_server_must_be_selected_in_every_way_that_is_asked() {
+        let (servers, none) = (selectors(&["s1".to_owned(), "b/t*".to_owned()]), Vec::new());
+        let backends = [Pattern::parse("b").unwrap()];
+        let addresses = [ServerAddress::parse("127.0.0.1:9").unwrap()];
+        let server = |backend: &str, name: &str, address: &str| Server {
+            backend: backend.into(),
+            server: name.into(),
+            address: address.into(),
+            ..Server::example()
+        };
+        let here = "127.0.0.1:9";
+        for (servers, backends, addresses, wanted, expected) in [
+            (&none, &[][..], &[][..], server("c", "x", "-"), true),
+            (&servers, &[], &[], server("c", "s1", here), true),
+            (&servers, &[], &[], server("c", "s2", here), false),
+            (&servers, &[], &[], server("b", "t7", here), true),
+            (&servers, &[], &[], server("c", "t7", here), false),
+            (&servers, &backends, &[], server("c", "s1", here), false),
+            (&servers, &backends, &[], server("b", "s2", here), false),
+            (&servers, &backends, &[], server("b", "s1", "-"), true),
+            (&none, &[], &addresses, server("c", "x", here), true),
+            (&none, &[], &addresses, server("c", "x", "127.0.0.1:8"), false),
+            (&servers, &[], &addresses, server("c", "s2", here), false),
+            (&none, &backends, &addresses, server("c", "x", here), false),
+        ] {
+            let matcher = Matcher::new(Selection { servers, backends, addresses });
+            assert_eq!(matcher.has(&wanted), expected, "{} {}", wanted.full_name(), wanted.address);
+        }
+        let matcher = Matcher::new(Selection { servers: &servers, backends: &[], addresses: &addresses });
+        assert!(matcher.names("c", "s1") && !matcher.names("b", "t7") && !matcher.names("c", "s2"));
+        let mut marks = [false; 2];
+        matcher.mark_addresses("127.0.0.1", "8", &mut marks[..1]);
+        assert_eq!(marks, [false; 2]);
+        matcher.mark_addresses("127.0.0.1", "9", &mut marks[..1]);
+        assert_eq!(marks, [true, false]);
+        let mut marks = [false; 2];
+        matcher.mark_servers(b"b", b"t7", &mut marks);
+        assert_eq!(marks, [false, true]);
+        let matcher = Matcher::new(Selection { servers: &[], backends: &backends, addresses: &[] });
+        let mut marks = [false];
+        matcher.mark_backends(b"c", &mut marks);
+        assert_eq!(marks, [false]);
+        matcher.mark_backends(b"b", &mut marks);
+        assert_eq!(marks, [true]);
     }
 
     #[test]

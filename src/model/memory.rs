@@ -63,6 +63,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn memory_is_there_or_not() {
+        assert!(could_have(0) && could_have(RESERVE));
+        assert!(!could_have(usize::MAX / 2));
+        let error = out_of_memory(&Address::parse("/run/haproxy.sock").unwrap());
+        assert_eq!(error.kind, ErrorKind::Resources);
+        assert!(error.msg.contains("the HAProxy at /run/haproxy.sock; allow this program more"), "{error}");
+    }
+
+    #[test]
     fn room_is_looked_for_now_and_then() {
         let mut meter = Meter { size: usize::MAX / 2, looked_at: usize::MAX / 2 };
         assert!(meter.has_room_after(STRIDE - 1), "not yet");

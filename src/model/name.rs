@@ -542,7 +542,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Returns the known word that was probably meant.
+/// Returns the known word that was probably meant: at most a quarter of it is wrong, or one sign of a short one.
 #[must_use]
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const LONGEST: usize = 80;
@@ -550,10 +550,11 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     if word.len() > LONGEST {
         return None;
     }
-    let near = known.into_iter().filter(|known| known.len().abs_diff(word.len()) <= 1 + known.len() / 4);
+    let is_near = |known: &str, distance: usize| distance <= (known.len() / 4).max(1);
+    let near = known.into_iter().filter(|known| is_near(known, known.len().abs_diff(word.len())));
     let (distance, best) =
         near.map(|known| (strsim::damerau_levenshtein(&word, &known.to_lowercase()), known)).min()?;
-    (distance <= 1 + best.len() / 4).then_some(best)
+    is_near(best, distance).then_some(best)
 }
 
 #[cfg(test)]
@@ -606,6 +607,22 @@ mod tests {
             assert_eq!(nearest(word, names), expected, "{word}");
         }
         assert_eq!(nearest(&"x".repeat(1000), names), None);
+        for (word, name, expected) in [
+            ("wxb", "web", true),
+            ("wxy", "web", false),
+            ("db1", "web1", false),
+            ("web12", "web", false),
+            ("htpt", "http", true),
+            ("pupxyt12", "puppet12", true),
+            ("pupxyz12", "puppet12", false),
+            ("puppet1234", "puppet12", true),
+            ("puppet12345", "puppet12", false),
+        ] {
+            assert_eq!(nearest(word, [name]).is_some(), expected, "{word} {name}");
+        }
+        let long = "x".repeat(81);
+        assert_eq!(nearest(&long[1..], [&*long]), Some(&*long));
+        assert_eq!(nearest(&long, [&*long]), None);
     }
 
     #[test]
@@ -680,6 +697,69 @@ mod tests {
         }
         assert!(!Address::is_meant("puppet"));
         assert!(Address::parse(&format!("/{}", "x".repeat(107))).is_err());
+    }
+
+    #[test]
+    fn lengths_end_where_haproxys_do() {
+        let long = |count| "x".repeat(count);
+        assert!(Address::parse(&format!("/{}", long(106))).is_ok());
+        assert!(Address::parse(&format!("abns@{}", long(107))).is_ok());
+        assert!(Address::parse(&format!("abns@{}", long(108))).is_err());
+        assert!(Address::parse("abns@a\nb").is_err());
+        assert!(InstanceName::parse(&long(NAME_MAX)).is_ok());
+        assert_eq!(InstanceName::parse(&long(NAME_MAX + 1)), Err(NameError::TooLong(NAME_MAX + 1)));
+        assert_eq!(InstanceName::parse(""), Err(NameError::Empty));
+        assert_eq!(InstanceName::parse("a b"), Err(NameError::Character(' ')));
+        assert_eq!(InstanceName::from_part(OsStr::new(&long(NAME_MAX + 1))).unwrap().as_str().len(), NAME_MAX);
+        assert!(is_plain(&long(2 * NAME_MAX)) && !is_plain(&long(2 * NAME_MAX + 1)) && !is_plain(""));
+    }
+
+    #[test]
+    fn a_family_means_its_own_addresses() {
+        let read = |text: &str| Address::parse(text).map(|address| address.to_string()).unwrap_or_default();
+        for (text, expected) in [
+            ("ip@:80", "ipv4@127.0.0.1:80"),
+            ("tcp4@*:80", "ipv4@127.0.0.1:80"),
+            ("tcp6@localhost:80", "ipv6@[::1]:80"),
+            ("ipv6@:::80", "ipv6@[::1]:80"),
+            ("ipv4@[127.0.0.1]:80", "ipv4@127.0.0.1:80"),
+            ("sockpair@3", ""),
+            ("tcp4@[::1]:80", ""),
+            ("tcp6@127.0.0.1:80", ""),
+        ] {
+            assert_eq!(read(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_can_be_told_by_where_an_instance_listens() {
+        let name = |text: &str| InstanceName::from_address(&Address::parse(text).unwrap()).to_string();
+        assert_eq!(name("/run/haproxy/puppet.sock"), "puppet");
+        assert_eq!(name("abns@haproxy-ldap"), "ldap");
+        assert_eq!(name("abnsz@ldap"), "ldap");
+        assert_eq!(name("127.0.0.1:9999"), "ipv4@127.0.0.1:9999");
+        assert_eq!(InstanceName::parse("app").unwrap().qualified("a b").as_str(), "app-a_b");
+        for nothing in ["", "haproxy-", "conf.d", "haproxy-services.d", "etc"] {
+            assert_eq!(InstanceName::from_part(OsStr::new(nothing)), None, "{nothing}");
+        }
+        assert!(Address::is_meant("host:80") && !Address::is_meant("host:x") && !Address::is_meant("http"));
+    }
+
+    #[test]
+    fn backends_are_named_if_each_selector_names_its_own() {
+        let named = |servers: &[&str], backends: &[&str]| {
+            let servers: Vec<Selector> = servers.iter().map(|text| Selector::parse(text).unwrap()).collect();
+            let backends: Vec<Pattern> = backends.iter().map(|text| Pattern::parse(text).unwrap()).collect();
+            let selection = Selection { servers: &servers, backends: &backends, addresses: &[] };
+            selection.named_backends().map(|names| names.join(" "))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(named(&[], &[]), None);
+        assert_eq!(named(&["b/s", "a/s*", "b/t"], &[]), some("a b"));
+        assert_eq!(named(&["b/s", "s"], &[]), None);
+        assert_eq!(named(&["b/s", "a*/s"], &[]), None);
+        assert_eq!(named(&["s*"], &["c", "a", "c"]), some("a c"));
+        assert_eq!(named(&["b/s"], &["c", "a*"]), None);
     }
 
     #[test]

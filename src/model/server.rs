@@ -383,3 +383,183 @@ impl ServerState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn process(version: &str, pid: u32, start: Start, now: (u64, Instant)) -> Process {
+        Process::new(version, pid, start, now)
+    }
+
+    #[test]
+    fn a_version_tells_what_a_process_shows() {
+        for (version, shows, may_share) in [
+            ("2.2.9-2+deb11u6", false, true),
+            ("3.0.11", false, true),
+            ("3.1.0", false, false),
+            ("3.3-dev5", false, false),
+            ("3.4.0", true, false),
+            ("10.0", true, false),
+            ("unknown", false, true),
+            ("3", false, true),
+        ] {
+            let process = process(version, 1, Start::At(1), (1, Instant::now()));
+            assert_eq!((process.shows_publication(), process.may_share_names()), (shows, may_share), "{version}");
+        }
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_id_and_its_start() {
+        let now = Instant::now();
+        let exact = |pid, start| process("3.2.4", pid, Start::At(start), (1_000, now));
+        assert!(exact(7, 500).is(&exact(7, 500)));
+        assert!(!exact(7, 500).is(&exact(7, 501)));
+        assert!(!exact(7, 500).is(&exact(8, 500)));
+        assert_eq!((exact(7, 500).key(), exact(7, 500)), ("7-500".to_owned(), exact(7, 500)));
+        assert_ne!(exact(7, 500), exact(7, 501));
+        let uptime =
+            |ago, after: u64| process("2.2.9", 7, Start::Ago(ago), (1_000 + after, now + Duration::from_secs(after)));
+        assert_eq!(uptime(500, 0).key(), "7");
+        assert!(uptime(500, 0).is(&uptime(502, 0)));
+        assert!(!uptime(500, 0).is(&uptime(503, 0)));
+        // It was frozen for five seconds.
+        assert!(uptime(500, 0).is(&uptime(500, 5)) && uptime(500, 5).is(&uptime(500, 0)));
+        assert!(uptime(500, 0).is(&uptime(498, 5)));
+        assert!(!uptime(500, 0).is(&uptime(497, 5)));
+    }
+
+    #[test]
+    fn a_number_and_its_revision_tell_servers_apart() {
+        let number = |id, revision| ServerNumber { id, revision };
+        assert!(number(1, None).may_be(number(1, Some(3))));
+        assert!(number(1, Some(3)).may_be(number(1, Some(3))));
+        assert!(!number(1, Some(3)).may_be(number(1, Some(4))));
+        assert!(!number(1, None).may_be(number(2, None)));
+        let statistics = Statistics { revision: Some(3), ..Statistics::default() };
+        let server = Server { statistics: Some(Box::new(statistics)), ..Server::example() };
+        assert_eq!((server.number(), Server::example().number()), (number(1, Some(3)), number(1, None)));
+    }
+
+    #[test]
+    fn a_spare_slot_has_no_address_and_is_out_for_no_other_reason() {
+        let server = |flags: u32, has_address| {
+            let example = Server::example();
+            Server { has_address, state: ServerState { flags: AdminFlags(flags), ..example.state }, ..example }
+        };
+        let (dns, forced) = (AdminFlags::DNS_MAINT, AdminFlags::FORCED_MAINT);
+        for (flags, has_address, expected) in
+            [(dns, false, true), (dns, true, false), (dns | forced, false, false), (0, false, false)]
+        {
+            assert_eq!(server(flags, has_address).is_spare(), expected, "{flags} {has_address}");
+        }
+        let goal = |state, spare_slots| Goal { state, spare_slots, ..Goal::default() };
+        for (state, skip) in [
+            (Some(AdminState::Ready), true),
+            (Some(AdminState::Drain), true),
+            (Some(AdminState::Maint), false),
+            (None, false),
+        ] {
+            assert_eq!(server(dns, false).is_skipped_by(&goal(state, SpareSlots::Skip)), skip, "{state:?}");
+            assert!(!server(dns, false).is_skipped_by(&goal(state, SpareSlots::Refuse)));
+            assert!(!server(0, true).is_skipped_by(&goal(state, SpareSlots::Skip)));
+        }
+    }
+
+    #[test]
+    fn statistics_tell_more_of_a_server() {
+        let example = Server::example();
+        assert!(!example.is_backup() && !example.is_in_unpublished_backend() && example.tracks().is_none());
+        assert!(!example.is_in_disabled_backend() && !example.has_check() && !example.has_agent());
+        let statistics = Statistics {
+            backup: true,
+            publication: Publication::Unpublished,
+            tracks: Some("b/t".to_owned()),
+            ..Statistics::default()
+        };
+        assert!(statistics.is_idle());
+        assert!(!Statistics { queue: 1, ..statistics.clone() }.is_idle());
+        assert!(!Statistics { sessions: 1, ..statistics.clone() }.is_idle());
+        let state = ServerState { health: Some(Switch::Enabled), agent: Some(Switch::Enabled), ..example.state };
+        let server = Server { statistics: Some(Box::new(statistics)), state, server_id: 0, ..example };
+        assert!(server.is_backup() && server.is_in_unpublished_backend() && server.is_in_disabled_backend());
+        assert!(server.has_check() && server.has_agent());
+        assert_eq!(server.tracks(), Some("b/t"));
+        let paused = ServerState { health: Some(Switch::Disabled), agent: Some(Switch::Disabled), ..state };
+        let paused = Server { state: paused, ..server };
+        assert!(!paused.has_check() && !paused.has_agent());
+    }
+
+    #[test]
+    fn names_and_addresses_are_as_haproxy_writes_them() {
+        let at = |address: &str| Server { address: address.into(), ..Server::example() };
+        for (address, expected) in [
+            ("10.0.0.5:80", ("10.0.0.5", "80")),
+            ("[2001:db8::1]:80", ("2001:db8::1", "80")),
+            ("app.example:80", ("app.example", "80")),
+            ("-", ("-", "")),
+            ("[:80", ("[", "80")),
+        ] {
+            assert_eq!(at(address).host_and_port(), expected);
+        }
+        let server = Server::example();
+        assert_eq!(server.full_name(), "b/s");
+        assert_eq!(server.identity(), ("b".into(), "s".into(), None));
+        let shared = Server { backend_name: Uniqueness::Shared, ..server };
+        assert_eq!(shared.identity(), ("b".into(), "s".into(), Some(2)));
+    }
+
+    #[test]
+    fn each_part_that_commands_set_is_compared() {
+        let state = ServerState {
+            flags: AdminFlags(0),
+            weight: 5,
+            health: Some(Switch::Enabled),
+            agent: Some(Switch::Enabled),
+            ..Server::example().state
+        };
+        let others = [
+            ServerState { flags: AdminFlags(AdminFlags::FORCED_DRAIN), ..state },
+            ServerState { weight: 6, ..state },
+            ServerState { health: Some(Switch::Disabled), ..state },
+            ServerState { agent: Some(Switch::Disabled), ..state },
+        ];
+        let changed = ServerState {
+            flags: others[0].flags,
+            weight: 6,
+            health: Some(Switch::Disabled),
+            agent: Some(Switch::Disabled),
+            ..state
+        };
+        let inherits = ServerState { flags: AdminFlags(AdminFlags::INHERITED_MAINT), ..state };
+        assert!(state.is_set_as(&inherits), "what is inherited is not set");
+        for other in &others {
+            assert!(!state.is_set_as(other) && !other.is_set_between(&state, &state), "{other:?}");
+            assert!(other.is_set_between(&state, &changed) && other.is_set_between(&changed, &state), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_state_can_be_returned_to() {
+        let state = ServerState { weight: 5, health: Some(Switch::Enabled), ..Server::example().state };
+        for (flags, expected) in [
+            (0, AdminState::Ready),
+            (AdminFlags::FORCED_DRAIN, AdminState::Drain),
+            (AdminFlags::FORCED_MAINT, AdminState::Maint),
+            (AdminFlags::FORCED_MAINT | AdminFlags::FORCED_DRAIN, AdminState::Maint),
+        ] {
+            let state = ServerState { flags: AdminFlags(flags), ..state };
+            assert_eq!(state.as_was(), Was { state: expected, weight: 5 });
+            let goal = Goal {
+                state: Some(expected),
+                weight: Some(Weight::Absolute(5)),
+                health: Some(Switch::Enabled),
+                agent: None,
+                spare_slots: SpareSlots::Skip,
+            };
+            assert_eq!(state.as_goal(), goal);
+        }
+    }
+}

@@ -103,6 +103,14 @@ mod tests {
         assert_eq!(excerpt(b"plain", 10), "plain");
         assert_eq!(excerpt(b"a\nb\xff", 10), "a\\nb\\xff");
         assert_eq!(excerpt(b"abcdef", 3), "abc…");
+        assert_eq!(excerpt(b"abc", 3), "abc");
+    }
+
+    #[test]
+    fn the_first_few_of_many_are_named() {
+        assert_eq!(a_few_of::<&str>(&[]), "");
+        assert_eq!(a_few_of(&["a", "b", "c"]), "a, b, c");
+        assert_eq!(a_few_of(&["a", "b", "c", "d", "e"]), "a, b, c and 2 more");
     }
 
     #[test]
