@@ -190,8 +190,8 @@ impl<'a> Instance<'a> {
         for ((target, goal), planned) in self.targets.iter_mut().zip(goals).zip(planned) {
             target.plan = goal.map(|_| Box::new(planned));
         }
-        let is_due = self.judgement == Judgement::Due || pass.direction == Direction::Backward;
-        if let Some(guard) = pass.guard.filter(|_| is_due) {
+        // A rollback has observed the servers anew.
+        if let Some(guard) = pass.guard.filter(|_| self.judgement == Judgement::Due) {
             self.refuse_all(guard, pass.goals);
         }
     }

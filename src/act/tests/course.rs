@@ -8,7 +8,9 @@ use super::scene::{
 use super::{Outcome, Script, request, run};
 use crate::act::instance::detail_of;
 use crate::act::model::{Answer, Change, Entry, Event, Memory, Modelled};
+use crate::act::target::Target;
 use crate::haproxy::observe::Detail;
+use crate::model::error::ErrorKind;
 
 /// Carries a request out on all servers whose names begin with `s`.
 fn outcome(words: &[&str], scripts: &[Script]) -> Outcome {
@@ -234,12 +236,38 @@ fn a_wait_polls_no_more_often_than_it_must() {
 }
 
 #[test]
-fn a_server_that_serves_in_one_backend_may_be_enough() {
-    let elsewhere = |passes_after| {
-        let mut made = unproven("s0", passes_after);
-        (made.server.backend, made.server.backend_id) = ("b".into(), 3);
-        made
+fn a_guard_refuses_all_of_an_instance_with_the_reason_of_each_backend() {
+    let refused = |servers: &[Modelled], turns| {
+        let outcome = outcome(&["state=maint", "guard.min_available=1"], &[script(servers, turns)]);
+        let told = |target: &Target| {
+            let error = target.error()?;
+            assert_eq!((error.kind, error.instance.as_deref()), (ErrorKind::GuardRefused, Some("i0")));
+            let of = error.msg.strip_prefix("the backend ").and_then(|msg| msg.split(' ').next());
+            Some(format!("{}: {}", target.before.full_name(), of.unwrap()))
+        };
+        (outcome.was_permitted, outcome.instances[0].targets.iter().filter_map(told).collect::<Vec<_>>())
     };
+    let told = |told: &[&str]| told.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    assert_eq!(refused(&[ready("s0"), in_b(ready("s1"))], Vec::new()), (false, told(&["a/s0: a", "b/s1: b"])));
+    assert_eq!(refused(&[ready("s0"), ready("x1"), in_b(ready("s2"))], Vec::new()), (false, told(&["b/s2: b"])));
+    // As soon as one is refused on a process that takes over, nothing is sent there.
+    let reload = || vec![Event::Reload(Memory::Nothing, Change::Nothing).into()];
+    let fades = |name| Modelled { configured: with_flags(name, 5).server.state, ..ready(name) };
+    let one = [ready("s0"), ready("x1"), in_b(ready("s2")), in_b(fades("x3"))];
+    assert_eq!(refused(&one, reload()), (true, told(&["a/s0: b", "b/s2: b"])));
+    let both = [ready("s0"), fades("x1"), in_b(ready("s2")), in_b(fades("x3"))];
+    assert_eq!(refused(&both, reload()), (true, told(&["a/s0: a", "b/s2: b"])));
+}
+
+/// The same server in the other backend.
+fn in_b(mut made: Modelled) -> Modelled {
+    (made.server.backend, made.server.backend_id) = ("b".into(), 3);
+    made
+}
+
+#[test]
+fn a_server_that_serves_in_one_backend_may_be_enough() {
+    let elsewhere = |passes_after| in_b(unproven("s0", passes_after));
     let words = |need: &'static str| ["state=ready", "wait.timeout=3", "wait.via=ready", need];
     let servers = [unproven("s0", FOREVER), elsewhere(1)];
     let any = outcome(&words("wait.need=any"), &[script(&servers, Vec::new())]);
