@@ -637,10 +637,10 @@ impl StatHeader {
 
     fn row_of<'a>(&self, values: &[&'a [u8]], line: &'a [u8]) -> Result<StatRow<'a>, ParseError> {
         let row = Row { command: STAT, columns: values, line };
-        let some = |index| {
-            let value = row.bytes(index);
-            (!value.is_empty()).then(|| printable(&String::from_utf8_lossy(value)).into_owned())
-        };
+        let text = |value: &[u8]| (!value.is_empty()).then(|| printable(&String::from_utf8_lossy(value)).into_owned());
+        let some = |index| text(row.bytes(index));
+        // While a check is in progress, this is before the result of the last one.
+        let check = row.bytes(self.check_status);
         let name = |index, column| row.text(index, column).map(printable);
         let statistics = Statistics {
             queue: row.number(self.qcur, "qcur")?,
@@ -649,7 +649,7 @@ impl StatHeader {
             status: some(self.status).ok_or_else(|| row.wrong(self.status, "status"))?,
             weight: row.number(self.weight, "weight")?,
             publication: Publication::Published,
-            check: some(self.check_status).map(|check| check.trim_start_matches("* ").to_owned()),
+            check: text(check.strip_prefix(b"* ").unwrap_or(check)),
             check_code: decimal(row.bytes(self.check_code)),
             tracks: some(self.tracked),
             backup: row.bytes(self.bck) == b"1",
@@ -796,6 +796,21 @@ mod tests {
         assert_eq!(without_severity("[err]: No such server.\n"), "No such server.\n");
         assert_eq!(without_severity("[3] No"), "[3] No");
         assert_eq!(without_severity("plain"), "plain");
+    }
+
+    #[test]
+    fn a_check_in_progress_shows_the_result_before_it() {
+        let header = b"# pxname,svname,qcur,scur,stot,status,weight,check_status,check_code,tracked,bck,iid,sid,throttle,check_rise,check_fall,check_health";
+        let header = StatHeader::parse(header).unwrap();
+        let check = |status: &str| {
+            let row = format!("app,web1,0,0,0,UP,1,{status},200,,0,3,1,,2,3,4");
+            header.row(row.as_bytes()).unwrap().statistics.check
+        };
+        for (status, expected) in
+            [("L7OK", Some("L7OK")), ("* L7OK", Some("L7OK")), ("* * L7OK", Some("* L7OK")), ("* ", None), ("", None)]
+        {
+            assert_eq!(check(status).as_deref(), expected, "{status:?}");
+        }
     }
 
     #[test]
