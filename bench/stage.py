@@ -10,11 +10,17 @@ import time
 LIMIT = 120
 
 
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 class Instance:
     """One HAProxy in the foreground with `backends` of `servers` servers each; `s1` is in all of them.
 
-    In the first `failing` backends `s1` has a health check that fails. With `checked` every server has one, which is
-    hardly ever run.
+    In the first `failing` backends `s1` has a health check that fails. With `checked` every server has one, which has
+    passed and is not run again.
     """
 
     def __init__(self, haproxy, folder, name, backends, servers, failing=0, checked=False):
@@ -24,14 +30,18 @@ class Instance:
         self.socket = str(folder / f"{name}.sock")
         config = folder / f"{name}.cfg"
         with config.open("w") as out:
-            out.write("global\n    nbthread 1\n    maxconn 100\n")
+            out.write("global\n    nbthread 1\n    maxconn 1000\n")
+            if checked:
+                # Each check counts as a file descriptor, though few are ever open.
+                out.write("    no strict-limits\n    max-spread-checks 20000\n")
             out.write(f"    stats socket {self.socket} mode 600 level admin\n    stats timeout 5m\n")
             out.write("defaults\n    mode http\n    timeout connect 5s\n    timeout client 5s\n    timeout server 5s\n")
-            out.write(f"frontend in\n    bind unix@{folder}/{name}-in.sock\n    default_backend b1\n")
+            port = free_port()
+            out.write(f"frontend in\n    bind 127.0.0.1:{port}\n    default_backend b1\n")
             for backend in range(1, backends + 1):
                 out.write(f"backend b{backend}\n")
                 for server in range(1, servers + 1):
-                    check = " check inter 24h" if checked else ""
+                    check = f" check inter 24h addr 127.0.0.1 port {port}" if checked else ""
                     if server == 1 and backend <= failing:
                         check = " check inter 60s fastinter 60s downinter 60s fall 1"
                     address = f"127.0.{backend // 250}.{backend % 250 + 1}:{8000 + server}"
@@ -41,15 +51,19 @@ class Instance:
                 [haproxy, "-db", "-f", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         end = time.monotonic() + LIMIT
-        while True:
-            try:
-                self.ask("show info")
-                return
-            except OSError as error:
-                if self.process.poll() is not None or time.monotonic() > end:
-                    self.stop()
-                    raise RuntimeError(f"{name} does not start: {(folder / f'{name}.log').read_text()[-2000:]}") from error
-                time.sleep(0.05)
+        while not self.is_up(checked):
+            if self.process.poll() is not None or time.monotonic() > end:
+                self.stop()
+                raise RuntimeError(f"{name} does not start: {(folder / f'{name}.log').read_text()[-2000:]}")
+            time.sleep(0.5 if checked else 0.05)
+
+    def is_up(self, checked):
+        """Whether it answers, and where its servers have checks, whether all have passed."""
+        try:
+            rows = self.ask("show servers state" if checked else "show info").splitlines()[2:]
+        except OSError:
+            return False
+        return not checked or all(row.split()[11] == "3" for row in rows if row)
 
     def ask(self, command):
         """Sends one command and returns the answer."""

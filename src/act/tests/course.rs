@@ -6,8 +6,8 @@ use super::scene::{
     is_warned, polls_of, ready, script, told, tracking, unproven, whole, with_flags, with_sessions, without_check,
 };
 use super::{Outcome, Script, request, run};
-use crate::act::instance::detail_of;
-use crate::act::model::{Answer, Change, Entry, Event, Memory, Modelled};
+use crate::act::instance::{PROCESSES, detail_of};
+use crate::act::model::{Answer, Change, Entry, Event, Memory, Modelled, Turn};
 use crate::act::target::Target;
 use crate::haproxy::observe::Detail;
 use crate::model::error::ErrorKind;
@@ -257,6 +257,20 @@ fn a_guard_refuses_all_of_an_instance_with_the_reason_of_each_backend() {
     assert_eq!(refused(&one, reload()), (true, told(&["a/s0: b", "b/s2: b"])));
     let both = [ready("s0"), fades("x1"), in_b(ready("s2")), in_b(fades("x3"))];
     assert_eq!(refused(&both, reload()), (true, told(&["a/s0: a", "b/s2: b"])));
+}
+
+#[test]
+fn so_many_reloads_are_followed_and_no_more() {
+    let reload = || Event::Reload(Memory::StateFile, Change::Nothing).into();
+    let every_time = Script { is_endless: true, ..script(&[ready("s0")], vec![reload(), whole()]) };
+    let endless = outcome(&["state=maint"], &[every_time]);
+    assert_eq!(become_of(&endless), ["s0 ready, reloaded"]);
+    let msg = &endless.instances[0].targets[0].error().unwrap().msg;
+    assert!(msg.contains(&format!("was reloaded {PROCESSES} times during the run")), "{msg}");
+    // The last process has what is requested.
+    let mut turns: Vec<Turn> = (0..PROCESSES).flat_map(|_| [reload(), whole()]).collect();
+    *turns.last_mut().unwrap() = Event::Somebody(0, "state maint").into();
+    assert_eq!(become_of(&outcome(&["state=maint"], &[script(&[ready("s0")], turns)])), ["s0 maint"]);
 }
 
 /// The same server in the other backend.
