@@ -124,48 +124,41 @@ fn places<T>(list: &[T], is_meant: impl Fn(&T) -> bool) -> impl Iterator<Item = 
 /// Selectors by what they say of the backend.
 #[derive(Debug, Default)]
 struct Selectors<'a> {
-    /// Those that name it.
-    by_name: HashMap<&'a [u8], Patterns<'a>>,
     /// Those that leave it open.
     anywhere: Patterns<'a>,
-    /// Those with a pattern, each once, and by its place which servers it means.
-    by_pattern: Patterns<'a>,
-    of_pattern: Vec<Patterns<'a>>,
+    /// The names and patterns of the others, each once, and by its place which servers it means.
+    backends: Patterns<'a>,
+    of_backends: Vec<Patterns<'a>>,
 }
 
 impl<'a> Selectors<'a> {
     fn of(selectors: &'a [Selector]) -> Self {
         let mut all = Self::default();
         let mut known: HashMap<&str, usize> = HashMap::new();
-        for (place, selector) in selectors.iter().enumerate() {
-            let group = match &selector.backend {
-                None => &mut all.anywhere,
-                Some(backend) if backend.literal().is_some() => {
-                    all.by_name.entry(backend.as_str().as_bytes()).or_default()
-                }
-                Some(backend) => {
-                    let next = all.of_pattern.len();
-                    let at = *known.entry(backend.as_str()).or_insert(next);
-                    if at == next {
-                        all.by_pattern.add(next, backend);
-                        all.of_pattern.push(Patterns::default());
-                    }
-                    let Some(group) = all.of_pattern.get_mut(at) else { continue };
-                    group
-                }
+        for (place, Selector { backend, server }) in selectors.iter().enumerate() {
+            let Some(backend) = backend else {
+                all.anywhere.add(place, server);
+                continue;
             };
-            group.add(place, &selector.server);
+            let at = *known.entry(backend.as_str()).or_insert_with(|| {
+                let next = all.of_backends.len();
+                all.of_backends.push(Patterns::default());
+                all.backends.add(next, backend);
+                next
+            });
+            if let Some(group) = all.of_backends.get_mut(at) {
+                group.add(place, server);
+            }
         }
         all
     }
 
     /// Hands over the place of each selector that means a server, until one is accepted.
     fn find(&self, backend: &[u8], server: &[u8], mut accept: impl FnMut(usize) -> bool) -> bool {
-        self.by_name.get(backend).is_some_and(|group| group.find(server, &mut accept))
-            || self.anywhere.find(server, &mut accept)
+        self.anywhere.find(server, &mut accept)
             || self
-                .by_pattern
-                .find(backend, |at| self.of_pattern.get(at).is_some_and(|group| group.find(server, &mut accept)))
+                .backends
+                .find(backend, |at| self.of_backends.get(at).is_some_and(|group| group.find(server, &mut accept)))
     }
 }
 
