@@ -1,25 +1,49 @@
-//! What an instance that is observed anew keeps of its servers.
+//! What an instance keeps of its servers when it is observed anew, and when it has failed.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Script, Stopwatch, request, site, start};
+use crate::act::instance::Instance;
 use crate::act::model::{Change, Event, Memory, Model, Modelled, Turn};
 use crate::act::target::{Target, Verdict};
+use crate::model::error::{Error, ErrorKind};
 use crate::model::server::Statistics;
 use crate::time::interrupt::Interrupt;
 
-/// Polls the first of two servers, observes the instance anew after a turn, and judges its servers.
-fn observed_anew(words: &[&str], turn: Turn, judge: impl FnOnce(&[Target])) {
+/// Does something with an instance that has two servers, before a turn.
+fn on_instance(words: &[&str], turn: Turn, act: impl FnOnce(&mut Instance<'_>)) {
     let request = request(words);
     let servers = vec![Modelled::new("a", "s0"), Modelled::new("a", "s1")];
     let script = Script { servers, turns: vec![turn], is_endless: false };
     let model = Model::new(&script.servers, &Arc::new(Stopwatch::default()), &Arc::new(Interrupt::never()));
-    let site = site(0);
-    let mut instance = start(&model, &site, &script, &request);
-    instance.targets[0].note_poll(Statistics::default(), None, Instant::now());
-    instance.observe_anew(&|_| Ok(())).unwrap();
-    judge(&instance.targets);
+    act(&mut start(&model, &site(0), &script, &request));
+}
+
+/// Polls the first of two servers, observes the instance anew after a turn, and judges its servers.
+fn observed_anew(words: &[&str], turn: Turn, judge: impl FnOnce(&[Target])) {
+    on_instance(words, turn, |instance| {
+        instance.targets[0].note_poll(Statistics::default(), None, Instant::now());
+        instance.observe_anew(&|_| Ok(())).unwrap();
+        judge(&instance.targets);
+    });
+}
+
+#[test]
+fn an_instance_has_failed_if_any_part_of_it_has() {
+    let failure = || Error::new(ErrorKind::Timeout, "no answer");
+    let has_failed = |fail: &dyn Fn(&mut Instance<'_>)| {
+        let mut has_failed = false;
+        on_instance(&["server=s*", "state=maint"], Turn::default(), |instance| {
+            fail(instance);
+            has_failed = instance.has_failed();
+        });
+        has_failed
+    };
+    assert!(!has_failed(&|_| {}));
+    assert!(has_failed(&|instance| instance.error = Some(failure())));
+    assert!(has_failed(&|instance| instance.undo_error = Some(failure())));
+    assert!(has_failed(&|instance| instance.targets[1].fail(failure())));
 }
 
 #[test]

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use super::scene::{
-    is_warned, polls_of, ready, script, told, tracking, unproven, whole, with_flags, with_sessions, without_check,
+    cut_off, is_warned, polls_of, ready, script, told, tracking, unproven, whole, with_flags, with_sessions,
+    without_check,
 };
 use super::{Outcome, Script, request, run};
 use crate::act::instance::{PROCESSES, detail_of};
-use crate::act::model::{Answer, Change, Entry, Event, Memory, Modelled, Turn};
+use crate::act::model::{Answer, Change, Entry, Event, Fate, Memory, Modelled, Turn};
 use crate::act::target::Target;
 use crate::haproxy::observe::Detail;
 use crate::model::error::ErrorKind;
+use crate::model::state::AdminFlags;
 
 /// Carries a request out on all servers whose names begin with `s`.
 fn outcome(words: &[&str], scripts: &[Script]) -> Outcome {
@@ -257,6 +259,34 @@ fn a_guard_refuses_all_of_an_instance_with_the_reason_of_each_backend() {
     assert_eq!(refused(&one, reload()), (true, told(&["a/s0: b", "b/s2: b"])));
     let both = [ready("s0"), fades("x1"), in_b(ready("s2")), in_b(fades("x3"))];
     assert_eq!(refused(&both, reload()), (true, told(&["a/s0: a", "b/s2: b"])));
+}
+
+#[test]
+fn what_somebody_else_sets_meanwhile_may_be_just_right() {
+    let words = ["state=maint", "drain.timeout=60"];
+    // Drain, read back, poll.
+    let turns = vec![whole(), whole(), whole(), Event::Somebody(0, "state maint").into()];
+    let outcome = outcome(&words, &[script(&[with_sessions("s0", FOREVER)], turns)]);
+    assert_eq!(become_of(&outcome), ["s0 maint, changed"]);
+    assert!(outcome.took < Duration::from_secs(2), "{:?}", outcome.took);
+}
+
+#[test]
+fn a_server_that_no_command_reaches_is_not_short_of_one() {
+    let unresolved = with_flags("s0", AdminFlags::DNS_MAINT);
+    let turns = vec![cut_off(Fate::CarriedOut)];
+    let outcome = outcome(&["state=ready"], &[script(&[unresolved, with_flags("s1", 1)], turns)]);
+    assert_eq!(become_of(&outcome), ["s0 maint, unreachable_state", "s1 ready, changed"]);
+    assert!(is_warned(&outcome, "nevertheless the servers were read back as requested"));
+}
+
+#[test]
+fn what_no_command_can_restore_is_not_said_to_be_rolled_back() {
+    // Only the statistics page forces both drain and maint.
+    let servers = [with_flags("s0", 9), ready("s1")];
+    let turns = vec![Answer::Refuses(1, "Permission denied").into()];
+    let outcome = outcome(&["state=ready", "weight=1", "on_failure=rollback"], &[script(&servers, turns)]);
+    assert_eq!(become_of(&outcome), ["s0 maint, changed, permission_denied, left alone", "s1 ready, rolled back"]);
 }
 
 #[test]
