@@ -697,6 +697,18 @@ mod tests {
         }
         assert!(!Address::is_meant("puppet"));
         assert!(Address::parse(&format!("/{}", "x".repeat(107))).is_err());
+        for (text, why) in [
+            ("fd@3", "an inherited file descriptor cannot be connected to"),
+            ("sockpair@3", "an inherited file descriptor cannot be connected to"),
+            ("udp@1.2.3.4:5", "it does not start with /, unix@"),
+            ("1.2.3.4", "the port is missing"),
+            ("1.2.3.4:0", "the port is not a number from 1 to 65535"),
+            ("example.com:80", "the host is not an IP address"),
+            ("tcp4@[::1]:80", "the IP address belongs to the other family"),
+        ] {
+            let said = Address::parse(text).unwrap_err().to_string();
+            assert!(said.starts_with(&format!("is not an address: {why}")), "{said}");
+        }
     }
 
     #[test]
