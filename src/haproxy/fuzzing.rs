@@ -70,6 +70,7 @@ pub(crate) fn servers_state(bytes: &[u8]) {
             (whole.backend_id, whole.server_id, whole.flags, whole.check, whole.agent)
         );
         assert_eq!((glance.takes_traffic, part.address()), (part.takes_traffic(), (whole.address, whole.port)));
+        assert_eq!(glance.has_address, whole.address != "-");
         let same = |_: &[u8], _: &[u8], check, agent| Some((whole.flags, whole.weight, check, agent));
         let rewritten = header.rewritten(line, same).unwrap();
         assert_eq!(header.row(&rewritten, |_, _, _, _| true), Ok(AnyRow::Wanted(whole)));
