@@ -741,6 +741,20 @@ mod tests {
     }
 
     #[test]
+    fn a_row_is_rewritten_in_the_columns_that_commands_set() {
+        let line = b"3 app 1 web1 127.0.0.1 0 5 7 1 25 1 0 2 14 6 0 0 - 8080 -";
+        let rewritten = COLUMNS.rewritten(line, |backend, server, check, agent| {
+            assert_eq!((backend, server, check, agent), (&b"app"[..], &b"web1"[..], 14, 6));
+            Some((AdminFlags(8), 9, 10, 11))
+        });
+        let expected = "3 app 1 web1 127.0.0.1 0 8 9 1 25 1 0 2 10 11 0 0 - 8080 -";
+        assert_eq!(rewritten.map(|row| String::from_utf8(row).unwrap()).as_deref(), Some(expected));
+        assert_eq!(COLUMNS.rewritten(line, |_, _, _, _| None), None);
+        let garbage = b"3 app 1 web1 127.0.0.1 0 5 7 1 25 1 0 2 x 6 0 0 - 8080 -";
+        assert_eq!(COLUMNS.rewritten(garbage, |_, _, check, _| panic!("{check}")), None);
+    }
+
+    #[test]
     fn a_row_that_is_not_understood_is_shown() {
         for line in [
             &b"3 app 1 web1 127.0.0.1 0 5 7 1 25 1 0 2 14 0 0 0 - 8080"[..],
