@@ -383,7 +383,7 @@ impl<'a> Row<'_, 'a> {
 
     fn count(&self, index: usize, column: &'static str) -> Result<u64, ParseError> {
         let digits = self.bytes(index);
-        let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+        let is_number = digits.iter().all(u8::is_ascii_digit);
         let text = std::str::from_utf8(digits).ok().filter(|_| is_number);
         text.and_then(|text| text.parse().ok()).ok_or_else(|| self.wrong(index, column))
     }
@@ -805,6 +805,19 @@ mod tests {
     }
 
     #[test]
+    fn info_tells_when_a_process_started_and_how_many_there_are() {
+        let read =
+            |more: &str| Info::parse(format!("Version: 3.2.4\nPid: 7\nUptime_sec: 60\n{more}").as_bytes()).unwrap();
+        let info = Info { version: "3.2.4".to_owned(), pid: 7, start: Start::Ago(60), stopping: false, processes: 1 };
+        assert_eq!(read("Stopping: 0\nName: b\u{e9}\n"), info);
+        assert_eq!(read("Start_time_sec: 1700000000\n"), Info { start: Start::At(1_700_000_000), ..info.clone() });
+        assert_eq!(read("Stopping: 1\n"), Info { stopping: true, ..info.clone() });
+        assert_eq!(read("Nbproc: 2\nNbproc: 1\n"), Info { processes: 2, ..info });
+        let two = "Version: 3.2.4\nPid: 7\nUptime_sec: 60\nNbproc: two\n";
+        assert_eq!(Info::parse(two.as_bytes()), Err(key_error("Nbproc", two)));
+    }
+
+    #[test]
     fn severity_is_taken_off() {
         assert_eq!(without_severity("[3]: No such server.\n"), "No such server.\n");
         assert_eq!(without_severity("[err]: No such server.\n"), "No such server.\n");
@@ -812,13 +825,69 @@ mod tests {
         assert_eq!(without_severity("plain"), "plain");
     }
 
+    static STAT_COLUMNS: LazyLock<StatHeader> = LazyLock::new(|| {
+        let header = b"# pxname,svname,qcur,scur,stot,status,weight,act,bck,iid,sid,throttle,tracked,check_status,\
+            check_code,check_rise,check_fall,check_health,srid,";
+        StatHeader::parse(header).unwrap()
+    });
+
+    #[test]
+    fn a_row_of_statistics_is_read_by_the_names_of_its_columns() {
+        let busy =
+            STAT_COLUMNS.row(b"app,web1,1,2,5000000000,DOWN 1/2,7,0,1,3,4,50,app/web2,L7STS,503,2,3,1,9,").unwrap();
+        let statistics = Statistics {
+            queue: 1,
+            sessions: 2,
+            total_sessions: 5_000_000_000,
+            status: "DOWN 1/2".to_owned(),
+            weight: 7,
+            publication: Publication::Published,
+            check: Some("L7STS".to_owned()),
+            check_code: Some(503),
+            tracks: Some("app/web2".to_owned()),
+            backup: true,
+            is_throttled: true,
+            counter: Some(CheckCounter { health: 1, rise: 2, fall: 3 }),
+            revision: Some(9),
+        };
+        let expected =
+            StatRow { backend: "app".into(), server: "web1".into(), backend_id: 3, server_id: 4, statistics };
+        assert_eq!(busy, expected);
+        let idle = STAT_COLUMNS.row(b"app,web1,0,0,0,no check,1,1,0,3,4,100,,,,,,,,").unwrap().statistics;
+        assert_eq!(idle, Statistics { status: "no check".to_owned(), weight: 1, ..Statistics::default() });
+        for garbage in [
+            &b"app,web1,0,0,,UP,1,1,0,3,4,,,,,,,,,"[..],
+            b"app,web1,0,0,+1,UP,1,1,0,3,4,,,,,,,,,",
+            b"app,web1,x,0,0,UP,1,1,0,3,4,,,,,,,,,",
+            b"app,web1,0,0,0,,1,1,0,3,4,,,,,,,,,",
+            b"app,,0,0,0,UP,1,1,0,3,4,,,,,,,,,",
+            b"app,web1,0,0,0,UP,1,1,0,3,,,,,,,,,,",
+            b"app",
+        ] {
+            assert!(STAT_COLUMNS.row(garbage).is_err(), "{}", garbage.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn the_row_of_a_backend_counts_its_servers() {
+        let counts = |row: &str| STAT_COLUMNS.counts(row.as_bytes());
+        let expected = Counts { backend_id: 3, active: 5, backup: 2 };
+        assert_eq!(counts("app,BACKEND,0,0,0,UP,7,5,2,3,0,,,,,,,,,"), Some(expected));
+        assert_eq!(counts("\"app\",\"BACKEND\",0,0,0,UP,7,5,2,3,0,,,,,,,,,"), Some(expected));
+        assert_eq!(counts("app,BACKEND,0,0,0,UP (UNPUB),7,5,2,3,0,,,,,,,,,"), None);
+        assert_eq!(counts("app,web1,0,0,0,UP,7,1,0,3,1,,,,,,,,,"), None);
+        assert_eq!(counts("app,BACKEND,0,0,0,UP,7,x,2,3,0,,,,,,,,,"), None);
+        let unpublished = STAT_COLUMNS.row(b"app,BACKEND,0,0,0,UP (UNPUB),7,5,2,3,0,,,,,,,,,").unwrap();
+        assert!(unpublished.is_of_unpublished_backend());
+        let published = STAT_COLUMNS.row(b"app,BACKEND,0,0,0,UP,7,5,2,3,0,,,,,,,,,").unwrap();
+        assert!(!published.is_of_unpublished_backend());
+    }
+
     #[test]
     fn a_check_in_progress_shows_the_result_before_it() {
-        let header = b"# pxname,svname,qcur,scur,stot,status,weight,check_status,check_code,tracked,bck,iid,sid,throttle,check_rise,check_fall,check_health";
-        let header = StatHeader::parse(header).unwrap();
         let check = |status: &str| {
-            let row = format!("app,web1,0,0,0,UP,1,{status},200,,0,3,1,,2,3,4");
-            header.row(row.as_bytes()).unwrap().statistics.check
+            let row = format!("app,web1,0,0,0,UP,1,1,0,3,4,,,{status},200,2,3,4,,");
+            STAT_COLUMNS.row(row.as_bytes()).unwrap().statistics.check
         };
         for (status, expected) in
             [("L7OK", Some("L7OK")), ("* L7OK", Some("L7OK")), ("* * L7OK", Some("* L7OK")), ("* ", None), ("", None)]
