@@ -821,7 +821,11 @@ mod tests {
     fn severity_is_taken_off() {
         assert_eq!(without_severity("[3]: No such server.\n"), "No such server.\n");
         assert_eq!(without_severity("[err]: No such server.\n"), "No such server.\n");
-        assert_eq!(without_severity("[3] No"), "[3] No");
+        for plain in
+            ["[3] No", "[12]: No", "[lowercase]: No", "[]: No", "[123456789]: No", "[#]: No", "[er-r]: No", "3]: No"]
+        {
+            assert_eq!(without_severity(plain), plain);
+        }
         assert_eq!(without_severity("plain"), "plain");
     }
 
