@@ -146,7 +146,7 @@ fn until_something_moves(
 
 /// Keeps servers in drain while one that tracks them is not drained, be it because it has failed: HAProxy would set that
 /// to maint with them.
-fn keep_tracked(instance: &mut Instance<'_>, stable: Duration) {
+pub(super) fn keep_tracked(instance: &mut Instance<'_>, stable: Duration) {
     // A server that is kept may itself track another.
     loop {
         let busy = instance.targets.iter().filter(|target| target.is_there() && is_draining(target));

@@ -87,6 +87,15 @@ fn start<'m>(model: &'m Model, site: &'m Site, script: &Script, request: &'m Req
     Instance::new(site, request, detail, observation, Box::new(asker))
 }
 
+/// Does something with an instance that has two servers, before a turn.
+fn on_instance(words: &[&str], turn: Turn, act: impl FnOnce(&mut Instance<'_>)) {
+    let request = request(words);
+    let servers = vec![Modelled::new("a", "s0"), Modelled::new("a", "s1")];
+    let script = Script { servers, turns: vec![turn], is_endless: false };
+    let model = Model::new(&script.servers, &Arc::new(Stopwatch::default()), &Arc::new(Interrupt::never()));
+    act(&mut start(&model, &site(0), &script, &request));
+}
+
 /// Carries a request out on models, or predicts what it would do.
 fn run(request: &Request, scripts: &[Script]) -> Outcome {
     let (clock, signals) = (Arc::new(Stopwatch::default()), Arc::new(Interrupt::never()));

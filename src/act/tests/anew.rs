@@ -1,24 +1,13 @@
 //! What an instance keeps of its servers when it is observed anew, and when it has failed.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Script, Stopwatch, request, site, start};
+use super::on_instance;
 use crate::act::instance::Instance;
-use crate::act::model::{Change, Event, Memory, Model, Modelled, Turn};
+use crate::act::model::{Change, Event, Memory, Turn};
 use crate::act::target::{Target, Verdict};
 use crate::model::error::{Error, ErrorKind};
 use crate::model::server::Statistics;
-use crate::time::interrupt::Interrupt;
-
-/// Does something with an instance that has two servers, before a turn.
-fn on_instance(words: &[&str], turn: Turn, act: impl FnOnce(&mut Instance<'_>)) {
-    let request = request(words);
-    let servers = vec![Modelled::new("a", "s0"), Modelled::new("a", "s1")];
-    let script = Script { servers, turns: vec![turn], is_endless: false };
-    let model = Model::new(&script.servers, &Arc::new(Stopwatch::default()), &Arc::new(Interrupt::never()));
-    act(&mut start(&model, &site(0), &script, &request));
-}
 
 /// Polls the first of two servers, observes the instance anew after a turn, and judges its servers.
 fn observed_anew(words: &[&str], turn: Turn, judge: impl FnOnce(&[Target])) {

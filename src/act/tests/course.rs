@@ -1,18 +1,22 @@
 //! What a run does and shows on its way, in scenes of a few servers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::scene::{
     cut_off, is_warned, polls_of, ready, script, told, tracking, unproven, whole, with_flags, with_sessions,
     without_check,
 };
-use super::{Outcome, Script, request, run};
-use crate::act::instance::{PROCESSES, detail_of};
+use super::{Outcome, Script, on_instance, request, run};
+use crate::act::drain::keep_tracked;
+use crate::act::instance::{Instance, PROCESSES, detail_of};
 use crate::act::model::{Answer, Change, Entry, Event, Fate, Memory, Modelled, Turn};
 use crate::act::target::Target;
+use crate::decide::plan::{Decision, Planned};
 use crate::haproxy::observe::Detail;
 use crate::model::error::ErrorKind;
-use crate::model::state::AdminFlags;
+use crate::model::goal::Goal;
+use crate::model::server::Statistics;
+use crate::model::state::{AdminFlags, AdminState};
 
 /// Carries a request out on all servers whose names begin with `s`.
 fn outcome(words: &[&str], scripts: &[Script]) -> Outcome {
@@ -94,6 +98,27 @@ fn a_chain_of_servers_stays_in_drain_for_the_last_of_them() {
 }
 
 #[test]
+fn a_server_that_is_left_alone_holds_none_in_drain() {
+    on_instance(&["server=s*", "state=maint"], whole(), |instance| {
+        let drain = |target: &Target| {
+            let goal = Goal { state: Some(AdminState::Drain), ..Goal::default() };
+            Some(Box::new(Planned { goal, decision: Decision::Keep, after: target.last().state }))
+        };
+        let statistics = Statistics { tracks: Some("a/s0".to_owned()), ..Statistics::default() };
+        instance.targets[1].before.statistics = Some(Box::new(statistics));
+        instance.targets[0].plan = drain(&instance.targets[0]);
+        instance.targets[0].note_poll(Statistics::default(), None, Instant::now());
+        let kept_for = |instance: &mut Instance<'_>| {
+            keep_tracked(instance, Duration::ZERO);
+            instance.targets[0].last_poll.as_ref().unwrap().kept_for.clone()
+        };
+        assert_eq!(kept_for(instance), None);
+        instance.targets[1].plan = drain(&instance.targets[1]);
+        assert_eq!(kept_for(instance).as_deref(), Some("a/s1"));
+    });
+}
+
+#[test]
 fn a_server_that_goes_to_maint_with_sessions_is_polled_until_they_end() {
     let words = ["state=maint", "drain.timeout=1", "drain.on_timeout=maint"];
     let polls = |ends_after| {
@@ -101,12 +126,11 @@ fn a_server_that_goes_to_maint_with_sessions_is_polled_until_they_end() {
         assert_eq!(become_of(&outcome), ["s0 maint, changed"]);
         (polls_of(&outcome, 0), is_warned(&outcome, "went to maint with"))
     };
-    let (for_ever, is_warned_of) = polls(FOREVER);
-    assert!(is_warned_of);
-    // Those that end with the first poll in maint, or with the second.
-    let while_draining = u32::try_from(for_ever).unwrap() - 2;
-    assert_eq!(polls(while_draining), (for_ever - 1, false));
-    assert_eq!(polls(while_draining + 1), (for_ever, false));
+    // The observation, four polls in drain, and two in maint.
+    assert_eq!(polls(FOREVER), (7, true));
+    // Sessions that end before the first poll in maint, or before the second.
+    assert_eq!(polls(5), (6, false));
+    assert_eq!(polls(6), (7, false));
 }
 
 #[test]
