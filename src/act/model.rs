@@ -25,7 +25,7 @@ use crate::time::interrupt::{Interrupt, PATIENT};
 const MANY_CALLS: usize = 1_500;
 
 /// How long a call takes.
-const CALL: Duration = Duration::from_millis(20);
+pub(super) const CALL: Duration = Duration::from_millis(20);
 
 /// A clock that shows the time that calls and pauses have taken.
 #[derive(Debug)]

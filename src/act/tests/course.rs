@@ -9,7 +9,7 @@ use super::scene::{
 use super::{Outcome, Script, on_instance, request, run};
 use crate::act::drain::keep_tracked;
 use crate::act::instance::{Instance, PROCESSES, detail_of};
-use crate::act::model::{Answer, Change, Entry, Event, Fate, Memory, Modelled, Turn};
+use crate::act::model::{Answer, CALL, Change, Entry, Event, Fate, Memory, Modelled, Turn};
 use crate::act::target::Target;
 use crate::decide::plan::{Decision, Planned};
 use crate::haproxy::observe::Detail;
@@ -255,6 +255,10 @@ fn a_wait_polls_no_more_often_than_it_must() {
         assert!(!outcome.instances[0].targets.iter().any(|target| target.error().is_some()), "{words:?}");
         polls_of(&outcome, 0)
     };
+    // Setting, reading back, a poll, reading back, without a pause.
+    let at_once =
+        outcome(&["state=ready", "wait.timeout=0", "wait.via=ready"], &[script(&[with_flags("s0", 1)], Vec::new())]);
+    assert_eq!((become_of(&at_once), at_once.took), (vec!["s0 ready, changed".to_owned()], 4 * CALL));
     // The first is the observation; whether sessions begin shows only since the time before.
     assert_eq!(polls(&["state=ready", "wait.timeout=0", "wait.via=ready"], &[ready("s0")]), 2);
     assert_eq!(polls(&["state=maint", "wait.timeout=0"], &[ready("s0")]), 2);
