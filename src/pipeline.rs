@@ -37,7 +37,8 @@ fn steps(request: &Request, signals: &Interrupt, progress: Progress<'_>, run: &m
     let selected = choose(request, signals, &mut run.warnings)?;
     let exclusion = Exclusion::new(request, signals, progress);
     let bounds = Bounds { timeout: request.timeout, run_end: signals.end() };
-    let detail = detail_of(request, || !Ownership::load().is_empty());
+    let are_owned = || Ownership::load().map(|ownership| !ownership.is_empty());
+    let detail = detail_of(request, are_owned)?;
     let asked = gather(request, &selected.chosen, (detail, bounds), &exclusion, &mut run.warnings)?;
     run.note(request, &asked);
     let start = |Asked { site, answer }| {
@@ -62,7 +63,7 @@ fn decide_and_act(request: &Request, fleet: &mut Fleet<'_>, selected: &Selected,
     let skipped = run.instances.iter().filter(|instance| instance.is_skipped).map(|instance| instance.name.as_str());
     check_names(request, fleet, selected)
         .map_err(|missing| perhaps_on_skipped(missing, &skipped.collect::<Vec<_>>()))?;
-    let ownership = Ownership::load();
+    let ownership = Ownership::load()?;
     run.warnings.extend(ownership.warnings.iter().cloned());
     let Some(goal) = request.goal else {
         show_owners(&ownership, fleet);

@@ -111,16 +111,18 @@ pub struct Instance<'a> {
 ///
 /// Servers that only become ready lower nothing, so that no guard can refuse them. Of those that only leave service, no
 /// statistics are reported or recorded.
-#[must_use]
-pub fn detail_of(request: &Request, are_owned: impl FnOnce() -> bool) -> Detail {
+///
+/// # Errors
+/// When that cannot be found out.
+pub fn detail_of(request: &Request, are_owned: impl FnOnce() -> Result<bool>) -> Result<Detail> {
     let keeps_weight = request.goal.is_some_and(|goal| goal.weight.is_none());
     let is_one_way = request.on_failure == OnFailure::Keep && keeps_weight;
     let is_watched = request.drain.is_some() || request.wait.is_some() || request.shutdown_sessions.is_some();
     let is_plain = keeps_weight && !is_watched && request.claim.is_none();
-    match (request.guard, request.goal, request.requested) {
+    Ok(match (request.guard, request.goal, request.requested) {
         (None, None, _) => Detail::Statistics,
         (None, Some(_), Some(Requested::Drain | Requested::Maint)) if is_plain => {
-            if are_owned() {
+            if are_owned()? {
                 Detail::Plan
             } else {
                 Detail::Links
@@ -130,7 +132,7 @@ pub fn detail_of(request: &Request, are_owned: impl FnOnce() -> bool) -> Detail 
         (Some(_), Some(_), Some(Requested::Ready)) if is_one_way => Detail::Plan,
         (Some(_), None, _) => Detail::GuardedStatus,
         (Some(_), Some(_), _) => Detail::Guard,
-    }
+    })
 }
 
 /// What a request selects its servers by.

@@ -82,7 +82,7 @@ fn site(index: usize) -> Site {
 
 /// Observes a model, and lets its script begin.
 fn start<'m>(model: &'m Model, site: &'m Site, script: &Script, request: &'m Request) -> Instance<'m> {
-    let detail = detail_of(request, || false);
+    let detail = detail_of(request, || Ok(false)).unwrap();
     let (observation, asker) = model.begin(detail, script.turns.clone(), script.is_endless);
     Instance::new(site, request, detail, observation, Box::new(asker))
 }

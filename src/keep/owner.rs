@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use super::folder::Folder;
 use super::lock::{LockSet, NotTaken, Patience};
 use super::replace::replace;
+use crate::model::error::{self, Error, ErrorKind};
 use crate::model::goal::Was;
+use crate::model::memory::{FOR_A_BYTE, RESERVE, could_have};
 use crate::model::server::{Process, Server, ServerNumber};
 use crate::model::state::{AdminFlags, AdminState};
 use crate::request::Claim;
@@ -291,24 +294,33 @@ pub struct Loaded {
 }
 
 /// Reads the records; a missing file has none.
-#[must_use]
-pub fn load(folder: &Folder) -> Loaded {
+///
+/// # Errors
+/// When there is not enough memory for them.
+pub fn load(folder: &Folder) -> error::Result<Loaded> {
     let path = folder.path().join(NAME);
-    let read = match content(folder) {
-        Ok(None) => return Loaded::default(),
-        Ok(Some(content)) => Records::parse(&content),
-        Err(error) => Err(error.to_string()),
+    let unknown = |why: &str| Loaded {
+        records: Records::default(),
+        warning: Some(format!(
+            "the owners of servers are unknown, because {} cannot be read ({why}); the next record replaces it",
+            path.display()
+        )),
     };
-    match read {
-        Ok(records) => Loaded { records, warning: None },
-        Err(why) => Loaded {
-            records: Records::default(),
-            warning: Some(format!(
-                "the owners of servers are unknown, because {} cannot be read ({why}); the next record replaces it",
-                path.display()
-            )),
-        },
+    let (file, size) = match open(folder) {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return Ok(Loaded::default()),
+        Err(error) => return Ok(unknown(&error.to_string())),
+    };
+    if !could_have(size.saturating_mul(FOR_A_BYTE).saturating_add(RESERVE)) {
+        let msg = format!("there is not enough memory for {}; allow this program more", path.display());
+        return Err(Error::new(ErrorKind::Resources, msg));
     }
+    let mut content = Vec::new();
+    let read = file.take(FILE_MAX).read_to_end(&mut content).map_err(|error| error.to_string());
+    Ok(match read.and_then(|_| Records::parse(&content)) {
+        Ok(records) => Loaded { records, warning: None },
+        Err(why) => unknown(&why),
+    })
 }
 
 /// Changes the records while no other run does; returns what went wrong, as a sentence.
@@ -324,7 +336,10 @@ pub fn update(folder: &Folder, change: impl FnOnce(&mut Records)) -> Option<Stri
         Err(NotTaken::Failed(error)) => return Some(not_recorded(folder, &error.msg)),
         Err(NotTaken::Unavailable(why)) => return Some(not_recorded(folder, &why.0)),
     };
-    let Loaded { mut records, warning } = load(folder);
+    let Loaded { mut records, warning } = match load(folder) {
+        Ok(loaded) => loaded,
+        Err(error) => return Some(not_recorded(folder, &error.msg)),
+    };
     let before = records.clone();
     change(&mut records);
     if records == before {
@@ -340,19 +355,17 @@ pub fn update(folder: &Folder, change: impl FnOnce(&mut Records)) -> Option<Stri
     }
 }
 
-fn content(folder: &Folder) -> io::Result<Option<Vec<u8>>> {
+/// Opens the file, if there is one, and finds out how large it is.
+fn open(folder: &Folder) -> io::Result<Option<(File, usize)>> {
     let file = match folder.file(NAME, OFlag::O_RDONLY, Mode::empty()) {
         Ok(file) => file,
         Err(Errno::ENOENT) => return Ok(None),
         Err(errno) => return Err(errno.into()),
     };
     let metadata = file.metadata()?;
-    if !metadata.is_file() || metadata.len() > FILE_MAX {
-        return Err(io::Error::other(format!("it is not a regular file of at most {FILE_MAX} bytes")));
-    }
-    let mut content = Vec::new();
-    file.take(FILE_MAX).read_to_end(&mut content)?;
-    Ok(Some(content))
+    let size = usize::try_from(metadata.len()).ok().filter(|_| metadata.is_file() && metadata.len() <= FILE_MAX);
+    let unusable = || io::Error::other(format!("it is not a regular file of at most {FILE_MAX} bytes"));
+    Ok(Some((file, size.ok_or_else(unusable)?)))
 }
 
 fn not_recorded(folder: &Folder, why: &str) -> String {
@@ -544,10 +557,10 @@ mod tests {
     #[test]
     fn what_is_recorded_is_read_back_by_all() {
         let (_place, folder) = folder();
-        assert_eq!(load(&folder), Loaded::default());
+        assert_eq!(load(&folder), Ok(Loaded::default()));
         let record = record(812, "web1", AdminState::Maint);
         assert_eq!(update(&folder, |records| records.put(record.clone())), None);
-        assert_eq!(load(&folder), Loaded { records: of([record]), warning: None });
+        assert_eq!(load(&folder), Ok(Loaded { records: of([record]), warning: None }));
         let path = folder.path().join(NAME);
         let metadata = fs::metadata(&path).unwrap();
         assert_eq!(metadata.mode() & 0o777, 0o644);
@@ -568,7 +581,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(load(&folder).records.by_name.len(), 8);
+        assert_eq!(load(&folder).unwrap().records.by_name.len(), 8);
     }
 
     #[test]
@@ -586,12 +599,12 @@ mod tests {
         for damage in cases {
             let _ = fs::remove_file(&path);
             damage();
-            let loaded = load(&folder);
+            let loaded = load(&folder).unwrap();
             assert_eq!(loaded.records, Records::default());
             assert!(loaded.warning.unwrap().contains("cannot be read"));
             let record = record(812, "web1", AdminState::Maint);
             assert!(update(&folder, |records| records.put(record.clone())).unwrap().contains("cannot be read"));
-            assert_eq!(load(&folder), Loaded { records: of([record]), warning: None });
+            assert_eq!(load(&folder), Ok(Loaded { records: of([record]), warning: None }));
         }
         assert!(!place.path().join("elsewhere").exists());
     }

@@ -3,6 +3,7 @@
 use super::folder::Folder;
 use super::owner::{At, Record, Records, Seen, load, update};
 use crate::haproxy::open::Contact;
+use crate::model::error::Result;
 use crate::model::server::Server;
 use crate::model::state::AdminState;
 use crate::request::Claim;
@@ -42,8 +43,10 @@ pub struct Change<'a> {
 
 impl Ownership {
     /// Reads the records of root, and those of the caller if that is somebody else.
-    #[must_use]
-    pub fn load() -> Self {
+    ///
+    /// # Errors
+    /// When there is not enough memory for them.
+    pub fn load() -> Result<Self> {
         let mut ownership = Self::default();
         let folders = [Folder::of_root(), Folder::of_caller_if_any()];
         let mut seen = None;
@@ -52,11 +55,11 @@ impl Ownership {
                 continue;
             }
             seen = Some(folder.path().to_owned());
-            let loaded = load(&folder);
+            let loaded = load(&folder)?;
             ownership.records.push(loaded.records);
             ownership.warnings.extend(loaded.warning);
         }
-        ownership
+        Ok(ownership)
     }
 
     /// Tells whether nothing is recorded at all.
