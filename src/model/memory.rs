@@ -65,6 +65,8 @@ mod tests {
     #[test]
     fn memory_is_there_or_not() {
         assert!(could_have(0) && could_have(RESERVE));
+        let between_looks = FOR_A_BYTE * STRIDE;
+        assert!(RESERVE > between_looks, "{RESERVE} and {between_looks}");
         assert!(!could_have(usize::MAX / 2));
         let error = out_of_memory(&Address::parse("/run/haproxy.sock").unwrap());
         assert_eq!(error.kind, ErrorKind::Resources);
