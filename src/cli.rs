@@ -279,7 +279,7 @@ mod tests {
             (&["--quite-something"], "unknown option '--quite-something'; see --help"),
             (&["-x"], "unknown option '-x'; see --help"),
             (&["-xhV"], "unknown option '-x'; see --help"),
-            (&["--for\nm"], "unknown option '--for\\nm'; did you mean '--format'?"),
+            (&["--for\nat"], "unknown option '--for\\nat'; did you mean '--format'?"),
             (&["--format"], "'--format' takes 'json', 'text', 'table' or 'nagios'"),
             (&["--format="], "'--format' takes 'json', 'text', 'table' or 'nagios', not ''"),
             (&["--format", "yaml"], "'--format' takes 'json', 'text', 'table' or 'nagios', not 'yaml'"),
