@@ -1,4 +1,4 @@
-"""HAProxy instances of any size, for measuring: idle, on Unix sockets only."""
+"""HAProxy instances of any size, for measuring: idle, on Unix sockets and, for their checks, loopback."""
 
 import os
 import pathlib
@@ -36,8 +36,9 @@ class Instance:
                 out.write("    no strict-limits\n    max-spread-checks 20000\n")
             out.write(f"    stats socket {self.socket} mode 600 level admin\n    stats timeout 5m\n")
             out.write("defaults\n    mode http\n    timeout connect 5s\n    timeout client 5s\n    timeout server 5s\n")
-            port = free_port()
-            out.write(f"frontend in\n    bind 127.0.0.1:{port}\n    default_backend b1\n")
+            port = free_port() if checked else None
+            bind = f"127.0.0.1:{port}" if checked else f"unix@{folder}/{name}-in.sock"
+            out.write(f"frontend in\n    bind {bind}\n    default_backend b1\n")
             for backend in range(1, backends + 1):
                 out.write(f"backend b{backend}\n")
                 for server in range(1, servers + 1):

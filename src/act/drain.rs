@@ -144,8 +144,8 @@ fn until_something_moves(
     }
 }
 
-/// Keeps servers in drain while one that tracks them is not drained, be it because it has failed: HAProxy would set that
-/// to maint with them.
+/// Keeps servers in drain while one that tracks them is not drained, even if that one has failed: HAProxy would set it to
+/// maint with them.
 pub(super) fn keep_tracked(instance: &mut Instance<'_>, stable: Duration) {
     // A server that is kept may itself track another.
     loop {

@@ -113,7 +113,7 @@ pub struct Instance<'a> {
 /// statistics are reported or recorded.
 ///
 /// # Errors
-/// When that cannot be found out.
+/// When the records of owners cannot be read.
 pub fn detail_of(request: &Request, are_owned: impl FnOnce() -> Result<bool>) -> Result<Detail> {
     let keeps_weight = request.goal.is_some_and(|goal| goal.weight.is_none());
     let is_one_way = request.on_failure == OnFailure::Keep && keeps_weight;

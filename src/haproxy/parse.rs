@@ -639,7 +639,7 @@ impl StatHeader {
         let row = Row { command: STAT, columns: values, line };
         let text = |value: &[u8]| (!value.is_empty()).then(|| printable(&String::from_utf8_lossy(value)).into_owned());
         let some = |index| text(row.bytes(index));
-        // While a check is in progress, this is before the result of the last one.
+        // While a check is in progress, HAProxy writes `* ` before the result of the last one.
         let check = row.bytes(self.check_status);
         let name = |index, column| row.text(index, column).map(printable);
         let statistics = Statistics {

@@ -24,9 +24,9 @@ const ROWS_A_COMMAND: usize = 8;
 
 /// Reads the statistics of servers that were just observed.
 ///
-/// A plan needs few of them, unless backends may be unpublished: those of servers that inherit flags from the one they
-/// track, and where servers are few, those of all, or at least of all that may track another one, which no server does that
-/// has a check (see `guarded`). `sizes` has how many servers backends have.
+/// A plan needs few of them, unless backends may be unpublished: of many servers those that inherit flags from the one they
+/// track; of a few all, or only those without a check if it is just a matter of tracking, because a server with a check
+/// tracks no other (see `guarded`). `sizes` has how many servers backends have.
 pub(super) fn read_statistics(
     connection: &mut Connection,
     process: &Process,

@@ -390,10 +390,6 @@ mod tests {
 
     use super::*;
 
-    fn process(version: &str, pid: u32, start: Start, now: (u64, Instant)) -> Process {
-        Process::new(version, pid, start, now)
-    }
-
     #[test]
     fn a_version_tells_what_a_process_shows() {
         for (version, shows, may_share) in [
@@ -406,7 +402,7 @@ mod tests {
             ("unknown", false, true),
             ("3", false, true),
         ] {
-            let process = process(version, 1, Start::At(1), (1, Instant::now()));
+            let process = Process::new(version, 1, Start::At(1), (1, Instant::now()));
             assert_eq!((process.shows_publication(), process.may_share_names()), (shows, may_share), "{version}");
         }
     }
@@ -414,14 +410,15 @@ mod tests {
     #[test]
     fn a_process_is_known_by_its_id_and_its_start() {
         let now = Instant::now();
-        let exact = |pid, start| process("3.2.4", pid, Start::At(start), (1_000, now));
+        let exact = |pid, start| Process::new("3.2.4", pid, Start::At(start), (1_000, now));
         assert!(exact(7, 500).is(&exact(7, 500)));
         assert!(!exact(7, 500).is(&exact(7, 501)));
         assert!(!exact(7, 500).is(&exact(8, 500)));
         assert_eq!((exact(7, 500).key(), exact(7, 500)), ("7-500".to_owned(), exact(7, 500)));
         assert_ne!(exact(7, 500), exact(7, 501));
-        let uptime =
-            |ago, after: u64| process("2.2.9", 7, Start::Ago(ago), (1_000 + after, now + Duration::from_secs(after)));
+        let uptime = |ago, after: u64| {
+            Process::new("2.2.9", 7, Start::Ago(ago), (1_000 + after, now + Duration::from_secs(after)))
+        };
         assert_eq!(uptime(500, 0).key(), "7");
         assert!(uptime(500, 0).is(&uptime(502, 0)));
         assert!(!uptime(500, 0).is(&uptime(503, 0)));

@@ -62,23 +62,24 @@ fn a_wait_that_is_over_says_what_nothing_proves() {
     assert!(!is_said(&["state=maint", "wait.timeout=3"], &[without_check("s0")]));
 }
 
+/// Drains a server whose sessions never end, until something happens to it; that must end the drain at once.
+fn drained_until(event: Event) -> Vec<String> {
+    // Drain, read back, poll.
+    let turns = vec![whole(), whole(), whole(), event.into()];
+    let words = ["state=maint", "drain.timeout=60"];
+    let outcome = outcome(&words, &[script(&[with_sessions("s0", FOREVER)], turns)]);
+    assert!(outcome.took < Duration::from_secs(2), "{:?}", outcome.took);
+    become_of(&outcome)
+}
+
 #[test]
 fn a_server_that_is_gone_is_not_drained_any_longer() {
-    let words = ["state=maint", "drain.timeout=60"];
-    // Drain, read back, poll.
-    let deleted = vec![whole(), whole(), whole(), Event::Delete(0).into()];
-    let outcome = outcome(&words, &[script(&[with_sessions("s0", FOREVER)], deleted)]);
-    assert_eq!(become_of(&outcome), ["s0 unknown, changed, server_not_found"]);
-    assert!(outcome.took < Duration::from_secs(2), "{:?}", outcome.took);
+    assert_eq!(drained_until(Event::Delete(0)), ["s0 unknown, changed, server_not_found"]);
 }
 
 #[test]
 fn a_server_that_goes_down_in_drain_has_nothing_left_to_do() {
-    let words = ["state=maint", "drain.timeout=60"];
-    let down = vec![whole(), whole(), whole(), Event::Down(0).into()];
-    let outcome = outcome(&words, &[script(&[with_sessions("s0", FOREVER)], down)]);
-    assert_eq!(become_of(&outcome), ["s0 maint, changed"]);
-    assert!(outcome.took < Duration::from_secs(2), "{:?}", outcome.took);
+    assert_eq!(drained_until(Event::Down(0)), ["s0 maint, changed"]);
 }
 
 #[test]
@@ -291,12 +292,7 @@ fn a_guard_refuses_all_of_an_instance_with_the_reason_of_each_backend() {
 
 #[test]
 fn what_somebody_else_sets_meanwhile_may_be_just_right() {
-    let words = ["state=maint", "drain.timeout=60"];
-    // Drain, read back, poll.
-    let turns = vec![whole(), whole(), whole(), Event::Somebody(0, "state maint").into()];
-    let outcome = outcome(&words, &[script(&[with_sessions("s0", FOREVER)], turns)]);
-    assert_eq!(become_of(&outcome), ["s0 maint, changed"]);
-    assert!(outcome.took < Duration::from_secs(2), "{:?}", outcome.took);
+    assert_eq!(drained_until(Event::Somebody(0, "state maint")), ["s0 maint, changed"]);
 }
 
 #[test]
