@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use haproxy_server::model::error::{Error, ErrorKind};
+use haproxy_server::model::memory::could_have;
 use haproxy_server::model::text::printable;
 use haproxy_server::pipeline;
 use haproxy_server::report::{self, Colours, Health, Report, to_ascii_json};
@@ -157,7 +158,7 @@ fn read_bounded(fd: BorrowedFd<'_>, what: &str, options: &Options, interrupt: &I
     let cannot = |error: &dyn std::fmt::Display| bad(&format!("cannot read the request from {what}: {error}"));
     let mut file = File::from(fd.try_clone_to_owned().map_err(|error| cannot(&error))?);
     let mut bytes = Vec::new();
-    let mut chunk = vec![0; 64 << 10];
+    let mut chunk = [0; 8 << 10];
     while bytes.len() <= REQUEST_MAX {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -229,7 +230,9 @@ fn write_report(options: &Options, request: Option<&Request>, report: &Report<'_
 fn write_json(report: &Report<'_>) -> io::Result<()> {
     // Not through `io::stdout()`, which searches every piece for its last line end.
     let stdout = io::stdout().as_fd().try_clone_to_owned()?;
-    let mut out = BufWriter::with_capacity(64 << 10, File::from(stdout));
+    // Where memory is short, a report that says so still needs to be written.
+    let at_a_time = [64 << 10, 1 << 10].into_iter().find(|size| could_have(*size)).unwrap_or_default();
+    let mut out = BufWriter::with_capacity(at_a_time, File::from(stdout));
     to_ascii_json(&mut out, report).and_then(|()| out.flush())
 }
 
