@@ -10,7 +10,7 @@ use crate::keep::audit::Audit;
 use crate::keep::exclusion::{Exclusion, Since};
 use crate::model::error::{Error, Result};
 use crate::model::goal::Goal;
-use crate::request::MinAvailable;
+use crate::model::traffic::MinAvailable;
 use crate::time::clock::Clock;
 use crate::time::deadline::{Backoff, Deadline, Progress};
 use crate::time::interrupt::Interrupt;

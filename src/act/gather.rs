@@ -11,7 +11,7 @@ use crate::discover::select::{self, Presence, Selected, Site, nothing_runs};
 use crate::discover::serving::Processes;
 use crate::discover::twins::is_same_haproxy;
 use crate::haproxy::client::{Answered, Bounds, Runtime};
-use crate::haproxy::observe::{Detail, Observation, names};
+use crate::haproxy::observe::{About, Detail, Observation, names};
 use crate::haproxy::open::Contact;
 use crate::haproxy::parse::Level;
 use crate::keep::exclusion::Exclusion;
@@ -231,7 +231,7 @@ fn elsewhere(request: &Request, selected: &Selected, bounds: Bounds) -> Vec<Obse
     let observe = |site: &Site| {
         let places = (site.addresses.as_slice(), site.masters.as_slice());
         let mut runtime = Runtime::open(site.name.as_str(), places, request.selection(), bounds, predecessors)?;
-        runtime.observe_first(Detail::Links)
+        runtime.observe_first(Detail { about: About::State, guard: None })
     };
     let answers = side_by_side(&selected.others, observe);
     let observations = answers.into_iter().filter_map(|answer| match answer.ok()?.ok()? {

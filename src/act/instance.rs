@@ -11,7 +11,7 @@ use crate::decide::shortfall::shortfall;
 use crate::discover::select::Site;
 use crate::haproxy::client::{Answered, Client, Polled, Reply};
 use crate::haproxy::command::{Action, Target as Named};
-use crate::haproxy::observe::{Detail, Observation, Rest};
+use crate::haproxy::observe::{About, Detail, Evidence, Observation, Rest};
 use crate::haproxy::old_processes::OldProcess;
 use crate::haproxy::open::Contact;
 use crate::keep::persist::KeptFile;
@@ -20,7 +20,8 @@ use crate::model::goal::{Goal, Requested, SpareSlots};
 use crate::model::matcher::Matcher;
 use crate::model::server::{Process, Server, ServerState};
 use crate::model::text::a_few_of;
-use crate::request::{MinAvailable, OldProcesses, OnFailure, OnMissing, Request};
+use crate::model::traffic::MinAvailable;
+use crate::request::{OldProcesses, OnFailure, OnMissing, Request};
 use crate::time::clock::Clock;
 use crate::time::interrupt::Interrupt;
 
@@ -110,29 +111,21 @@ pub struct Instance<'a> {
 /// Returns how much a request needs to know of the servers; `are_owned` finds out whether anything is recorded of owners.
 ///
 /// Servers that only become ready lower nothing, so that no guard can refuse them. Of those that only leave service, no
-/// statistics are reported or recorded.
+/// statistics are reported or recorded. A dry run sends no command, not even one that HAProxy refuses.
 ///
 /// # Errors
 /// When the records of owners cannot be read.
 pub fn detail_of(request: &Request, are_owned: impl FnOnce() -> Result<bool>) -> Result<Detail> {
-    let keeps_weight = request.goal.is_some_and(|goal| goal.weight.is_none());
-    let is_one_way = request.on_failure == OnFailure::Keep && keeps_weight;
+    let Some(goal) = request.goal else { return Ok(Detail { about: About::Statistics, guard: request.guard }) };
+    let keeps_weight = goal.weight.is_none();
     let is_watched = request.drain.is_some() || request.wait.is_some() || request.shutdown_sessions.is_some();
     let is_plain = keeps_weight && !is_watched && request.claim.is_none();
-    Ok(match (request.guard, request.goal, request.requested) {
-        (None, None, _) => Detail::Statistics,
-        (None, Some(_), Some(Requested::Drain | Requested::Maint)) if is_plain => {
-            if are_owned()? {
-                Detail::Plan
-            } else {
-                Detail::Links
-            }
-        }
-        (None, Some(_), _) => Detail::Plan,
-        (Some(_), Some(_), Some(Requested::Ready)) if is_one_way => Detail::Plan,
-        (Some(_), None, _) => Detail::GuardedStatus,
-        (Some(_), Some(_), _) => Detail::Guard,
-    })
+    let leaves = matches!(request.requested, Some(Requested::Drain | Requested::Maint));
+    let evidence = if request.dry_run { Evidence::Statistics } else { Evidence::Refusals };
+    let about = if is_plain && leaves && !are_owned()? { About::Links(evidence) } else { About::Plan };
+    let lowers_nothing =
+        request.requested == Some(Requested::Ready) && keeps_weight && request.on_failure == OnFailure::Keep;
+    Ok(Detail { about, guard: request.guard.filter(|_| !lowers_nothing) })
 }
 
 /// What a request selects its servers by.

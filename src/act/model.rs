@@ -620,7 +620,7 @@ impl Haproxy {
         let shown = |it: &Modelled| Server { statistics: statistics(it), ..it.server.clone() };
         let of = |is_selected: bool| self.servers.iter().filter(move |it| it.is_selected() == is_selected);
         let servers: Vec<Server> = of(true).map(shown).collect();
-        let others = of(false).map(shown).filter(|_| matches!(detail, Detail::Guard | Detail::GuardedStatus)).collect();
+        let others = of(false).map(shown).filter(|_| detail.guard.is_some()).collect();
         for server in &servers {
             let name = server.full_name();
             self.log.push(Entry::Read { name: name.clone(), state: Some(server.state) });

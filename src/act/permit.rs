@@ -8,7 +8,8 @@ use crate::keep::ownership::Ownership;
 use crate::model::goal::{Goal, Requested};
 use crate::model::state::AdminState;
 use crate::model::text::a_few_of;
-use crate::request::{MinAvailable, OnOwned, Request};
+use crate::model::traffic::MinAvailable;
+use crate::request::{OnOwned, Request};
 use crate::time::clock;
 
 /// Plans the change on all instances, and notes every refusal where it belongs.

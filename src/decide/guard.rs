@@ -7,8 +7,7 @@ use super::plan::Planned;
 use crate::model::error::{Error, ErrorKind};
 use crate::model::server::{Server, ServerState};
 use crate::model::state::AdminFlags;
-use crate::model::traffic::Around;
-use crate::request::MinAvailable;
+use crate::model::traffic::{Around, MinAvailable};
 
 /// A server in a backend that a change affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +138,7 @@ mod tests {
     use super::*;
     use crate::model::server::Statistics;
     use crate::model::state::OperationalState;
+    use crate::model::traffic::obstacle;
     use proptest::prelude::*;
 
     fn state(mask: u32, weight: u32, op: u32) -> ServerState {
@@ -150,13 +150,17 @@ mod tests {
     type Made = (ServerState, ServerState, bool);
 
     fn count(made: &[Made]) -> Count {
+        count_among(made, Around::default())
+    }
+
+    fn count_among(made: &[Made], around: Around) -> Count {
         let server = |(before, _, backup): &Made| {
             let statistics = Statistics { backup: *backup, ..Statistics::default() };
             Server { state: *before, statistics: Some(Box::new(statistics)), ..Server::example() }
         };
         let servers: Vec<Server> = made.iter().map(server).collect();
         let members = servers.iter().zip(made).map(|(server, (_, after, _))| Member { server, after });
-        super::count(&members.collect::<Vec<_>>(), Around::default())
+        super::count(&members.collect::<Vec<_>>(), around)
     }
 
     #[test]
@@ -230,6 +234,24 @@ mod tests {
         assert_eq!(short(MinAvailable::Percent(60)), [of(3, "app", 1, 2)]);
     }
 
+    #[test]
+    fn a_guard_holds_anyway_if_it_asks_for_one_even_beside_backup_servers() {
+        let around = |active, unusable| Around { active, unusable };
+        for (guard, changed, around, holds) in [
+            (MinAvailable::Count(0), 1, around(1, 0), true),
+            (MinAvailable::Count(1), 9, around(1, 9), true),
+            (MinAvailable::Count(1), 1, around(0, 0), false),
+            (MinAvailable::Count(2), 1, around(9, 0), false),
+            (MinAvailable::Percent(50), 1, around(9, 0), true),
+            (MinAvailable::Percent(51), 1, around(9, 0), false),
+            (MinAvailable::Percent(50), 1, around(9, 1), false),
+            (MinAvailable::Percent(50), 2, around(9, 0), false),
+            (MinAvailable::Percent(33), 1, around(9, 1), true),
+        ] {
+            assert_eq!(guard.holds_anyway(changed, around), holds, "{guard} {changed} {around:?}");
+        }
+    }
+
     prop_compose! {
         fn any_state()(mask in 0u32..=127, weight in 0u32..=2, op in 0u32..=3) -> ServerState { state(mask, weight, op) }
     }
@@ -243,6 +265,25 @@ mod tests {
             let counted = count(&states);
             let refused = refuse(MinAvailable::Count(least), "i", "b", counted).is_some();
             prop_assert_eq!(refused, counted.after < counted.before && counted.after < least);
+        }
+
+        // A guard that holds anyway is not told which servers are backup servers, and takes those around for regular ones.
+        #[test]
+        fn what_holds_anyway_is_refused_neither_with_backup_servers_nor_without(
+            changed in prop::collection::vec((any_state(), any_state(), any::<bool>()), 1..4),
+            others in prop::collection::vec((prop_oneof![Just(state(0, 1, 2)), any_state()], any::<bool>()), 0..8),
+            guard in prop_oneof![(0u32..3).prop_map(MinAvailable::Count), (0u32..=100).prop_map(MinAvailable::Percent)],
+        ) {
+            let is_active = |state: &ServerState| obstacle(state.flags, state.operational, state.weight).is_none();
+            let active = others.iter().filter(|(state, _)| is_active(state)).count();
+            let is_disabled = |state: &ServerState| state.flags.has(AdminFlags::CONFIG_MAINT);
+            let unusable = others.iter().filter(|(state, _)| !is_active(state) && !is_disabled(state)).count();
+            let around = Around { active: u32::try_from(active).unwrap(), unusable: u32::try_from(unusable).unwrap() };
+            let holds = guard.holds_anyway(u32::try_from(changed.len()).unwrap(), around);
+            let all: Vec<Made> = others.iter().map(|(same, backup)| (*same, *same, *backup)).chain(changed.clone()).collect();
+            prop_assert!(!holds || refuse(guard, "i", "b", count(&all)).is_none());
+            let unknown: Vec<Made> = changed.iter().map(|(before, after, _)| (*before, *after, false)).collect();
+            prop_assert!(!holds || refuse(guard, "i", "b", count_among(&unknown, around)).is_none());
         }
 
         #[test]

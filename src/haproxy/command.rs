@@ -63,7 +63,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// A command that only reads.
+/// A command that changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Query<'a> {
     /// The version, the process and when it started.
@@ -83,6 +83,10 @@ pub enum Query<'a> {
         /// Which rows besides those of servers.
         rows: StatRows,
     },
+    /// Whether a server tracks another one, from the words in which HAProxy refuses to set its health to `?`.
+    Tracking(Target<'a>),
+    /// Whether a server could be removed, or why not.
+    Removable(Target<'a>),
     /// The processes of a master, on its CLI.
     Processes,
     /// The statistics of all servers of a backend in one worker, on the CLI of its master.
@@ -118,6 +122,8 @@ impl fmt::Display for Query<'_> {
             Self::Backends => f.write_str("show backend"),
             Self::ServersState(None) => f.write_str("show servers state"),
             Self::ServersState(Some(backend)) => write!(f, "show servers state {backend}"),
+            Self::Tracking(Target { backend, server }) => write!(f, "set server {backend}/{server} health ?"),
+            Self::Removable(Target { backend, server }) => write!(f, "wait 1 srv-removable {backend}/{server}"),
             Self::Processes => f.write_str("show proc"),
             Self::StatOf { worker, backend } => write!(f, "@!{worker} show stat {backend} 4 -1"),
             Self::Sessions { worker: None } => f.write_str("show sess"),
@@ -193,6 +199,8 @@ mod tests {
         assert_eq!(&*change(Action::Agent(Switch::Enabled)), "enable agent app/web1");
         assert_eq!(&*change(Action::ShutdownSessions), "shutdown sessions server app/web1");
         assert_eq!(Query::ServersState(None).to_string(), "show servers state");
+        assert_eq!(Query::Tracking(target).to_string(), "set server app/web1 health ?");
+        assert_eq!(Query::Removable(target).to_string(), "wait 1 srv-removable app/web1");
         let stat = |proxy, server, rows| Query::Stat { proxy, server, rows }.to_string();
         assert_eq!(stat(Some(3), Some(1), StatRows::Servers), "show stat 3 4 1");
         assert_eq!(stat(None, None, StatRows::Servers), "show stat -1 4 -1");

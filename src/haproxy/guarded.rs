@@ -6,7 +6,11 @@
 //! - A server that tracks another one has no check of its own, and one that is tracked has a check or an agent, or
 //!   tracks another one itself (`srv_apply_track()` and `_srv_parse_finalize()` in HAProxy's `src/server.c`). Rows of
 //!   `show servers state` show which checks are configured.
-//! - A backend counts its usable servers, and those that are backup servers, in one row of `show stat`.
+//! - HAProxy 3.3 and later tells of one server whether it is tracked, and every version whether it tracks another one
+//!   (see `tracking`).
+//! - Where the guard holds whichever servers are backup servers, that need not be known
+//!   ([`MinAvailable::holds_anyway`]). Otherwise a backend counts its usable servers, and those that are backup servers, in
+//!   one row of `show stat`.
 //!
 //! What cannot be proven in this way is no guess: then everything is read.
 
@@ -14,17 +18,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::{Query, Reference, StatRows};
 use super::not_understood;
-use super::observe::{Detail, Observation, Rest, queries};
+use super::observe::{About, Observation, Rest, queries};
 use super::open::Contact;
 use super::parse::StatHeader;
 use super::rows::{Keep, Matching, Unchecked, read_state};
 use super::socket::{Connection, Form};
 use super::statistics::{ONE_BY_ONE, StatReader, read_statistics};
+use super::tracking::none_is_tracked;
 use crate::model::error::Result;
 use crate::model::matcher::Matcher;
 use crate::model::name::Selection;
-use crate::model::server::Server;
-use crate::model::traffic::Around;
+use crate::model::server::{Process, Server};
+use crate::model::traffic::{Around, MinAvailable};
 
 /// Reads the selected servers and what a guard needs of the others; `None` if something may track a selected server, or
 /// too much is uncertain.
@@ -33,7 +38,7 @@ pub(super) fn observe_guarded(
     contact: &Contact,
     selection: Selection<'_>,
     named: Option<&[&str]>,
-    detail: Detail,
+    (guard, about): (MinAvailable, About),
 ) -> Result<Option<Observation>> {
     let mut rows = Matching::new(selection, Keep::SelectedAndCounts);
     read_state(connection, &queries(named), &mut rows)?;
@@ -45,12 +50,18 @@ pub(super) fn observe_guarded(
     if named.is_some() {
         servers.sort_by_key(|server| server.backend_id);
     }
-    let unclear = match around.len() {
-        count if count <= ONE_BY_ONE => around.keys().copied().collect(),
-        _ => unclear_backends(connection, &servers, &around)?,
+    let is_change = about != About::Statistics;
+    let in_question = if is_change { in_question(guard, &servers, &around) } else { around.clone() };
+    let unclear = match in_question.len() {
+        count if count <= ONE_BY_ONE => in_question.into_keys().collect(),
+        _ => unclear_backends(connection, &servers, &in_question)?,
     };
     if unclear.len() > ONE_BY_ONE {
         return Ok(None);
+    }
+    if is_change {
+        servers.retain(|server| !unclear.contains(&server.backend_id));
+        read_statistics(connection, &contact.process, &mut servers, &backends, about)?;
     }
     // Their servers are read one by one.
     let mut others = Vec::new();
@@ -61,7 +72,7 @@ pub(super) fn observe_guarded(
         read_state(connection, &by_number, &mut rows)?;
         let mut all = rows.take_servers();
         let backends = rows.backends;
-        read_statistics(connection, &contact.process, &mut all, &backends.sizes, detail)?;
+        read_statistics(connection, &contact.process, &mut all, &backends, About::Statistics)?;
         let matcher = Matcher::new(selection);
         let (selected, left): (Vec<Server>, _) = all.into_iter().partition(|server| matcher.has(server));
         others = left;
@@ -70,8 +81,8 @@ pub(super) fn observe_guarded(
         servers.sort_by_key(|server| server.backend_id);
         around.retain(|id, _| !unclear.contains(id));
     }
-    let proof = Proof { servers: &servers, is_all: named.is_none() };
-    if detail == Detail::Guard && !proof.nothing_tracks(connection, unchecked)? {
+    let proof = Proof { process: &contact.process, servers: &servers, is_all: named.is_none() };
+    if is_change && !proof.nothing_tracks(connection, unchecked)? {
         return Ok(None);
     }
     let mut served_by_others = backends.served_by_others;
@@ -80,6 +91,19 @@ pub(super) fn observe_guarded(
     let backends = named.is_none().then_some(backends.names.len());
     let rest = Rest { others, around, served_by_others, backends, backends_found };
     Ok(Some(Observation { contact: contact.clone(), servers, rest }))
+}
+
+/// Leaves out the backends of which a change keeps enough servers, whichever of them are backup servers.
+fn in_question(guard: MinAvailable, servers: &[Server], around: &BTreeMap<u32, Around>) -> BTreeMap<u32, Around> {
+    let mut left = around.clone();
+    for of_one in servers.chunk_by(|one, next| one.backend_id == next.backend_id) {
+        let Some(backend) = of_one.first().map(|server| server.backend_id) else { continue };
+        let changed = u32::try_from(of_one.len()).unwrap_or(u32::MAX);
+        if around.get(&backend).is_some_and(|around| guard.holds_anyway(changed, *around)) {
+            left.remove(&backend);
+        }
+    }
+    left
 }
 
 /// Finds the backends of which it is not clear that none of their servers is a backup server.
@@ -120,7 +144,9 @@ fn unclear_backends(
 
 /// What shows that nothing tracks a selected server.
 struct Proof<'a> {
-    /// The selected servers.
+    /// The process that has them.
+    process: &'a Process,
+    /// The selected servers. A few of them have statistics if they track another one.
     servers: &'a [Server],
     /// Whether all rows were read.
     is_all: bool,
@@ -128,7 +154,9 @@ struct Proof<'a> {
 
 impl Proof<'_> {
     fn nothing_tracks(&self, connection: &mut Connection, unchecked: Unchecked) -> Result<bool> {
-        if self.servers.iter().all(is_untrackable) {
+        let are_few = self.servers.len() <= ONE_BY_ONE;
+        let trackable: Vec<&Server> = self.servers.iter().filter(|server| !is_untrackable(server, are_few)).collect();
+        if trackable.is_empty() || are_few && none_is_tracked(connection, self.process, &trackable)? {
             return Ok(true);
         }
         let unchecked = if self.is_all {
@@ -150,9 +178,12 @@ impl Proof<'_> {
 }
 
 /// Tells whether a server certainly has neither a check nor an agent, nor tracks another one.
-fn is_untrackable(server: &Server) -> bool {
-    let tracks_nothing = server.statistics.as_ref().is_some_and(|statistics| statistics.tracks.is_none());
-    (server.state.health, server.state.agent) == (None, None) && (tracks_nothing || server.is_in_disabled_backend())
+fn is_untrackable(server: &Server, are_few: bool) -> bool {
+    let tracks_nothing = match &server.statistics {
+        Some(statistics) => statistics.tracks.is_none(),
+        None => are_few || server.is_in_disabled_backend(),
+    };
+    (server.state.health, server.state.agent) == (None, None) && tracks_nothing
 }
 
 /// Asks whether none of a few servers tracks another one.

@@ -14,6 +14,7 @@ mod rows;
 mod sessions;
 pub mod socket;
 mod statistics;
+mod tracking;
 
 use self::parse::ParseError;
 use crate::model::error::{Error, ErrorKind};

@@ -18,25 +18,41 @@ use crate::model::memory::{Meter, RESERVE, could_have, out_of_memory};
 use crate::model::name::{Address, Selection};
 use crate::model::server::{Process, Server};
 use crate::model::text::printable;
-use crate::model::traffic::Around;
+use crate::model::traffic::{Around, MinAvailable};
 use crate::time::deadline::Allowance;
 
 /// Up to how many backends are read by name without finding out how many there are.
 const FEW: usize = 16;
 
+/// How much to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Detail {
+    /// About the selected servers.
+    pub about: About,
+    /// The guard that needs to know how many others its backends have, and before a change that nothing else follows it.
+    pub guard: Option<MinAvailable>,
+}
+
 /// How much to ask about the selected servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Detail {
-    /// What a plan needs of servers that only leave service: which of them track others.
-    Links,
+pub enum About {
+    /// Their state alone.
+    State,
+    /// What a change needs that only takes servers out of service: which of them track others.
+    Links(Evidence),
     /// What any other plan needs: of a few servers their statistics, of many which of them track others.
     Plan,
     /// What a status shows: sessions, queue and check as well.
     Statistics,
-    /// What a guard needs: what it counts of the servers that are not selected, and that nothing else follows them.
-    Guard,
-    /// What a guard needs in a status: what it counts of the servers that are not selected, and the statistics of all.
-    GuardedStatus,
+}
+
+/// What tells which servers track others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// Their statistics.
+    Statistics,
+    /// The words in which HAProxy refuses a command, which costs it less, but is no mere question.
+    Refusals,
 }
 
 /// What an instance said.
@@ -77,20 +93,17 @@ pub fn observe(
     detail: Detail,
 ) -> Result<Observation> {
     let named = named_backends(connection, &contact.process, selection)?;
-    match detail {
-        Detail::GuardedStatus if named.as_ref().is_none_or(|names| names.len() > ONE_BY_ONE) => {
-            observe_everything(connection, contact, selection)
-        }
-        Detail::Guard | Detail::GuardedStatus => {
-            match observe_guarded(connection, &contact, selection, named.as_deref(), detail)? {
-                Some(observation) => Ok(observation),
-                None => observe_everything(connection, contact, selection),
-            }
-        }
-        Detail::Links | Detail::Plan | Detail::Statistics => {
-            observe_selected(connection, contact, selection, named.as_deref(), detail)
+    let Some(guard) = detail.guard else {
+        return observe_selected(connection, contact, selection, named.as_deref(), detail.about);
+    };
+    let is_whole = named.as_ref().is_none_or(|names| names.len() > ONE_BY_ONE);
+    if !(detail.about == About::Statistics && is_whole) {
+        let guarded = observe_guarded(connection, &contact, selection, named.as_deref(), (guard, detail.about))?;
+        if let Some(observation) = guarded {
+            return Ok(observation);
         }
     }
+    observe_everything(connection, contact, selection)
 }
 
 /// Returns what to ask to read some backends by name, or all.
@@ -107,7 +120,7 @@ fn observe_selected(
     contact: Contact,
     selection: Selection<'_>,
     named: Option<&[&str]>,
-    detail: Detail,
+    about: About,
 ) -> Result<Observation> {
     let mut rows = Matching::new(selection, Keep::Selected);
     read_state(connection, &queries(named), &mut rows)?;
@@ -117,7 +130,7 @@ fn observe_selected(
         servers.sort_by_key(|server| server.backend_id);
     }
     let Matching { backends, backends_found, .. } = rows;
-    read_statistics(connection, &contact.process, &mut servers, &backends.sizes, detail)?;
+    read_statistics(connection, &contact.process, &mut servers, &backends, about)?;
     let count = named.is_none().then_some(backends.names.len());
     let rest = Rest { served_by_others: backends.served_by_others, backends: count, backends_found, ..Rest::default() };
     Ok(Observation { contact, servers, rest })
@@ -129,7 +142,7 @@ fn observe_everything(connection: &mut Connection, contact: Contact, selection: 
     read_state(connection, &queries(None), &mut rows)?;
     let mut servers = rows.take_servers();
     let Matching { backends, backends_found, .. } = rows;
-    read_statistics(connection, &contact.process, &mut servers, &backends.sizes, Detail::Guard)?;
+    read_statistics(connection, &contact.process, &mut servers, &backends, About::Statistics)?;
     let matcher = Matcher::new(selection);
     let (servers, others): (Vec<Server>, Vec<Server>) = servers.into_iter().partition(|server| matcher.has(server));
     let served_by_others =

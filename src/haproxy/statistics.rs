@@ -4,11 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::command::{Query, StatRows};
 use super::not_understood;
-use super::observe::Detail;
+use super::observe::{About, Evidence};
 use super::open::{open, still_serves};
 use super::parse::{ParseError, StatHeader, StatRow};
-use super::rows::read_again_if_garbage;
+use super::rows::{Backends, read_again_if_garbage};
 use super::socket::{Connection, Form};
+use super::tracking::which_track;
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::name::Address;
 use crate::model::server::{Process, Publication, Server, ServerNumber, Statistics};
@@ -24,37 +25,49 @@ const ROWS_A_COMMAND: usize = 8;
 
 /// Reads the statistics of servers that were just observed.
 ///
-/// A plan needs few of them, unless backends may be unpublished: of many servers those that inherit flags from the one they
-/// track; of a few all, or only those without a check if it is just a matter of tracking, because a server with a check
-/// tracks no other (see `guarded`). `sizes` has how many servers backends have.
+/// A plan needs few of them: those of servers in unpublished backends; of many servers those that inherit flags from the
+/// one they track; of a few all, or if it is just a matter of tracking those that may track another one, which a server with
+/// a check does not (see `guarded`).
 pub(super) fn read_statistics(
     connection: &mut Connection,
     process: &Process,
     servers: &mut [Server],
-    sizes: &HashMap<u32, usize>,
-    detail: Detail,
+    backends: &Backends,
+    about: About,
 ) -> Result<()> {
     const INHERITED: u32 = AdminFlags::INHERITED_MAINT | AdminFlags::INHERITED_DRAIN;
     let is_few = servers.len() <= ONE_BY_ONE;
-    let is_needed = |server: &Server| match detail {
-        Detail::Statistics | Detail::Guard | Detail::GuardedStatus => true,
-        Detail::Links | Detail::Plan if process.shows_publication() || server.state.flags.has(INHERITED) => true,
-        Detail::Links => is_few && server.state.health.is_none(),
-        Detail::Plan => is_few,
+    let is_needed = |server: &Server| match about {
+        About::State => false,
+        About::Statistics => true,
+        About::Links(_) | About::Plan if server.state.flags.has(INHERITED) => true,
+        About::Links(_) => is_few && server.state.health.is_none(),
+        About::Plan => is_few,
     };
-    let mut asked: Vec<&mut Server> = servers
-        .iter_mut()
-        .filter(|server| is_needed(server))
-        .filter(|server| !server.is_in_disabled_backend())
-        .collect();
+    let asks_first = about == About::Links(Evidence::Refusals);
+    let mut unpublished = BTreeSet::new();
+    if process.shows_publication() && about != About::State {
+        let matters = |server: &&Server| match about {
+            // A backend that others serve is not left without a usable server.
+            About::Links(_) => !backends.served_by_others.contains(&server.backend_id),
+            About::State | About::Plan | About::Statistics => true,
+        };
+        let may_be_left_out = |server: &&Server| !is_needed(server) || asks_first;
+        unpublished = unpublished_among(connection, servers.iter().filter(may_be_left_out).filter(matters))?;
+    }
+    let is_asked = |server: &Server| is_needed(server) || unpublished.contains(&server.backend_id);
+    let mut asked: Vec<&mut Server> =
+        servers.iter_mut().filter(|server| is_asked(server) && !server.is_in_disabled_backend()).collect();
+    if asks_first && asked.len() <= ONE_BY_ONE {
+        leave_out_what_tracks_nothing(connection, &mut asked, &unpublished)?;
+    }
     if asked.is_empty() {
         return Ok(());
     }
     asked.sort_by_key(|server| (server.backend_id, server.server_id));
     let address = connection.address().clone();
     let rows = rows_of(process);
-    let queries: Vec<String> = queries_for(&asked, sizes, rows).iter().map(Query::to_string).collect();
-    let mut unpublished = BTreeSet::new();
+    let queries: Vec<String> = queries_for(&asked, &backends.sizes, rows).iter().map(Query::to_string).collect();
     read_again_if_garbage(|| {
         let mut next = 0;
         let mut reader = StatReader::new(&address, |row: StatRow<'_>| {
@@ -125,6 +138,45 @@ pub(super) fn poll(
         return Err(Error::new(ErrorKind::Unreachable, msg));
     }
     Ok((process, found))
+}
+
+/// Finds which backends of servers are unpublished.
+fn unpublished_among<'s>(
+    connection: &mut Connection,
+    servers: impl Iterator<Item = &'s Server>,
+) -> Result<BTreeSet<u32>> {
+    let known = servers.filter(|server| !server.is_in_disabled_backend());
+    let backends: BTreeSet<u32> = known.map(|server| server.backend_id).collect();
+    let query = |proxy| Query::Stat { proxy, server: None, rows: StatRows::Backends }.to_string();
+    let queries: Vec<String> = match backends.len() {
+        0 => return Ok(BTreeSet::new()),
+        1..=ONE_BY_ONE => backends.iter().map(|id| query(Some(*id))).collect(),
+        _ => vec![query(None)],
+    };
+    let address = connection.address().clone();
+    let mut found = BTreeSet::new();
+    read_again_if_garbage(|| {
+        let mut reader = StatReader::new(&address, |row: StatRow<'_>| {
+            if row.is_of_unpublished_backend() {
+                found.insert(row.backend_id);
+            }
+        });
+        connection.dumps(&queries, Form::Rows, |_, row| reader.line(row))?;
+        reader.end(queries.len())
+    })?;
+    Ok(found)
+}
+
+/// Leaves out servers that certainly track no other, unless their backend is unpublished.
+fn leave_out_what_tracks_nothing(
+    connection: &mut Connection,
+    servers: &mut Vec<&mut Server>,
+    unpublished: &BTreeSet<u32>,
+) -> Result<()> {
+    let tracks = which_track(connection, &servers.iter().map(|server| &**server).collect::<Vec<_>>())?;
+    let mut tracks = tracks.into_iter();
+    servers.retain(|server| tracks.next().flatten() != Some(false) || unpublished.contains(&server.backend_id));
+    Ok(())
 }
 
 /// Chooses what to ask for the statistics of servers, which are in the order of their backends.

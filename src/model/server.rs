@@ -52,6 +52,12 @@ impl Process {
         self.is_at_least((3, 4))
     }
 
+    /// Tells whether it says why a server cannot be removed: HAProxy 3.3 and later.
+    #[must_use]
+    pub fn explains_removal(&self) -> bool {
+        self.is_at_least((3, 3))
+    }
+
     /// Tells whether a `backend` and a `listen` may share a name: HAProxy 3.0 and older.
     #[must_use]
     pub fn may_share_names(&self) -> bool {

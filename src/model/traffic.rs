@@ -1,5 +1,7 @@
 //! What "takes traffic" means: one definition for status, guard, wait and every warning.
 
+use std::fmt;
+
 use super::server::{Publication, Server, ServerState, Statistics};
 use super::state::{AdminFlags, AdminState, OperationalState};
 
@@ -25,10 +27,49 @@ pub enum Obstacle {
 /// How many servers of a backend there are besides those that matched, as a guard counts them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Around {
-    /// Those that take traffic, none of them a backup server.
+    /// Those that take traffic; none is a backup server, unless that makes no difference to the guard.
     pub active: u32,
     /// Those that do not, but for ones that the configuration disables, spare slots, and all of a disabled backend.
     pub unusable: u32,
+}
+
+/// The fewest usable servers that a guard accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MinAvailable {
+    /// This many.
+    Count(u32),
+    /// A percentage of the backend's servers that the configuration neither disables nor marks `backup`, rounded up.
+    Percent(u32),
+}
+
+impl MinAvailable {
+    /// Returns the number for a backend with this many servers.
+    #[must_use]
+    pub fn of(self, servers: u32) -> u32 {
+        match self {
+            Self::Count(count) => count,
+            Self::Percent(percent) => servers.saturating_mul(percent).div_ceil(100),
+        }
+    }
+
+    /// Tells whether a backend keeps enough usable servers whatever becomes of so many of them, and whichever of them and of
+    /// those around them are backup servers.
+    ///
+    /// At worst all but one of those that take traffic are backup servers, which count for nothing beside it.
+    #[must_use]
+    pub fn holds_anyway(self, changed: u32, around: Around) -> bool {
+        let regular = changed.saturating_add(around.unusable).saturating_add(1);
+        around.active > 0 && self.of(regular) <= 1
+    }
+}
+
+impl fmt::Display for MinAvailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => write!(f, "{count}"),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
 }
 
 /// Finds what in the state of a server keeps new traffic from it, the most important first.

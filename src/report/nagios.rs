@@ -137,9 +137,10 @@ mod tests {
     use crate::keep::owner::Record;
     use crate::model::server::{Process, Server, ServerState, Start};
     use crate::model::state::{AdminFlags, OperationalState};
+    use crate::model::traffic::MinAvailable;
     use crate::report::outcome::{InstanceOutcome, RunOutcome};
     use crate::report::report;
-    use crate::request::{Claim, Draft, MinAvailable};
+    use crate::request::{Claim, Draft};
 
     fn server(name: &str, flags: u32, operational: OperationalState, weight: u32) -> Target {
         let state = ServerState { flags: AdminFlags(flags), operational, weight, health: None, agent: None };

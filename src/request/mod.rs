@@ -12,14 +12,15 @@ use std::time::Duration;
 #[cfg(test)]
 pub(crate) use wire::KNOWN;
 pub use wire::{
-    DrainBounds, MinAvailable, Need, OldProcesses, OnFailure, OnMissing, OnOwned, OnTimeout, OnUnreachable, Pace,
-    StateFiles, Via, WaitBounds, Wire,
+    DrainBounds, Need, OldProcesses, OnFailure, OnMissing, OnOwned, OnTimeout, OnUnreachable, Pace, StateFiles, Via,
+    WaitBounds, Wire,
 };
 
 use crate::model::error::{Error, ErrorKind, Result};
 use crate::model::goal::{Effect, Goal, Requested};
 use crate::model::name::{Address, InstanceName, Pattern, Selection, Selector, ServerAddress};
 use crate::model::state::{AdminState, OperationalState};
+use crate::model::traffic::MinAvailable;
 use crate::time::{clock, expiry};
 
 /// The largest request, in bytes.

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use crate::model::goal::{Requested, Switch, Weight};
 use crate::model::name::nearest;
 use crate::model::state::{AdminState, OperationalState};
+use crate::model::traffic::MinAvailable;
 
 /// What Ansible puts in the place of `omit`; a value that starts with this was never given.
 const OMITTED: &str = "__omit_place_holder__";
@@ -543,15 +544,6 @@ impl Weight {
     }
 }
 
-/// The fewest usable servers that a guard accepts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MinAvailable {
-    /// This many.
-    Count(u32),
-    /// A percentage of the backend's servers that the configuration neither disables nor marks `backup`, rounded up.
-    Percent(u32),
-}
-
 impl MinAvailable {
     fn from_value(value: &Value) -> Result<Self, String> {
         let refuse =
@@ -563,24 +555,6 @@ impl MinAvailable {
         let whole = number(value).filter(|number| number.fract() == 0.0 && (0.0..=1e6).contains(number));
         let digits = whole.ok_or_else(refuse)?.to_string();
         digits.parse().map(Self::Count).map_err(|_| refuse())
-    }
-
-    /// Returns the number for a backend with this many servers.
-    #[must_use]
-    pub fn of(self, servers: u32) -> u32 {
-        match self {
-            Self::Count(count) => count,
-            Self::Percent(percent) => servers.saturating_mul(percent).div_ceil(100),
-        }
-    }
-}
-
-impl fmt::Display for MinAvailable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Count(count) => write!(f, "{count}"),
-            Self::Percent(percent) => write!(f, "{percent}%"),
-        }
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) fn tests() -> Vec<Test> {
         only_named_backends_are_read,
         many_named_backends_are_read_as_is_cheaper,
         statistics_are_read_only_where_they_are_needed,
+        a_health_that_does_not_exist_tells_who_tracks_and_changes_nothing,
         a_backend_that_is_not_there_is_named_with_the_nearest,
         a_named_backend_may_be_disabled_or_without_servers,
         a_name_that_two_backends_share_means_both,
@@ -113,7 +114,7 @@ backend b2
 ";
     let instance = Instance::start(haproxy, "plain", proxies);
     let recorder = Recorder::on(&instance);
-    let has_read = |fields: Value| {
+    let read = |fields: Value| {
         recorder.clear();
         let mut request = fields;
         request["instances"] = json!(recorder.address());
@@ -121,23 +122,75 @@ backend b2
         let apart = ["unshare", "-m", "sh", "-c", "mount -t tmpfs tmpfs /run && exec \"$0\" \"$@\""];
         let report = Program::request(&request).under(apart).report();
         assert_eq!(report["failed"], json!(false), "{report}");
-        asked(&recorder).iter().any(|line| line.starts_with("show stat"))
+        let lines = recorder.lines();
+        let any = |is: &dyn Fn(&String) -> bool| lines.iter().any(is);
+        (any(&|line| line.starts_with("show stat ")), any(&|line| line.ends_with(" health ?")))
     };
-    // Since 3.4 a backend may be unpublished, which only they tell.
+    // Since 3.4 a backend may be unpublished, which matters if the change leaves it without a usable server.
     let shows_more = haproxy.at_least(3, 4);
     for (fields, expected) in [
-        (json!({ "server": "b1/checked", "state": "maint", "dry_run": true }), shows_more),
-        (json!({ "server": "b1/checked", "state": "maint" }), shows_more),
-        (json!({ "server": "b1/checked", "state": "ready" }), true),
-        (json!({ "server": "b1/checked", "state": "drain" }), shows_more),
-        (json!({ "server": "b1/checked", "state": "maint", "drain": true }), true),
-        (json!({ "server": "b1/checked", "state": "maint", "owner": "alice" }), true),
-        (json!({ "server": "b1/unchecked", "state": "maint" }), true),
-        (json!({ "server": "b2/tracking", "state": "maint" }), true),
-        (json!({ "server": ["b1/checked", "b2/tracking"], "state": "drain" }), true),
+        (json!({ "server": "b1/checked", "state": "maint", "dry_run": true }), (false, false)),
+        (json!({ "server": "b1/checked", "state": "maint" }), (false, false)),
+        (json!({ "server": "b1/checked", "state": "ready" }), (true, false)),
+        (json!({ "server": "b1/checked", "state": "drain" }), (false, false)),
+        (json!({ "server": "b1/checked", "state": "maint", "drain": true }), (true, false)),
+        (json!({ "server": "b1/checked", "state": "maint", "owner": "alice" }), (true, false)),
+        // A dry run and a status send no command, not even one that HAProxy refuses.
+        (json!({ "server": "b1/unchecked" }), (true, false)),
+        (json!({ "server": "b1/unchecked", "state": "maint", "dry_run": true }), (true, false)),
+        (json!({ "server": "b1/unchecked", "state": "drain" }), (shows_more, true)),
+        (json!({ "server": "b1/unchecked", "state": "maint" }), (shows_more, true)),
+        (json!({ "server": "b2/tracking", "state": "maint" }), (true, true)),
+        (json!({ "server": ["b1/checked", "b2/tracking"], "state": "drain" }), (true, true)),
     ] {
-        assert_eq!(has_read(fields.clone()), expected, "{fields}");
+        assert_eq!(read(fields.clone()), expected, "{fields}");
     }
+    Ok(())
+}
+
+fn a_health_that_does_not_exist_tells_who_tracks_and_changes_nothing(haproxy: &Haproxy) -> TestResult {
+    let proxies = "\
+backend b
+    option httpchk
+    server up 127.0.0.1:9
+    server down 127.0.0.1:9
+    server stopping 127.0.0.1:9
+    server drain 127.0.0.1:9
+    server maint 127.0.0.1:9
+    server disabled 127.0.0.1:9 disabled
+    server checked 127.0.0.1:9 check inter 1h
+    server agent 127.0.0.1:9 agent-check agent-port 9 agent-inter 1h
+backend tracking
+    server up 127.0.0.1:9 track b/checked
+    server maint 127.0.0.1:9 track b/checked
+    server chain 127.0.0.1:9 track tracking/up
+";
+    let instance = Instance::start(haproxy, "refusals", proxies);
+    instance.set("set server b/down health down");
+    instance.set("set server b/stopping health stopping");
+    instance.set_state("b/drain", "drain");
+    instance.set_state("b/maint", "maint");
+    instance.set_state("tracking/maint", "maint");
+    let rows = || {
+        let mut rows = instance.rows();
+        rows.values_mut().for_each(|row| drop(row.columns.remove("srv_time_since_last_change")));
+        rows
+    };
+    // Of the first check, which has failed by now.
+    instance.await_state("b", "checked", (0, 0));
+    let before = rows();
+    for ((backend, server), row) in &before {
+        let by_number = format!("#{}/#{}", row.columns["be_id"], row.columns["srv_id"]);
+        for name in [format!("{backend}/{server}"), by_number] {
+            let expected = if backend == "tracking" {
+                "cannot change health on a tracking server.\n\n"
+            } else {
+                "'set server <srv> health' expects 'up', 'stopping', or 'down'.\n\n"
+            };
+            assert_eq!(instance.raw(&format!("set server {name} health ?")), expected, "{backend}/{server}");
+        }
+    }
+    assert_eq!(rows(), before);
     Ok(())
 }
 

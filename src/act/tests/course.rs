@@ -12,11 +12,12 @@ use crate::act::instance::{Instance, PROCESSES, detail_of};
 use crate::act::model::{Answer, CALL, Change, Entry, Event, Fate, Memory, Modelled, Turn};
 use crate::act::target::Target;
 use crate::decide::plan::{Decision, Planned};
-use crate::haproxy::observe::Detail;
+use crate::haproxy::observe::{About, Detail, Evidence};
 use crate::model::error::ErrorKind;
 use crate::model::goal::Goal;
 use crate::model::server::Statistics;
 use crate::model::state::{AdminFlags, AdminState};
+use crate::model::traffic::MinAvailable;
 
 /// Carries a request out on all servers whose names begin with `s`.
 fn outcome(words: &[&str], scripts: &[Script]) -> Outcome {
@@ -364,28 +365,30 @@ fn a_server_that_was_free_is_polled_again_after_a_reload_elsewhere() {
 
 #[test]
 fn as_much_is_read_as_a_request_needs() {
-    for (words, expected) in [
-        (&[][..], Detail::Statistics),
-        (&["guard.min_available=1"], Detail::GuardedStatus),
-        (&["state=maint", "guard.min_available=1"], Detail::Guard),
-        (&["state=ready", "guard.min_available=1"], Detail::Plan),
-        (&["state=ready", "guard.min_available=1", "on_failure=rollback"], Detail::Guard),
-        (&["state=ready", "weight=1", "guard.min_available=1"], Detail::Guard),
-        (&["state=ready"], Detail::Plan),
-        (&["state=restore"], Detail::Plan),
-        (&["weight=1"], Detail::Plan),
-        (&["state=maint"], Detail::Links),
-        (&["state=drain"], Detail::Links),
-        (&["state=drain", "weight=1"], Detail::Plan),
-        (&["state=maint", "drain=true"], Detail::Plan),
-        (&["state=maint", "wait=true"], Detail::Plan),
-        (&["state=maint", "shutdown_sessions=true"], Detail::Plan),
-        (&["state=maint", "owner=alice"], Detail::Plan),
+    let guard = Some(MinAvailable::Count(1));
+    for (words, about, guard) in [
+        (&[][..], About::Statistics, None),
+        (&["guard.min_available=1"], About::Statistics, guard),
+        (&["state=ready"], About::Plan, None),
+        (&["state=ready", "guard.min_available=1"], About::Plan, None),
+        (&["state=ready", "guard.min_available=1", "on_failure=rollback"], About::Plan, guard),
+        (&["state=ready", "weight=1", "guard.min_available=1"], About::Plan, guard),
+        (&["state=restore"], About::Plan, None),
+        (&["weight=1"], About::Plan, None),
+        (&["state=maint"], About::Links(Evidence::Refusals), None),
+        (&["state=maint", "guard.min_available=1"], About::Links(Evidence::Refusals), guard),
+        (&["state=drain"], About::Links(Evidence::Refusals), None),
+        (&["state=drain", "weight=1"], About::Plan, None),
+        (&["state=maint", "drain=true"], About::Plan, None),
+        (&["state=maint", "wait=true"], About::Plan, None),
+        (&["state=maint", "shutdown_sessions=true"], About::Plan, None),
+        (&["state=maint", "owner=alice"], About::Plan, None),
+        (&["state=maint", "dry_run=true"], About::Links(Evidence::Statistics), None),
     ] {
         let words: Vec<&str> = ["server=s*"].iter().chain(words).copied().collect();
-        assert_eq!(detail_of(&request(&words), || Ok(false)).unwrap(), expected, "{words:?}");
+        assert_eq!(detail_of(&request(&words), || Ok(false)).unwrap(), Detail { about, guard }, "{words:?}");
         // Records of owners may mean a former server of the same name, which the statistics tell.
-        let where_owned = if expected == Detail::Links { Detail::Plan } else { expected };
-        assert_eq!(detail_of(&request(&words), || Ok(true)).unwrap(), where_owned, "{words:?}");
+        let about = if matches!(about, About::Links(_)) { About::Plan } else { about };
+        assert_eq!(detail_of(&request(&words), || Ok(true)).unwrap(), Detail { about, guard }, "{words:?}");
     }
 }

@@ -13,9 +13,9 @@ use crate::model::error::ErrorKind;
 use crate::model::goal::{Effect, Goal, SpareSlots, Switch, Weight};
 use crate::model::server::{ServerState, Statistics};
 use crate::model::state::{AdminFlags, AdminState, OperationalState};
-use crate::model::traffic::Around;
+use crate::model::traffic::{Around, MinAvailable};
 use crate::request::{
-    DrainBounds, MinAvailable, Need, OldProcesses, OnFailure, OnMissing, OnTimeout, Pace, Request, Via, WaitBounds,
+    DrainBounds, Need, OldProcesses, OnFailure, OnMissing, OnTimeout, Pace, Request, Via, WaitBounds,
 };
 
 fn switches() -> impl Strategy<Value = Option<Switch>> {

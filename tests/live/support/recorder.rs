@@ -195,8 +195,10 @@ pub(crate) fn changing(command: &str) -> bool {
     words.next_if(|word| word.starts_with('@'));
     let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     match first {
-        "" | "show" | "get" | "help" | "prompt" | "quit" | "user" | "operator" | "echo" => false,
-        "set" => !matches!(second, "severity-output" | "timeout" | "anon"),
+        "" | "show" | "get" | "help" | "prompt" | "quit" | "user" | "operator" | "echo" | "wait" => false,
+        "set" if matches!(second, "severity-output" | "timeout" | "anon") => false,
+        // Refused: it only tells whether the server tracks another one.
+        "set" => (second, words.nth(1), words.next(), words.next()) != ("server", Some("health"), Some("?"), None),
         // All else is taken for a change: whoever sends it must want to.
         _ => true,
     }
