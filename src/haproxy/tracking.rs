@@ -16,12 +16,15 @@ use crate::time::interrupt::PATIENT;
 /// When HAProxy does not answer in time.
 pub(super) fn which_track(connection: &mut Connection, servers: &[&Server]) -> Result<Vec<Option<bool>>> {
     let replies = ask(connection, servers, |server| Query::Tracking(Target::of(server)))?;
-    let tracks = |reply: &String| match reply.as_str() {
+    Ok(replies.iter().map(|reply| tracks(reply)).collect())
+}
+
+fn tracks(reply: &str) -> Option<bool> {
+    match reply {
         "cannot change health on a tracking server." => Some(true),
         "'set server <srv> health' expects 'up', 'stopping', or 'down'." => Some(false),
         _ => None,
-    };
-    Ok(replies.iter().map(tracks).collect())
+    }
 }
 
 /// Tells whether certainly none of the servers is tracked.
@@ -36,14 +39,16 @@ pub(super) fn none_is_tracked(connection: &mut Connection, process: &Process, se
         return Ok(false);
     }
     let replies = ask(connection, servers, |server| Query::Removable(Target::of(server)))?;
-    Ok(replies.iter().all(|reply| {
-        matches!(
-            reply.as_str(),
-            "Done."
-                | "Failed. Only servers in maintenance mode can be deleted."
-                | "Wait delay expired. Server still has connections attached to it, cannot remove it."
-        )
-    }))
+    Ok(replies.iter().all(|reply| is_not_tracked(reply)))
+}
+
+fn is_not_tracked(reply: &str) -> bool {
+    matches!(
+        reply,
+        "Done."
+            | "Failed. Only servers in maintenance mode can be deleted."
+            | "Wait delay expired. Server still has connections attached to it, cannot remove it."
+    )
 }
 
 /// Asks about each server, and returns the replies without what surrounds them.
@@ -55,6 +60,50 @@ fn ask<'s>(
     let commands: Vec<String> = servers.iter().map(|server| about(server).to_string()).collect();
     let (replies, result) = connection.exchange(&commands, &PATIENT);
     result?;
-    let text = |reply: &Vec<u8>| without_severity(String::from_utf8_lossy(reply).trim()).trim().to_owned();
-    Ok(replies.iter().map(text).collect())
+    Ok(replies.iter().map(|reply| bare(&String::from_utf8_lossy(reply)).to_owned()).collect())
+}
+
+fn bare(reply: &str) -> &str {
+    without_severity(reply.trim()).trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_known_refusals_of_a_health_tell_who_tracks() {
+        for (reply, expected) in [
+            ("cannot change health on a tracking server.\n\n", Some(true)),
+            ("[3]: cannot change health on a tracking server.\n\n", Some(true)),
+            ("'set server <srv> health' expects 'up', 'stopping', or 'down'.\n\n", Some(false)),
+            ("[err]: 'set server <srv> health' expects 'up', 'stopping', or 'down'.\n", Some(false)),
+            ("\n", None),
+            ("No such server.\n\n", None),
+            ("Permission denied\n\n", None),
+        ] {
+            assert_eq!(tracks(bare(reply)), expected, "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_known_answers_about_a_removal_tell_who_is_not_tracked() {
+        for (reply, expected) in [
+            ("Done.\n\n", true),
+            ("Failed. Only servers in maintenance mode can be deleted.\n\n", true),
+            ("[3]: Failed. Only servers in maintenance mode can be deleted.\n\n", true),
+            ("Wait delay expired. Server still has connections attached to it, cannot remove it.\n\n", true),
+            (
+                "Failed. This server cannot be removed at runtime due to other configuration elements pointing to it.\n\n",
+                false,
+            ),
+            // HAProxy 3.2.
+            ("Failed.\n\n", false),
+            ("Failed. No such server.\n\n", false),
+            ("\n", false),
+            ("Permission denied\n\n", false),
+        ] {
+            assert_eq!(is_not_tracked(bare(reply)), expected, "{reply:?}");
+        }
+    }
 }
