@@ -248,7 +248,7 @@ mod tests {
             (MinAvailable::Percent(50), 2, around(9, 0), false),
             (MinAvailable::Percent(33), 1, around(9, 1), true),
         ] {
-            assert_eq!(guard.holds_anyway(changed, around), holds, "{guard} {changed} {around:?}");
+            assert_eq!(guard.holds_anyway(changed, around), holds, "{guard:?} {changed} {around:?}");
         }
     }
 

@@ -398,18 +398,20 @@ mod tests {
 
     #[test]
     fn a_version_tells_what_a_process_shows() {
-        for (version, shows, may_share) in [
-            ("2.2.9-2+deb11u6", false, true),
-            ("3.0.11", false, true),
-            ("3.1.0", false, false),
-            ("3.3-dev5", false, false),
-            ("3.4.0", true, false),
-            ("10.0", true, false),
-            ("unknown", false, true),
-            ("3", false, true),
+        for (version, may_share, explains, shows) in [
+            ("2.2.9-2+deb11u6", true, false, false),
+            ("3.0.11", true, false, false),
+            ("3.1.0", false, false, false),
+            ("3.2.26-1", false, false, false),
+            ("3.3-dev5", false, true, false),
+            ("3.4.0", false, true, true),
+            ("10.0", false, true, true),
+            ("unknown", true, false, false),
+            ("3", true, false, false),
         ] {
             let process = Process::new(version, 1, Start::At(1), (1, Instant::now()));
-            assert_eq!((process.shows_publication(), process.may_share_names()), (shows, may_share), "{version}");
+            let told = (process.may_share_names(), process.explains_removal(), process.shows_publication());
+            assert_eq!(told, (may_share, explains, shows), "{version}");
         }
     }
 

@@ -1,7 +1,5 @@
 //! What "takes traffic" means: one definition for status, guard, wait and every warning.
 
-use std::fmt;
-
 use super::server::{Publication, Server, ServerState, Statistics};
 use super::state::{AdminFlags, AdminState, OperationalState};
 
@@ -60,15 +58,6 @@ impl MinAvailable {
     pub fn holds_anyway(self, changed: u32, around: Around) -> bool {
         let regular = changed.saturating_add(around.unusable).saturating_add(1);
         around.active > 0 && self.of(regular) <= 1
-    }
-}
-
-impl fmt::Display for MinAvailable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Count(count) => write!(f, "{count}"),
-            Self::Percent(percent) => write!(f, "{percent}%"),
-        }
     }
 }
 
