@@ -146,7 +146,7 @@ fn unclear_backends(
 struct Proof<'a> {
     /// The process that has them.
     process: &'a Process,
-    /// The selected servers. A few of them have statistics if they track another one.
+    /// The selected servers, with what a change asks about them.
     servers: &'a [Server],
     /// Whether all rows were read.
     is_all: bool,
@@ -177,7 +177,8 @@ impl Proof<'_> {
     }
 }
 
-/// Tells whether a server certainly has neither a check nor an agent, nor tracks another one.
+/// Tells whether a server certainly has neither a check nor an agent, nor tracks another one; of a few servers, those
+/// without statistics track none.
 fn is_untrackable(server: &Server, are_few: bool) -> bool {
     let tracks_nothing = match &server.statistics {
         Some(statistics) => statistics.tracks.is_none(),

@@ -51,7 +51,7 @@ pub enum About {
 pub enum Evidence {
     /// Their statistics.
     Statistics,
-    /// The words in which HAProxy refuses a command, which costs it less, but is no mere question.
+    /// The words in which HAProxy refuses a command. They cost it less, but only a run that may change something sends one.
     Refusals,
 }
 
