@@ -161,7 +161,7 @@ fn a_share_is_of_the_regular_servers(haproxy: &Haproxy) -> TestResult {
     let backups =
         "    server b1 127.0.0.1:9 backup\n    server b2 127.0.0.1:9 backup\n    server out 127.0.0.1:9 disabled\n";
     let template = "backend slots\n    \
-                    server-template w 1-5 web.test:9 check inter 1h resolvers r init-addr none resolve-prefer ipv4\n";
+                    server-template w 1-5 web.test:9 resolvers r init-addr none resolve-prefer ipv4\n";
     let instance = start(haproxy, &format!("{}\n{}{template}", dns.resolvers("r"), backend("app", 2, backups)));
     let taken = || instance.rows().iter().filter(|((backend, _), row)| backend == "slots" && row.admin == 0).count();
     eventually(PATIENCE, "two slots to be taken", || (taken() == 2).then_some(()));
