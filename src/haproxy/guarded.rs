@@ -8,9 +8,9 @@
 //!   `show servers state` show which checks are configured.
 //! - HAProxy 3.3 and later tells of one server whether it is tracked, and every version whether it tracks another one
 //!   (see `tracking`).
-//! - Where the guard holds whichever servers are backup servers, that need not be known
-//!   ([`MinAvailable::holds_anyway`]). Otherwise a backend counts its usable servers, and those that are backup servers, in
-//!   one row of `show stat`.
+//! - Which servers are backup servers matters only where the guard does not hold in any case
+//!   ([`MinAvailable::holds_anyway`]). There a backend counts its usable servers, and those that are backup servers, in one
+//!   row of `show stat`.
 //!
 //! What cannot be proven in this way is no guess: then everything is read.
 

@@ -29,7 +29,7 @@ const FEW: usize = 16;
 pub struct Detail {
     /// About the selected servers.
     pub about: About,
-    /// The guard that needs to know how many others its backends have, and before a change that nothing else follows it.
+    /// For this guard, how many other servers their backends have; before a change also whether any of these would follow it.
     pub guard: Option<MinAvailable>,
 }
 

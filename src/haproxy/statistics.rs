@@ -52,6 +52,7 @@ pub(super) fn read_statistics(
             About::Links(_) => !backends.served_by_others.contains(&server.backend_id),
             About::State | About::Plan | About::Statistics => true,
         };
+        // With the statistics of the others comes whether their backend is published.
         let may_be_left_out = |server: &&Server| !is_needed(server) || asks_first;
         unpublished = unpublished_among(connection, servers.iter().filter(may_be_left_out).filter(matters))?;
     }
