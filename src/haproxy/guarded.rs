@@ -59,8 +59,8 @@ pub(super) fn observe_guarded(
     if unclear.len() > ONE_BY_ONE {
         return Ok(None);
     }
+    servers.retain(|server| !unclear.contains(&server.backend_id));
     if is_change {
-        servers.retain(|server| !unclear.contains(&server.backend_id));
         read_statistics(connection, &contact.process, &mut servers, &backends, about)?;
     }
     // Their servers are read one by one.
@@ -76,7 +76,6 @@ pub(super) fn observe_guarded(
         let matcher = Matcher::new(selection);
         let (selected, left): (Vec<Server>, _) = all.into_iter().partition(|server| matcher.has(server));
         others = left;
-        servers.retain(|server| !unclear.contains(&server.backend_id));
         servers.extend(selected);
         servers.sort_by_key(|server| server.backend_id);
         around.retain(|id, _| !unclear.contains(id));

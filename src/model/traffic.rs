@@ -50,10 +50,10 @@ impl MinAvailable {
         }
     }
 
-    /// Tells whether a backend keeps enough usable servers whatever becomes of so many of them, and whichever of them and of
-    /// those around them are backup servers.
+    /// Tells whether a backend keeps enough usable servers whatever becomes of `changed` of them, and whichever of all are
+    /// backup servers.
     ///
-    /// At worst all but one of those that take traffic are backup servers, which count for nothing beside it.
+    /// At worst all but one of those that take traffic are backup servers, which do not count beside it.
     #[must_use]
     pub fn holds_anyway(self, changed: u32, around: Around) -> bool {
         let regular = changed.saturating_add(around.unusable).saturating_add(1);
